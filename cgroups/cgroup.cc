@@ -1,0 +1,332 @@
+#include "cgroups/cgroup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "cgroups/files.h"
+#include "cgroups/kill.h"
+#include "driver/base/file.h"
+#include "driver/base/status.h"
+
+namespace jenkins_agent::cgroups {
+namespace {
+
+constexpr char kNoCores[] =
+    "cpuset has no cores yet (cpuset.cpus is empty); Nomad writes them when an allocation starts";
+
+std::string Parent(const std::string& path) { return path.substr(0, path.rfind('/')); }
+
+bool Contains(const std::vector<std::string>& list, const std::string& value) {
+  return std::find(list.begin(), list.end(), value) != list.end();
+}
+
+std::vector<std::string> Words(absl::string_view text) {
+  return absl::StrSplit(text, absl::ByAnyChar(" \n"), absl::SkipEmpty());
+}
+
+// 0 or the errno. v1 refuses a limit below the usage; without processes what is left is page cache
+// and tmpfs pages of an earlier task, of which the former can be given up.
+int WriteLimit(const std::string& dir, const LimitWrite& limit) {
+  const int error = WriteValue(dir, limit.file, limit.value);
+  if (error != EBUSY || limit.file != "memory.limit_in_bytes") return error;
+  (void)WriteValue(dir, "memory.force_empty", "0");  // only helps; the next write decides
+  return WriteValue(dir, limit.file, limit.value);
+}
+
+absl::Status LimitError(const LimitWrite& limit, int error) {
+  if (error == ENOENT) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        limit.file, ": controller '", limit.controller, "' is not enabled here, no such file"));
+  }
+  return ErrnoStatus(absl::StrCat(limit.file, ": '", limit.value, "'"), error);
+}
+
+// ErrnoStatus allocates, but only on failure.
+absl::Status Move(int door, const std::string& name) {
+  if (::write(door, "0", 1) == 1) return absl::OkStatus();
+  const int error = errno;
+  if (error == ENOSPC) return absl::FailedPreconditionError(absl::StrCat(name, ": ", kNoCores));
+  return ErrnoStatus(name, error);
+}
+
+}  // namespace
+
+Cgroup::Cgroup(const Hierarchy& hierarchy, std::vector<Part> parts)
+    : hierarchy_(hierarchy), parts_(std::move(parts)) {
+  for (const Part& part : parts_) {
+    if (part.own && !Contains(dirs_, part.dir)) dirs_.push_back(part.dir);
+  }
+}
+
+absl::StatusOr<Cgroup> Cgroup::Create(const Hierarchy& hierarchy, const Placement& placement,
+                                      const Limits& limits) {
+  ASSIGN_OR_RETURN(std::vector<Part> parts, PlanParts(hierarchy, placement));
+  Cgroup cgroup(hierarchy, std::move(parts));
+  absl::Cleanup undo = [&cgroup] {
+    for (auto dir = cgroup.dirs_made_.rbegin(); dir != cgroup.dirs_made_.rend(); ++dir) {
+      RemoveDir(*dir).IgnoreError();  // the first failure is the one to report
+    }
+  };
+  RETURN_IF_ERROR(cgroup.MakeDirectories());
+  RETURN_IF_ERROR(cgroup.KillAll(kLeftoversLimit), "processes of an earlier start");
+  RETURN_IF_ERROR(cgroup.WriteLimits(limits));
+  RETURN_IF_ERROR(cgroup.CheckCpuset());
+  RETURN_IF_ERROR(cgroup.OpenDoors());
+  RETURN_IF_ERROR(cgroup.OpenViews());
+  std::move(undo).Cancel();
+  return cgroup;
+}
+
+absl::StatusOr<Cgroup> Cgroup::Open(const Hierarchy& hierarchy, std::vector<std::string> dirs) {
+  ASSIGN_OR_RETURN(std::vector<Part> parts, PartsOf(hierarchy, dirs));
+  return Cgroup(hierarchy, std::move(parts));
+}
+
+// --- making --------------------------------------------------------------------------------------
+
+absl::Status Cgroup::MakeDirectories() {
+  // Without Nomad's shared cpuset the task stays where its supervisor is.
+  std::erase_if(parts_, [](const Part& part) {
+    return !part.own && ::access(part.dir.c_str(), F_OK) != 0;
+  });
+  for (const Part& part : parts_) {
+    if (!part.own) continue;
+    RETURN_IF_ERROR(MakeDirsBelow(FloorOf(part), part.dir, &dirs_made_), Title(part.dir));
+  }
+  if (IsV2()) EnableControllers();
+  return FillOwnCpuset();
+}
+
+// v1: a new cpuset has neither cores nor memory nodes, and nobody can join it.
+absl::Status Cgroup::FillOwnCpuset() const {
+  for (const Part& part : parts_) {
+    if (part.controller != "cpuset" || !part.own) continue;
+    ASSIGN_OR_RETURN(const std::string mems, ReadFileIn(part.dir, "cpuset.mems"), Title(part.dir));
+    if (!mems.empty()) continue;
+    const std::string parent = Parent(part.dir);
+    ASSIGN_OR_RETURN(const std::string inherited, ReadFileIn(parent, "cpuset.mems"),
+                     Title(parent));
+    RETURN_IF_ERROR(WriteFileIn(part.dir, "cpuset.mems", inherited), Title(part.dir));
+  }
+  return absl::OkStatus();
+}
+
+// v2: hands the controllers down to the task's directory. Nomad has done that in its own tree. What
+// cannot be enabled shows when a limit that needs it is written.
+void Cgroup::EnableControllers() const {
+  std::vector<std::string> wanted;
+  for (const char* controller : {"cpuset", "cpu", "memory", "pids"}) {
+    if (hierarchy_.Has(controller)) wanted.push_back(controller);
+  }
+  const std::string dir = MembersDir();
+  std::string above = hierarchy_.root();
+  for (absl::string_view component :
+       absl::StrSplit(dir.substr(above.size() + 1), '/', absl::SkipEmpty())) {
+    const absl::StatusOr<std::string> enabled = ReadFileIn(above, "cgroup.subtree_control");
+    if (!enabled.ok()) return;
+    const std::vector<std::string> have = Words(*enabled);
+    for (const std::string& controller : wanted) {
+      if (Contains(have, controller)) continue;
+      (void)WriteValue(above, "cgroup.subtree_control", "+" + controller);  // see above
+    }
+    absl::StrAppend(&above, "/", component);
+  }
+}
+
+absl::Status Cgroup::WriteLimits(const Limits& limits) const {
+  for (const LimitWrite& limit : IsV2() ? LimitWritesV2(limits) : LimitWritesV1(limits)) {
+    const bool shared_cpuset =
+        std::any_of(parts_.begin(), parts_.end(), [&limit](const Part& part) {
+          return part.controller == limit.controller && !part.own;
+        });
+    if (shared_cpuset) continue;  // its cores are Nomad's to choose
+    const std::string dir = DirOf(limit.controller);
+    if (dir.empty()) {
+      // Reserved cores without Nomad's cpuset: Nomad has switched cgroups off. The freezer only
+      // makes killing surer.
+      if (!limit.required || limit.controller == "cpuset" || limit.controller == "freezer") continue;
+      return absl::FailedPreconditionError(absl::StrCat("cgroup controller '", limit.controller,
+                                                        "' is not mounted on this node; ",
+                                                        limit.file, " cannot be set"));
+    }
+    const int error = WriteLimit(dir, limit);
+    if (error != 0 && limit.required) return Annotate(LimitError(limit, error), Title(dir));
+  }
+  return absl::OkStatus();
+}
+
+// Says it before the task is half started; the kernel would only say ENOSPC at the join.
+absl::Status Cgroup::CheckCpuset() const {
+  const std::string dir = IsV2() ? "" : DirOf("cpuset");
+  if (dir.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const std::string cores, ReadFileIn(dir, "cpuset.cpus"), Title(dir));
+  if (!cores.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(Title(dir), ": ", kNoCores));
+}
+
+// --- joining -------------------------------------------------------------------------------------
+
+absl::Status Cgroup::OpenDoors() {
+  const std::string file = IsV2() ? "/cgroup.procs" : "/tasks";
+  std::vector<std::string> opened;
+  for (const Part& part : parts_) {
+    if (Contains(opened, part.dir)) continue;
+    opened.push_back(part.dir);
+    const std::string outer = hierarchy_.OuterPath(part.controller);
+    ASSIGN_OR_RETURN(Fd inside, OpenFile(part.dir + file, O_WRONLY), Title(part.dir));
+    ASSIGN_OR_RETURN(Fd outside, OpenFile(outer + file, O_WRONLY), Title(outer));
+    doors_.push_back({Title(part.dir), std::move(inside), std::move(outside)});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Cgroup::Enter() const {
+  if (doors_.empty()) return absl::FailedPreconditionError("cgroup: opened for reading only");
+  for (const Door& door : doors_) {
+    if (absl::Status moved = Move(door.inside.get(), door.name); !moved.ok()) {
+      return Annotate(moved, "join");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Cgroup::Leave() const {
+  if (doors_.empty()) return absl::FailedPreconditionError("cgroup: opened for reading only");
+  for (const Door& door : doors_) {
+    if (absl::Status moved = Move(door.outside.get(), door.name); !moved.ok()) {
+      return Annotate(moved, "leave");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Cgroup::OpenViews() {
+  const auto open_view = [this](const std::string& name, const std::string& dir) -> absl::Status {
+    if (dir.empty()) return absl::OkStatus();
+    ASSIGN_OR_RETURN(Fd fd, OpenFile(dir, O_PATH | O_DIRECTORY), Title(dir));
+    views_.push_back({name, std::move(fd)});
+    return absl::OkStatus();
+  };
+  if (IsV2()) return open_view("", MembersDir());
+  for (const char* controller : {"memory", "cpu", "cpuacct", "cpuset"}) {
+    const std::string dir = DirOf(controller);
+    RETURN_IF_ERROR(open_view(controller, dir.empty() ? hierarchy_.OuterPath(controller) : dir));
+  }
+  return absl::OkStatus();
+}
+
+std::vector<Cgroup::View> Cgroup::views() const {
+  std::vector<View> views;
+  for (const OpenView& view : views_) views.push_back({view.name, view.dir.get()});
+  return views;
+}
+
+absl::StatusOr<int> Cgroup::clone_into_fd() const {
+  if (doors_.empty()) return absl::FailedPreconditionError("cgroup: opened for reading only");
+  return IsV2() ? views_.front().dir.get() : -1;
+}
+
+// --- reading -------------------------------------------------------------------------------------
+
+absl::StatusOr<Usage> Cgroup::ReadUsage() const {
+  const std::string dir = MembersDir();
+  if (::access(dir.c_str(), F_OK) != 0) return ErrnoStatus(Title(dir));
+  return IsV2() ? UsageFromV2(Reader()) : UsageFromV1(Reader());
+}
+
+absl::StatusOr<uint64_t> Cgroup::OomKills() const {
+  const std::string dir = DirOf("memory");
+  const char* file = IsV2() ? "memory.events" : "memory.oom_control";
+  if (dir.empty()) return absl::NotFoundError("cgroup controller 'memory' is not mounted");
+  ASSIGN_OR_RETURN(const std::string text, ReadFileIn(dir, file), Title(dir));
+  const std::optional<uint64_t> kills = ParseKeyed(text, "oom_kill");
+  if (!kills.has_value()) {
+    return absl::NotFoundError(absl::StrCat(Title(dir), ": ", file, ": no line 'oom_kill'"));
+  }
+  return *kills;
+}
+
+absl::StatusOr<std::vector<pid_t>> Cgroup::Members() const {
+  const std::string dir = MembersDir();
+  ASSIGN_OR_RETURN(std::vector<pid_t> members, ReadMembers(dir), Title(dir));
+  return members;
+}
+
+// --- ending --------------------------------------------------------------------------------------
+
+absl::Status Cgroup::KillAll(std::chrono::milliseconds limit) const {
+  const std::string dir = MembersDir();
+  const absl::Status killed =
+      IsV2() ? KillAllV2(dir, limit) : KillAllV1(DirOf("freezer"), dir, limit);
+  return Annotate(killed, Title(dir));
+}
+
+absl::Status Cgroup::Remove() const {
+  const bool nomad_is_here = ::access(NomadsMark().c_str(), F_OK) == 0;
+  absl::Status first;
+  for (const Part& part : parts_) {
+    if (!part.own) continue;
+    const bool parents_are_ours = !part.nomads || !nomad_is_here;
+    if (!parents_are_ours && !Contains(dirs_made_, part.dir)) continue;
+    first.Update(Annotate(RemoveDir(part.dir), Title(part.dir)));
+    if (parents_are_ours) RemoveEmptyParents(part);
+  }
+  return first;
+}
+
+// One that another task uses stays; the last user removes it.
+void Cgroup::RemoveEmptyParents(const Part& part) const {
+  const std::string floor = FloorOf(part);
+  for (std::string dir = Parent(part.dir); dir.size() > floor.size(); dir = Parent(dir)) {
+    if (::rmdir(dir.c_str()) != 0 && errno != ENOENT) return;
+  }
+}
+
+// A directory that Nomad makes when its client starts and that we never make.
+std::string Cgroup::NomadsMark() const {
+  return IsV2() ? hierarchy_.root() + "/nomad.slice/reserve.slice"
+                : hierarchy_.ControllerPath("cpuset") + "/nomad";
+}
+
+// --- where ---------------------------------------------------------------------------------------
+
+std::string Cgroup::DirOf(const std::string& controller) const {
+  for (const Part& part : parts_) {
+    if (IsV2() || part.controller == controller) return part.dir;
+  }
+  return "";
+}
+
+std::string Cgroup::MembersDir() const {
+  const std::string freezer = DirOf("freezer");
+  return freezer.empty() && !dirs_.empty() ? dirs_.front() : freezer;
+}
+
+// A cpuset whose parent is missing would get no cores: there only the task's own is made.
+std::string Cgroup::FloorOf(const Part& part) const {
+  return part.controller == "cpuset" && !IsV2() ? Parent(part.dir)
+                                                : hierarchy_.ControllerPath(part.controller);
+}
+
+FileReader Cgroup::Reader() const {
+  return [this](const std::string& controller,
+                const std::string& file) -> std::optional<std::string> {
+    const std::string dir = DirOf(controller);
+    if (dir.empty()) return std::nullopt;
+    absl::StatusOr<std::string> text = ReadFileIn(dir, file);
+    if (!text.ok()) return std::nullopt;  // which files there are differs from kernel to kernel
+    return *std::move(text);
+  };
+}
+
+std::string Cgroup::Title(const std::string& dir) const {
+  return absl::StrCat("cgroup ", hierarchy_.Short(dir));
+}
+
+}  // namespace jenkins_agent::cgroups

@@ -1,0 +1,120 @@
+// The cgroup directories of one task: made, limited, joined, read, killed, removed.
+//
+// v1 (also hybrid): <controller>/nomad/<name> in freezer, memory, cpu (Nomad makes those three
+// before StartTask), cpuacct, pids (ours), and Nomad's cpuset. v2: Nomad's one scope.
+// The supervisor creates it; pid 1 and the launch children inherit it through fork and move
+// themselves. The plugin opens it anew after a restart. Not thread-safe, except that the const
+// methods may run at the same time.
+//
+// Nothing here writes v1's cgroup.procs or moves another process: that waits for an RCU grace
+// period, 7-13 ms. A single-threaded process that moves itself through `tasks` does not.
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "cgroups/hierarchy.h"
+#include "cgroups/layout.h"
+#include "cgroups/limits.h"
+#include "cgroups/usage.h"
+#include "driver/base/fd.h"
+
+namespace jenkins_agent::cgroups {
+
+class Cgroup {
+ public:
+  // How long Create waits for processes that an earlier start of the same task left behind.
+  static constexpr std::chrono::milliseconds kLeftoversLimit{5000};
+
+  // Makes what is missing, ends the leftovers of an earlier start, writes all limits while nobody is
+  // inside and opens what Enter, Leave and views need. Undoes what it made when a step fails.
+  // FailedPrecondition: the host has no cgroups, lacks a controller that a limit needs, or the
+  // shared cpuset has no cores yet.
+  static absl::StatusOr<Cgroup> Create(const Hierarchy& hierarchy, const Placement& placement,
+                                       const Limits& limits);
+  // For one who has only the list of dirs(). Holds no descriptors: no Enter, Leave or views.
+  static absl::StatusOr<Cgroup> Open(const Hierarchy& hierarchy, std::vector<std::string> dirs);
+
+  Cgroup(Cgroup&&) = default;
+  Cgroup& operator=(Cgroup&&) = default;
+
+  // Absolute, of this task only (never the shared cpuset).
+  const std::vector<std::string>& dirs() const { return dirs_; }
+  // What Create made, parents first. The rest was there: Nomad's.
+  const std::vector<std::string>& dirs_made() const { return dirs_made_; }
+
+  // The calling process, single-threaded, moves itself in, or back to where the creator was.
+  // Success allocates nothing.
+  absl::Status Enter() const;
+  absl::Status Leave() const;
+
+  // What the sandbox binds read-only under /sys/fs/cgroup/<name>. v1: memory, cpu, cpuacct, cpuset
+  // (HotSpot ignores every limit unless all four are there). v2: one with the name "".
+  // O_PATH descriptors of this object.
+  struct View {
+    std::string name;
+    int dir_fd;
+  };
+  std::vector<View> views() const;
+  // v2: descriptor for clone3(CLONE_INTO_CGROUP). v1: -1.
+  absl::StatusOr<int> clone_into_fd() const;
+
+  absl::StatusOr<Usage> ReadUsage() const;
+  // Processes that the kernel killed for want of memory, since the directory was made: compare.
+  absl::StatusOr<uint64_t> OomKills() const;
+  absl::StatusOr<std::vector<pid_t>> Members() const;
+
+  // SIGKILLs everything inside and blocks until it is gone; see kill.h.
+  absl::Status KillAll(std::chrono::milliseconds limit) const;
+  // Removes what Create made and what Nomad never makes (pids, cpuacct) with empty parents; all of
+  // it when no Nomad has set up cgroups on this node. Nobody may be inside. Idempotent.
+  absl::Status Remove() const;
+
+ private:
+  struct Door {  // the file that moves whoever writes "0" to it
+    std::string name;
+    Fd inside;
+    Fd outside;
+  };
+  struct OpenView {
+    std::string name;
+    Fd dir;
+  };
+
+  Cgroup(const Hierarchy& hierarchy, std::vector<Part> parts);
+  absl::Status MakeDirectories();
+  absl::Status FillOwnCpuset() const;
+  void EnableControllers() const;
+  absl::Status WriteLimits(const Limits& limits) const;
+  absl::Status CheckCpuset() const;
+  absl::Status OpenDoors();
+  absl::Status OpenViews();
+
+  bool IsV2() const { return hierarchy_.version() == Version::kV2; }
+  void RemoveEmptyParents(const Part& part) const;
+  std::string NomadsMark() const;
+  // The directory below which parents are made and removed.
+  std::string FloorOf(const Part& part) const;
+  // Directory of a controller, "" when the task has none there.
+  std::string DirOf(const std::string& controller) const;
+  // Where the processes are listed: the freezer, else any directory of this task.
+  std::string MembersDir() const;
+  FileReader Reader() const;
+  // "cgroup memory/nomad/x"
+  std::string Title(const std::string& dir) const;
+
+  Hierarchy hierarchy_;
+  std::vector<Part> parts_;
+  std::vector<std::string> dirs_;
+  std::vector<std::string> dirs_made_;
+  std::vector<Door> doors_;
+  std::vector<OpenView> views_;
+};
+
+}  // namespace jenkins_agent::cgroups

@@ -1,0 +1,90 @@
+#include "cgroups/usage.h"
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
+
+namespace jenkins_agent::cgroups {
+namespace {
+
+constexpr uint64_t kNsPerUs = 1000;
+
+std::optional<uint64_t> Number(const FileReader& read, const char* controller, const char* file) {
+  const std::optional<std::string> text = read(controller, file);
+  return text.has_value() ? ParseNumber(*text) : std::nullopt;
+}
+
+std::optional<uint64_t> NsFromUs(std::optional<uint64_t> us) {
+  if (!us.has_value()) return std::nullopt;
+  return *us * kNsPerUs;
+}
+
+}  // namespace
+
+std::optional<uint64_t> ParseNumber(absl::string_view text) {
+  uint64_t number = 0;
+  if (!absl::SimpleAtoi(absl::StripAsciiWhitespace(text), &number)) return std::nullopt;
+  return number;
+}
+
+std::optional<uint64_t> ParseKeyed(absl::string_view text, absl::string_view key) {
+  for (absl::string_view line : absl::StrSplit(text, '\n')) {
+    const std::pair<absl::string_view, absl::string_view> pair =
+        absl::StrSplit(line, absl::MaxSplits(' ', 1));
+    if (pair.first == key) return ParseNumber(pair.second);
+  }
+  return std::nullopt;
+}
+
+std::vector<pid_t> ParsePids(absl::string_view text) {
+  std::vector<pid_t> pids;
+  for (absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
+    pid_t pid = 0;
+    if (absl::SimpleAtoi(line, &pid) && pid > 0) pids.push_back(pid);
+  }
+  return pids;
+}
+
+Usage UsageFromV1(const FileReader& read) {
+  Usage usage;
+  usage.memory_usage_bytes = Number(read, "memory", "memory.usage_in_bytes");
+  usage.memory_peak_bytes = Number(read, "memory", "memory.max_usage_in_bytes");
+  usage.memory_kernel_bytes = Number(read, "memory", "memory.kmem.usage_in_bytes");
+  if (const std::optional<std::string> stat = read("memory", "memory.stat"); stat.has_value()) {
+    usage.memory_rss_bytes = ParseKeyed(*stat, "total_rss");
+    usage.memory_cache_bytes = ParseKeyed(*stat, "total_cache");
+    usage.memory_swap_bytes = ParseKeyed(*stat, "total_swap");
+  }
+  usage.cpu_total_ns = Number(read, "cpuacct", "cpuacct.usage");
+  usage.cpu_user_ns = Number(read, "cpuacct", "cpuacct.usage_user");
+  usage.cpu_system_ns = Number(read, "cpuacct", "cpuacct.usage_sys");
+  if (const std::optional<std::string> stat = read("cpu", "cpu.stat"); stat.has_value()) {
+    usage.cpu_throttled_periods = ParseKeyed(*stat, "nr_throttled");
+    usage.cpu_throttled_ns = ParseKeyed(*stat, "throttled_time");
+  }
+  usage.pids = Number(read, "pids", "pids.current");
+  return usage;
+}
+
+Usage UsageFromV2(const FileReader& read) {
+  Usage usage;
+  usage.memory_usage_bytes = Number(read, "memory", "memory.current");
+  usage.memory_peak_bytes = Number(read, "memory", "memory.peak");  // since Linux 5.19
+  usage.memory_swap_bytes = Number(read, "memory", "memory.swap.current");
+  if (const std::optional<std::string> stat = read("memory", "memory.stat"); stat.has_value()) {
+    usage.memory_rss_bytes = ParseKeyed(*stat, "anon");
+    usage.memory_cache_bytes = ParseKeyed(*stat, "file");
+    usage.memory_kernel_bytes = ParseKeyed(*stat, "kernel");  // since Linux 5.18
+  }
+  if (const std::optional<std::string> stat = read("cpu", "cpu.stat"); stat.has_value()) {
+    usage.cpu_total_ns = NsFromUs(ParseKeyed(*stat, "usage_usec"));
+    usage.cpu_user_ns = NsFromUs(ParseKeyed(*stat, "user_usec"));
+    usage.cpu_system_ns = NsFromUs(ParseKeyed(*stat, "system_usec"));
+    usage.cpu_throttled_periods = ParseKeyed(*stat, "nr_throttled");
+    usage.cpu_throttled_ns = NsFromUs(ParseKeyed(*stat, "throttled_usec"));
+  }
+  usage.pids = Number(read, "pids", "pids.current");
+  return usage;
+}
+
+}  // namespace jenkins_agent::cgroups

@@ -1,0 +1,46 @@
+// What a task has used, and the parsers of the kernel files that say so. Pure.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+
+namespace jenkins_agent::cgroups {
+
+// Empty: the kernel of this host does not tell.
+struct Usage {
+  std::optional<uint64_t> memory_usage_bytes;   // all that is charged
+  std::optional<uint64_t> memory_rss_bytes;     // anonymous memory
+  std::optional<uint64_t> memory_cache_bytes;   // page cache and tmpfs
+  std::optional<uint64_t> memory_swap_bytes;
+  std::optional<uint64_t> memory_peak_bytes;    // highest usage so far
+  std::optional<uint64_t> memory_kernel_bytes;
+  std::optional<uint64_t> cpu_total_ns;
+  std::optional<uint64_t> cpu_user_ns;
+  std::optional<uint64_t> cpu_system_ns;
+  std::optional<uint64_t> cpu_throttled_periods;
+  std::optional<uint64_t> cpu_throttled_ns;
+  std::optional<uint64_t> pids;  // processes and threads
+};
+
+// Content of `file` in the task's directory of `controller`; empty when there is none.
+using FileReader = std::function<std::optional<std::string>(const std::string& controller,
+                                                            const std::string& file)>;
+Usage UsageFromV1(const FileReader& read);
+Usage UsageFromV2(const FileReader& read);
+
+// A file with one number.
+std::optional<uint64_t> ParseNumber(absl::string_view text);
+// The number behind `key` in lines of "key number".
+std::optional<uint64_t> ParseKeyed(absl::string_view text, absl::string_view key);
+// A file with one pid a line. Processes that this pid namespace does not show (0) are left out:
+// kill(0) would hit the caller's own group.
+std::vector<pid_t> ParsePids(absl::string_view text);
+
+}  // namespace jenkins_agent::cgroups

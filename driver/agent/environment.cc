@@ -1,0 +1,250 @@
+#include "driver/agent/environment.h"
+
+#include <string.h>
+
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "driver/base/status.h"
+
+namespace jenkins_agent {
+namespace {
+
+using Environment = std::map<std::string, std::string>;
+
+std::string Lookup(const Environment& env, const std::string& name) {
+  const auto it = env.find(name);
+  return it == env.end() ? std::string()
+                         : std::string(absl::StripAsciiWhitespace(it->second));
+}
+
+void Wipe(std::string& text) { ::explicit_bzero(text.data(), text.size()); }
+
+void WipeAndErase(Environment& env, const std::string& name) {
+  const auto it = env.find(name);
+  if (it == env.end()) return;
+  Wipe(it->second);
+  env.erase(it);
+}
+
+// Words as a POSIX shell splits them: white space, '..', ".." and backslash; nothing is expanded.
+absl::StatusOr<std::vector<std::string>> SplitShellWords(absl::string_view text) {
+  std::vector<std::string> words;
+  std::string word;
+  bool in_word = false;
+  char quote = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (quote == '\'' && c != quote) {
+      word += c;
+    } else if (c == '\\' && i + 1 < text.size() &&
+               (quote == 0 || text[i + 1] == '"' || text[i + 1] == '\\')) {
+      word += text[++i];
+      in_word = true;
+    } else if (c == quote) {
+      quote = 0;
+    } else if (quote == 0 && (c == '"' || c == '\'')) {
+      quote = c;
+      in_word = true;
+    } else if (quote == 0 && absl::ascii_isspace(c)) {
+      if (in_word) words.push_back(std::exchange(word, {}));
+      in_word = false;
+    } else {
+      word += c;
+      in_word = true;
+    }
+  }
+  if (quote != 0) return absl::InvalidArgumentError("REMOTING_OPTS: unbalanced quotes");
+  if (in_word) words.push_back(std::move(word));
+  return words;
+}
+
+void SetIfEmpty(std::string& field, const std::string& value) {
+  if (field.empty()) field = value;
+}
+
+// What the options of a REMOTING_OPTS mean to us; the rest is the agent's business. `given`: the
+// agent as the job describes it, whose options win.
+struct RemotingOption {
+  const char* name;
+  void (*apply)(pb::AgentSpec& agent, const pb::AgentSpec& given, const std::string& value);
+};
+
+const RemotingOption kRemotingOptions[] = {
+    {"-url",
+     [](pb::AgentSpec& agent, const pb::AgentSpec& given, const std::string& value) {
+       if (given.urls().empty()) agent.add_urls(value);
+     }},
+    {"-secret",
+     [](pb::AgentSpec& agent, const pb::AgentSpec&, const std::string& value) {
+       SetIfEmpty(*agent.mutable_secret(), value);
+     }},
+    {"-name",
+     [](pb::AgentSpec& agent, const pb::AgentSpec&, const std::string& value) {
+       SetIfEmpty(*agent.mutable_name(), value);
+     }},
+    {"-tunnel",
+     [](pb::AgentSpec& agent, const pb::AgentSpec&, const std::string& value) {
+       SetIfEmpty(*agent.mutable_tunnel(), value);
+     }},
+    {"-workDir",
+     [](pb::AgentSpec& agent, const pb::AgentSpec&, const std::string& value) {
+       SetIfEmpty(*agent.mutable_root_dir(), value);
+     }},
+    {"-direct",
+     [](pb::AgentSpec& agent, const pb::AgentSpec&, const std::string& value) {
+       SetIfEmpty(*agent.mutable_direct(), value);
+     }},
+    {"-instanceIdentity",
+     [](pb::AgentSpec& agent, const pb::AgentSpec&, const std::string& value) {
+       SetIfEmpty(*agent.mutable_instance_identity(), value);
+     }},
+    {"-webSocketHeader",
+     [](pb::AgentSpec& agent, const pb::AgentSpec& given, const std::string& value) {
+       if (given.web_socket_headers().empty()) agent.add_web_socket_headers(value);
+     }},
+};
+
+absl::Status MergeRemotingOptions(absl::string_view text, pb::AgentSpec& agent) {
+  ASSIGN_OR_RETURN(std::vector<std::string> words, SplitShellWords(text));
+  const pb::AgentSpec given = agent;
+  for (size_t i = 0; i < words.size(); ++i) {
+    const RemotingOption* known = nullptr;
+    for (const RemotingOption& option : kRemotingOptions) {
+      if (words[i] == option.name) known = &option;
+    }
+    if (words[i] == "-webSocket") {
+      agent.set_web_socket(true);
+    } else if (known == nullptr) {
+      agent.add_extra_args(words[i]);
+    } else if (i + 1 == words.size()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("REMOTING_OPTS: ", words[i], " needs a value"));
+    } else {
+      known->apply(agent, given, words[++i]);
+    }
+  }
+  for (std::string& word : words) Wipe(word);
+  return absl::OkStatus();
+}
+
+absl::Status MissingError(absl::string_view option, absl::string_view how) {
+  return absl::InvalidArgumentError(absl::StrCat("agent.", option, " is missing: ", how));
+}
+
+bool HasControlCharacter(absl::string_view text) {
+  for (const char c : text) {
+    if (absl::ascii_iscntrl(c)) return true;
+  }
+  return false;
+}
+
+absl::Status ValidateName(const std::string& name) {
+  if (name.empty()) {
+    return MissingError("name", "set agent { name } or JENKINS_AGENT_NAME in the task's environment");
+  }
+  if (absl::StartsWith(name, "-") || absl::StartsWith(name, "@") || HasControlCharacter(name)) {
+    return absl::InvalidArgumentError(
+        "agent.name must not begin with '-' or '@' nor hold control characters");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateSecret(const std::string& secret) {
+  if (secret.empty()) {
+    return MissingError("secret",
+                        "set agent { secret_file } or JENKINS_SECRET in the task's environment");
+  }
+  if (absl::StartsWith(secret, "-") || HasControlCharacter(secret) ||
+      absl::StrContains(secret, " ")) {
+    return absl::InvalidArgumentError(
+        "the agent's secret must be one word; it is not quoted here");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateUrls(const pb::AgentSpec& agent) {
+  if (agent.urls().empty() && agent.direct().empty()) {
+    return MissingError("url", "set agent { url } or JENKINS_URL in the task's environment");
+  }
+  for (const std::string& url : agent.urls()) {
+    if (!absl::StartsWithIgnoreCase(url, "http://") &&
+        !absl::StartsWithIgnoreCase(url, "https://")) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("agent.url '", url, "' must begin with http:// or https://"));
+    }
+    if (HasControlCharacter(url) || absl::StrContains(url, " ")) {
+      return absl::InvalidArgumentError("agent.url must not hold spaces or control characters");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ForbidTogether(bool one, bool other, absl::string_view names) {
+  if (!one || !other) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(names, " exclude each other; leave one out"));
+}
+
+absl::Status ValidateCombinations(const pb::AgentSpec& agent) {
+  const bool direct = !agent.direct().empty();
+  const bool tunnel = !agent.tunnel().empty();
+  RETURN_IF_ERROR(
+      ForbidTogether(agent.web_socket(), direct, "agent.web_socket and agent.direct"));
+  RETURN_IF_ERROR(
+      ForbidTogether(agent.web_socket(), tunnel, "agent.web_socket and agent.tunnel"));
+  RETURN_IF_ERROR(ForbidTogether(direct, tunnel, "agent.direct and agent.tunnel"));
+  if (agent.web_socket() && agent.urls_size() != 1) {
+    return absl::InvalidArgumentError("agent.web_socket needs exactly one agent.url");
+  }
+  if (!agent.web_socket() && agent.web_socket_headers_size() > 0) {
+    return absl::InvalidArgumentError("agent.web_socket_headers needs agent.web_socket = true");
+  }
+  if (direct == agent.instance_identity().empty()) {
+    return absl::InvalidArgumentError("agent.direct and agent.instance_identity need each other");
+  }
+  if (tunnel && !absl::StrContains(agent.tunnel(), ":")) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "agent.tunnel '", agent.tunnel(), "' must be HOST:PORT, HOST: or :PORT"));
+  }
+  if (agent.urls().empty() && agent.jar().empty()) {
+    return MissingError("jar", "with agent.direct alone there is no url to fetch agent.jar from");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status MergeEnvironment(Environment& env, pb::AgentSpec& agent) {
+  const std::string name = Lookup(env, "JENKINS_NAME");
+  SetIfEmpty(*agent.mutable_name(), name.empty() ? Lookup(env, "JENKINS_AGENT_NAME") : name);
+  const std::string url = Lookup(env, "JENKINS_URL");
+  if (agent.urls().empty() && agent.direct().empty() && !url.empty()) agent.add_urls(url);
+  SetIfEmpty(*agent.mutable_secret(), Lookup(env, "JENKINS_SECRET"));
+  SetIfEmpty(*agent.mutable_tunnel(), Lookup(env, "JENKINS_TUNNEL"));
+  SetIfEmpty(*agent.mutable_root_dir(), Lookup(env, "JENKINS_AGENT_WORKDIR"));
+  SetIfEmpty(*agent.mutable_direct(), Lookup(env, "JENKINS_DIRECT_CONNECTION"));
+  SetIfEmpty(*agent.mutable_instance_identity(), Lookup(env, "JENKINS_INSTANCE_IDENTITY"));
+  if (Lookup(env, "JENKINS_WEB_SOCKET") == "true") agent.set_web_socket(true);
+  const absl::Status merged = MergeRemotingOptions(Lookup(env, "REMOTING_OPTS"), agent);
+  WipeAndErase(env, "JENKINS_SECRET");
+  WipeAndErase(env, "REMOTING_OPTS");
+  return merged;
+}
+
+std::vector<std::string> JvmOptionsFromEnvironment(const Environment& env) {
+  std::string text = Lookup(env, "JENKINS_JAVA_OPTS");
+  if (text.empty()) text = Lookup(env, "JAVA_OPTS");
+  return absl::StrSplit(text, absl::ByAnyChar(" \t\r\n"), absl::SkipEmpty());
+}
+
+absl::Status ValidateAgent(const pb::AgentSpec& agent) {
+  RETURN_IF_ERROR(ValidateUrls(agent));
+  RETURN_IF_ERROR(ValidateName(agent.name()));
+  RETURN_IF_ERROR(ValidateSecret(agent.secret()));
+  return ValidateCombinations(agent);
+}
+
+}  // namespace jenkins_agent

@@ -1,0 +1,134 @@
+#include "driver/base/packet.h"
+
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "driver/base/status.h"
+
+namespace jenkins_agent {
+namespace {
+
+// Address of `name` in the directory: short whatever the directory's real path is.
+absl::StatusOr<sockaddr_un> Address(int dir_fd, const std::string& name) {
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  const std::string path = absl::StrCat("/proc/self/fd/", dir_fd, "/", name);
+  if (path.size() >= sizeof(address.sun_path)) {
+    return absl::InvalidArgumentError(absl::StrCat("socket name too long: ", name));
+  }
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  return address;
+}
+
+absl::StatusOr<Fd> MakeSocket() {
+  Fd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  if (!socket) return ErrnoStatus("socket");
+  return socket;
+}
+
+}  // namespace
+
+absl::Status SendPacket(int socket, absl::string_view data, const std::vector<int>& fds) {
+  if (data.size() > kMaxPacketBytes || fds.size() > kMaxPacketFds) {
+    return absl::InvalidArgumentError(absl::StrCat("packet too large: ", data.size(), " bytes"));
+  }
+  iovec part = {const_cast<char*>(data.data()), data.size()};
+  msghdr message = {};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kMaxPacketFds)] = {};
+  if (!fds.empty()) {
+    message.msg_control = control;
+    message.msg_controllen = CMSG_SPACE(sizeof(int) * fds.size());
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int) * fds.size());
+    std::memcpy(CMSG_DATA(header), fds.data(), sizeof(int) * fds.size());
+  }
+  ssize_t sent;
+  do {
+    sent = ::sendmsg(socket, &message, MSG_NOSIGNAL);
+  } while (sent < 0 && errno == EINTR);
+  if (sent >= 0) return absl::OkStatus();
+  if (errno == EAGAIN) return absl::ResourceExhaustedError("send: the peer does not read");
+  if (errno == EPIPE || errno == ECONNRESET || errno == ENOTCONN) {
+    return absl::UnavailableError("send: the peer is gone");
+  }
+  return ErrnoStatus("send");
+}
+
+absl::StatusOr<Packet> ReceivePacket(int socket) {
+  Packet packet;
+  packet.data.resize(kMaxPacketBytes);
+  iovec part = {packet.data.data(), packet.data.size()};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kMaxPacketFds)];
+  msghdr message = {};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof(control);
+  ssize_t received;
+  do {
+    received = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+  } while (received < 0 && errno == EINTR);
+  if (received < 0 && errno == EAGAIN) return absl::ResourceExhaustedError("nothing to receive");
+  if (received < 0 && errno == ECONNRESET) return absl::OutOfRangeError("end of stream");
+  if (received < 0) return ErrnoStatus("receive");
+  for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr;
+       header = CMSG_NXTHDR(&message, header)) {
+    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+    const size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (size_t i = 0; i < count; ++i) {
+      int fd;
+      std::memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof(int));
+      packet.fds.emplace_back(fd);
+    }
+  }
+  if (received == 0 && packet.fds.empty()) return absl::OutOfRangeError("end of stream");
+  if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
+    return absl::InvalidArgumentError("packet is truncated");
+  }
+  packet.data.resize(received);
+  packet.data.shrink_to_fit();
+  return packet;
+}
+
+absl::StatusOr<uid_t> PeerUid(int socket) {
+  ucred credentials = {};
+  socklen_t size = sizeof(credentials);
+  if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0) {
+    return ErrnoStatus("SO_PEERCRED");
+  }
+  return credentials.uid;
+}
+
+absl::StatusOr<Fd> ListenPacket(int dir_fd, const std::string& name) {
+  ASSIGN_OR_RETURN(const sockaddr_un address, Address(dir_fd, name));
+  ASSIGN_OR_RETURN(Fd socket, MakeSocket());
+  if (::unlinkat(dir_fd, name.c_str(), 0) != 0 && errno != ENOENT) {
+    return ErrnoStatus(absl::StrCat("unlink ", name));
+  }
+  const mode_t old_mask = ::umask(0177);
+  const int bound =
+      ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+  const int bind_errno = errno;
+  ::umask(old_mask);
+  if (bound != 0) return ErrnoStatus(absl::StrCat("bind ", name), bind_errno);
+  if (::listen(socket.get(), 16) != 0) return ErrnoStatus(absl::StrCat("listen ", name));
+  return socket;
+}
+
+absl::StatusOr<Fd> ConnectPacket(int dir_fd, const std::string& name) {
+  ASSIGN_OR_RETURN(const sockaddr_un address, Address(dir_fd, name));
+  ASSIGN_OR_RETURN(Fd socket, MakeSocket());
+  if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+    return ErrnoStatus(absl::StrCat("connect ", name));
+  }
+  return socket;
+}
+
+}  // namespace jenkins_agent

@@ -1,0 +1,32 @@
+// The client agent's `plugin "nomad-driver-jenkins-agent" { config { } }`. A value, with its option
+// table, decoder and checks. Pure.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "driver/config/options.h"
+
+namespace jenkins_agent {
+
+inline constexpr char kLogCollectionNomad[] = "nomad";
+
+struct PluginConfig {
+  std::string state_dir = "/var/lib/nomad-driver-jenkins-agent";
+  std::string log_collection = kLogCollectionNomad;
+  bool allow_root = false;
+  std::vector<std::string> java_homes = {};  // empty: the usual places
+};
+
+// The rows point into `config`.
+std::vector<Option> OptionsFor(PluginConfig& config);
+
+// Decodes and validates. Empty bytes are all defaults. Errors are InvalidArgument, for the
+// operator, and start with "plugin config: ".
+absl::StatusOr<PluginConfig> DecodePluginConfig(const std::string& msgpack);
+
+absl::Status ValidatePluginConfig(const PluginConfig& config);
+
+}  // namespace jenkins_agent

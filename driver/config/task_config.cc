@@ -1,0 +1,179 @@
+#include "driver/config/task_config.h"
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "driver/base/status.h"
+#include "driver/config/decode.h"
+#include "driver/config/value_checks.h"
+
+namespace jenkins_agent {
+namespace {
+
+template <typename... Parts>
+absl::Status Invalid(const Parts&... parts) {
+  return absl::InvalidArgumentError(absl::StrCat(parts...));
+}
+
+struct NamedFlag {
+  absl::string_view name;
+  bool set;
+};
+
+absl::Status CheckOneProgram(const TaskConfig& config) {
+  const NamedFlag programs[] = {
+      {"agent", config.has_agent},
+      {"jar_path", !config.jar_path.empty()},
+      {"class", !config.class_name.empty()},
+      {"command", !config.command.empty()},
+  };
+  absl::string_view first;
+  for (const NamedFlag& program : programs) {
+    if (!program.set) continue;
+    if (!first.empty()) {
+      return Invalid("\"", first, "\" and \"", program.name,
+                     "\" are both set; choose one way to name the program: agent { }, jar_path or "
+                     "class, or command");
+    }
+    first = program.name;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckJavaOptionsHaveJava(const TaskConfig& config) {
+  if (config.command.empty()) return absl::OkStatus();
+  const NamedFlag java_options[] = {
+      {"java_home", !config.java_home.empty()},
+      {"java_version", !config.java_version.empty()},
+      {"jvm_options", !config.jvm_options.empty()},
+  };
+  for (const NamedFlag& option : java_options) {
+    if (option.set) {
+      return Invalid(option.name,
+                     ": has no effect on \"command\"; remove it, or name the program by "
+                     "agent { }, jar_path or class");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckArgsHaveProgram(const TaskConfig& config) {
+  const bool takes_args =
+      !config.jar_path.empty() || !config.class_name.empty() || !config.command.empty();
+  if (!config.args.empty() && !takes_args) {
+    return Invalid(
+        "args: belongs to jar_path, class or command; further options of an agent go into "
+        "agent.extra_args");
+  }
+  if (!config.class_path.empty() && config.class_name.empty()) {
+    return Invalid("class_path: is only used with class; remove it or set class");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckOneJava(const TaskConfig& config) {
+  if (!config.java_home.empty() && !config.java_version.empty()) {
+    return Invalid(
+        "\"java_home\" and \"java_version\" are both set; java_home already decides which "
+        "Java runs, remove one of them");
+  }
+  return absl::OkStatus();
+}
+
+// Anything that `java` would take for the program instead of an option.
+absl::Status CheckJvmOptions(const std::vector<std::string>& jvm_options) {
+  for (const std::string& option : jvm_options) {
+    if (option.empty()) return Invalid("contains an empty string; remove it");
+    if (option == "-jar") {
+      return Invalid("contains -jar; name the program by agent { }, jar_path or class");
+    }
+    if (absl::StartsWith(option, "@")) {
+      return Invalid("contains ", Quoted(option),
+                     "; argument files are not read here, write the options into the list");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckPidsLimit(int64_t limit) {
+  if (limit < kMinPidsLimit) {
+    return Invalid(limit, " is too small; a JVM needs at least ", kMinPidsLimit,
+                   " (allowed: ", kMinPidsLimit, " to ", kMaxPidsLimit, ")");
+  }
+  if (limit > kMaxPidsLimit) {
+    return Invalid(limit, " is too large; Linux has at most ", kMaxPidsLimit,
+                   " process ids (allowed: ", kMinPidsLimit, " to ", kMaxPidsLimit, ")");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckValues(const TaskConfig& config) {
+  struct Row {
+    absl::string_view path;
+    const std::string& value;
+    absl::Status (*check)(absl::string_view);
+  };
+  const Row rows[] = {
+      {"java_home", config.java_home, CheckAbsolutePath},
+      {"java_version", config.java_version, CheckJavaVersion},
+      {"class", config.class_name, CheckJavaClass},
+      {"work_dir", config.work_dir, CheckAbsolutePath},
+  };
+  for (const Row& row : rows) {
+    if (!row.value.empty()) RETURN_IF_ERROR(row.check(row.value), row.path);
+  }
+  RETURN_IF_ERROR(CheckJvmOptions(config.jvm_options), "jvm_options");
+  return Annotate(CheckPidsLimit(config.pids_limit), "pids_limit");
+}
+
+absl::Status Validate(const TaskConfig& config) {
+  RETURN_IF_ERROR(CheckOneProgram(config));
+  RETURN_IF_ERROR(CheckJavaOptionsHaveJava(config));
+  RETURN_IF_ERROR(CheckArgsHaveProgram(config));
+  RETURN_IF_ERROR(CheckOneJava(config));
+  RETURN_IF_ERROR(CheckValues(config));
+  return config.has_agent ? ValidateAgent(config.agent) : absl::OkStatus();
+}
+
+}  // namespace
+
+std::vector<Option> OptionsFor(TaskConfig& config) {
+  return {
+      {"agent", OptionBlock{&config.has_agent, OptionsFor(config.agent)},
+       "run an inbound Jenkins agent; also without the block when `JENKINS_URL` is in the task's "
+       "environment and no other program is named"},
+      {"java_home", &config.java_home,
+       "the Java installation to run, an absolute path; left out: the newest that fits"},
+      {"java_version", &config.java_version, "the Java version to run, such as `17`"},
+      {"jvm_options", &config.jvm_options, "options of the JVM; they win over the driver's own"},
+      {"jar_path", &config.jar_path, "run this jar"},
+      {"class", &config.class_name, "run this class"},
+      {"class_path", &config.class_path, "where Java looks for `class`"},
+      {"command", &config.command, "run this program"},
+      {"args", &config.args, "arguments of the jar, class or command"},
+      {"work_dir", &config.work_dir, "working directory in the sandbox, an absolute path"},
+      {"pids_limit", &config.pids_limit,
+       "most processes and threads that the task may have, 40 to 4194304"},
+  };
+}
+
+absl::Status ValidateTaskConfig(const TaskConfig& config) {
+  return Annotate(Validate(config), "config");
+}
+
+absl::StatusOr<TaskConfig> DecodeTaskConfig(const std::string& msgpack) {
+  TaskConfig config;
+  RETURN_IF_ERROR(DecodeOptions(msgpack, OptionsFor(config)), "config");
+  RETURN_IF_ERROR(ValidateTaskConfig(config));
+  return config;
+}
+
+absl::Status ValidateProgramChoice(const TaskConfig& config, bool env_has_jenkins_url) {
+  const bool named = config.has_agent || !config.jar_path.empty() || !config.class_name.empty() ||
+                     !config.command.empty();
+  if (named || env_has_jenkins_url) return absl::OkStatus();
+  return Invalid(
+      "config: no program: set agent { url = ... }, jar_path, class, or command (or "
+      "JENKINS_URL in the task's environment)");
+}
+
+}  // namespace jenkins_agent

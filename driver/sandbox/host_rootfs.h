@@ -1,0 +1,48 @@
+// The plan of a sandbox's file system when the job names no image: the host's programs read-only,
+// an /etc made from an allow-list, everything else the task's own. Reads the host's tree, changes
+// nothing; used by the plugin. Thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "driver/base/sandbox_paths.h"
+#include "proto/supervisor.pb.h"
+
+namespace jenkins_agent {
+
+// A small tmpfs directory, root:<gid> 02750: pid 1, which may not chown, writes the JDK argument
+
+struct HostRootfs {
+  // Nomad's directories of the allocation and the task, on the host: seen as /alloc, /alloc/logs
+  // (read-only), /local, /secrets. "" = left out.
+  std::string alloc_dir;
+  std::string logs_dir;
+  std::string local_dir;
+  std::string secrets_dir;
+  std::string jar_dir;                       // host directory seen read-only at kJarDir; "" = none
+  std::vector<std::string> extra_read_only;  // same path inside, e.g. a JDK under /opt
+  uint32_t uid = 0;
+  uint32_t gid = 0;
+  std::string user_name;
+  std::string home;          // inside; made when it lies outside the directories above
+  std::string hostname;
+  uint64_t tmp_size_bytes = 0;  // 0 = the sandbox's default (64 MiB)
+  uint64_t shm_size_bytes = 0;
+  std::string resolv_conf_content;  // "" = the host's
+  std::string hosts_content;        // "" = the host's, and a line for `hostname`
+  std::string host_root = "/";      // tests: a fake tree
+};
+
+// InvalidArgument for paths that are not plain absolute ones and names that do not fit into passwd;
+// FailedPrecondition for a host without /usr.
+absl::StatusOr<std::vector<pb::MountSpec>> PlanHostRootfs(const HostRootfs& rootfs);
+
+// What /proc and /sys must not show or let change, whatever the root file system. Paths that this
+// kernel lacks are harmless.
+std::vector<std::string> DefaultMaskedPaths();
+std::vector<std::string> DefaultReadOnlyPaths();
+
+}  // namespace jenkins_agent

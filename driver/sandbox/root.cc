@@ -1,0 +1,328 @@
+#include "driver/sandbox/root.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <optional>
+
+#include "absl/cleanup/cleanup.h"
+#include "driver/base/fd.h"
+#include "driver/base/file.h"
+#include "driver/base/status.h"
+#include "driver/sandbox/device_tree.h"
+#include "driver/sandbox/mount_fd.h"
+
+namespace jenkins_agent {
+namespace {
+
+constexpr uint64_t kPlain = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+constexpr uint64_t kInert = kPlain | MOUNT_ATTR_NOEXEC;
+
+constexpr uint64_t kRootBytes = 8 << 20;            // directories, links and the files of /etc
+constexpr uint64_t kDefaultTmpfsBytes = 64 << 20;   // of a TMPFS without size
+constexpr uint64_t kCgroupTreeBytes = 64 * 1024;
+constexpr uint64_t kMaskBytes = 4096;
+// Where the new root hangs until the switch. It hides nothing that a plan may bind: /proc of the
+// host is never a source. ("/" itself would do as well, were it not for ".." in host links.)
+constexpr char kStagingPoint[] = "/proc";
+
+struct CgroupTree {
+  std::string name;
+  Fd tree;
+};
+
+// Otherwise our mounts would show up on hosts whose / is shared (systemd), and pivot_root refuses.
+absl::Status LeaveHostPropagation() {
+  if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
+    return ErrnoStatus("make mounts private");
+  }
+  return absl::OkStatus();
+}
+
+// The kernel clones mounts of the own namespace only, and dir_fd may be one of the host's: go by its
+// path, then make sure that it is the same directory. Needs the host's /proc.
+absl::StatusOr<Fd> CloneCgroup(int dir_fd) {
+  char path[PATH_MAX];
+  const std::string link = absl::StrCat("/proc/self/fd/", dir_fd);
+  const ssize_t size = ::readlink(link.c_str(), path, sizeof(path));
+  if (size < 0) return ErrnoStatus(absl::StrCat("read ", link));
+  const std::string source(path, static_cast<size_t>(size));
+  ASSIGN_OR_RETURN(Fd tree, CloneTree(source, kInert | MOUNT_ATTR_RDONLY));
+  struct stat wanted = {};
+  struct stat found = {};
+  if (::fstat(dir_fd, &wanted) != 0 || ::fstat(tree.get(), &found) != 0) {
+    return ErrnoStatus(absl::StrCat("look at ", source));
+  }
+  if (wanted.st_dev != found.st_dev || wanted.st_ino != found.st_ino) {
+    return absl::InternalError(absl::StrCat(source, " was replaced"));
+  }
+  return tree;
+}
+
+absl::StatusOr<std::vector<CgroupTree>> CloneCgroups(const std::vector<CgroupView>& cgroups) {
+  std::vector<CgroupTree> trees;
+  for (const CgroupView& cgroup : cgroups) {
+    ASSIGN_OR_RETURN(Fd tree, CloneCgroup(cgroup.dir_fd), "cgroup ", cgroup.name);
+    trees.push_back({cgroup.name, std::move(tree)});
+  }
+  return trees;
+}
+
+absl::StatusOr<Fd> StageRoot() {
+  ASSIGN_OR_RETURN(Fd root, NewTmpfs(kRootBytes, 0755, 0, 0, kPlain));
+  ASSIGN_OR_RETURN(const Fd staging, OpenFile(kStagingPoint, O_PATH | O_DIRECTORY));
+  RETURN_IF_ERROR(Attach(root.get(), staging.get()));
+  return root;
+}
+
+uint64_t Attributes(const pb::MountSpec& spec) {
+  return kPlain | (spec.read_only() ? MOUNT_ATTR_RDONLY : 0) |
+         (spec.no_exec() ? MOUNT_ATTR_NOEXEC : 0);
+}
+
+mode_t ModeOr(const pb::MountSpec& spec, mode_t fallback) {
+  return spec.mode() != 0 ? spec.mode() : fallback;
+}
+
+absl::Status AttachAt(int root_fd, const std::string& target, absl::StatusOr<Fd> tree) {
+  if (!tree.ok()) return tree.status();
+  ASSIGN_OR_RETURN(const Fd directory, MakeDirectoryInRoot(root_fd, target));
+  return Attach(tree->get(), directory.get());
+}
+
+absl::Status MountBind(int root_fd, const pb::MountSpec& spec) {
+  absl::StatusOr<Fd> tree = CloneTree(spec.source(), Attributes(spec));
+  if (spec.optional() && absl::IsNotFound(tree.status())) return absl::OkStatus();
+  if (!tree.ok()) return tree.status();
+  struct stat source = {};
+  if (::fstat(tree->get(), &source) != 0) return ErrnoStatus(spec.source());
+  if (S_ISDIR(source.st_mode)) return AttachAt(root_fd, spec.target(), std::move(tree));
+  ASSIGN_OR_RETURN(const Fd file, MakeFileInRoot(root_fd, spec.target()));
+  return Attach(tree->get(), file.get());
+}
+
+absl::Status MountTmpfs(int root_fd, const pb::MountSpec& spec) {
+  const uint64_t size = spec.size_bytes() != 0 ? spec.size_bytes() : kDefaultTmpfsBytes;
+  return AttachAt(root_fd, spec.target(),
+                  NewTmpfs(size, ModeOr(spec, 0755), spec.uid(), spec.gid(), Attributes(spec)));
+}
+
+// ptmxmode and gid 5 (tty on every distribution) as the kernel's own documentation asks for.
+absl::Status MountDevpts(int root_fd, const pb::MountSpec& spec) {
+  return AttachAt(root_fd, spec.target(),
+                  NewFileSystem("devpts", {{"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", "5"}},
+                                MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC));
+}
+
+// v2: the task's directory itself. v1: one directory per hierarchy, because HotSpot wants memory,
+// cpu, cpuacct and cpuset beside each other, else it takes the whole host for its own.
+absl::Status MountCgroups(int root_fd, const pb::MountSpec& spec,
+                          const std::vector<CgroupTree>& trees) {
+  for (const CgroupTree& tree : trees) {
+    if (!tree.name.empty()) continue;
+    ASSIGN_OR_RETURN(const Fd target, MakeDirectoryInRoot(root_fd, spec.target()));
+    return Attach(tree.tree.get(), target.get());
+  }
+  ASSIGN_OR_RETURN(const Fd top, NewTmpfs(kCgroupTreeBytes, 0755, 0, 0, kInert));
+  RETURN_IF_ERROR(AttachAt(root_fd, spec.target(), Duplicate(top.get())));
+  for (const CgroupTree& tree : trees) {
+    const std::string target = absl::StrCat(spec.target(), "/", tree.name);
+    ASSIGN_OR_RETURN(const Fd directory, MakeDirectoryInRoot(root_fd, target));
+    RETURN_IF_ERROR(Attach(tree.tree.get(), directory.get()), tree.name);
+  }
+  return SetAttributes(top.get(), MOUNT_ATTR_RDONLY);
+}
+
+absl::Status MakeLink(int root_fd, const pb::MountSpec& spec) {
+  ASSIGN_OR_RETURN(const auto parts, SplitTarget(spec.target()));
+  ASSIGN_OR_RETURN(const Fd parent, MakeDirectoryInRoot(root_fd, parts.first));
+  if (::symlinkat(spec.source().c_str(), parent.get(), parts.second.c_str()) != 0) {
+    return ErrnoStatus("make link");
+  }
+  return absl::OkStatus();
+}
+
+// O_EXCL: a file of the plan never changes one that a bind brought along.
+absl::Status MakeFile(int root_fd, const pb::MountSpec& spec) {
+  ASSIGN_OR_RETURN(const auto parts, SplitTarget(spec.target()));
+  ASSIGN_OR_RETURN(const Fd parent, MakeDirectoryInRoot(root_fd, parts.first));
+  ASSIGN_OR_RETURN(const Fd file, OpenAt(parent.get(), parts.second,
+                                         O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600));
+  RETURN_IF_ERROR(WriteAll(file.get(), spec.content()));
+  if (::fchown(file.get(), spec.uid(), spec.gid()) != 0) return ErrnoStatus("set owner");
+  if (::fchmod(file.get(), ModeOr(spec, 0644)) != 0) return ErrnoStatus("set mode");
+  return absl::OkStatus();
+}
+
+// Owner and mode are those of the one who makes it: an existing directory may be the host's.
+absl::Status MakeDirectory(int root_fd, const pb::MountSpec& spec) {
+  if (OpenInRoot(root_fd, spec.target()).ok()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const auto parts, SplitTarget(spec.target()));
+  ASSIGN_OR_RETURN(const Fd parent, MakeDirectoryInRoot(root_fd, parts.first));
+  if (::mkdirat(parent.get(), parts.second.c_str(), 0700) != 0) return ErrnoStatus("make");
+  ASSIGN_OR_RETURN(const Fd made,
+                   OpenAt(parent.get(), parts.second, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+  if (::fchown(made.get(), spec.uid(), spec.gid()) != 0) return ErrnoStatus("set owner");
+  if (::fchmod(made.get(), ModeOr(spec, 0755)) != 0) return ErrnoStatus("set mode");
+  return absl::OkStatus();
+}
+
+absl::Status Mount(int root_fd, const pb::MountSpec& spec, const std::vector<CgroupTree>& cgroups) {
+  const uint64_t read_only = spec.read_only() ? MOUNT_ATTR_RDONLY : 0;
+  switch (spec.kind()) {
+    case pb::MountSpec::BIND:
+      return MountBind(root_fd, spec);
+    case pb::MountSpec::TMPFS:
+      return MountTmpfs(root_fd, spec);
+    case pb::MountSpec::PROC:
+      return AttachAt(root_fd, spec.target(), NewFileSystem("proc", {}, kInert | read_only));
+    case pb::MountSpec::SYSFS:
+      return AttachAt(root_fd, spec.target(), NewFileSystem("sysfs", {}, kInert | read_only));
+    case pb::MountSpec::DEVPTS:
+      return MountDevpts(root_fd, spec);
+    case pb::MountSpec::MQUEUE:
+      return AttachAt(root_fd, spec.target(), NewFileSystem("mqueue", {}, kInert));
+    case pb::MountSpec::DEV:
+      return AttachAt(root_fd, spec.target(), MakeDeviceTree(spec.read_only()));
+    case pb::MountSpec::CGROUP:
+      return MountCgroups(root_fd, spec, cgroups);
+    case pb::MountSpec::SYMLINK:
+      return MakeLink(root_fd, spec);
+    case pb::MountSpec::FILE:
+      return MakeFile(root_fd, spec);
+    case pb::MountSpec::DIRECTORY:
+      return MakeDirectory(root_fd, spec);
+    default:
+      return absl::InvalidArgumentError(absl::StrCat("unknown kind ", spec.kind()));
+  }
+}
+
+absl::Status MountAll(int root_fd, const pb::SandboxSpec& spec,
+                      const std::vector<CgroupTree>& cgroups) {
+  for (const pb::MountSpec& mount : spec.mounts()) {
+    RETURN_IF_ERROR(SplitTarget(mount.target()).status(), "mount ", mount.target());
+    RETURN_IF_ERROR(Mount(root_fd, mount, cgroups), "mount ", mount.target());
+  }
+  return absl::OkStatus();
+}
+
+// pivot_root(".", ".") stacks the old root on the new one (pivot_root(2), NOTES): the next umount
+// of "." takes it away, with all mounts below.
+absl::Status SwitchTo(int root_fd) {
+  if (::fchdir(root_fd) != 0) return ErrnoStatus("enter the new root");
+  if (::syscall(SYS_pivot_root, ".", ".") != 0) return ErrnoStatus("switch to the new root");
+  if (::umount2(".", MNT_DETACH) != 0) return ErrnoStatus("drop the host's root");
+  if (::chdir("/") != 0) return ErrnoStatus("enter /");
+  return absl::OkStatus();
+}
+
+// A missing path needs no cover; which ones exist depends on the kernel.
+absl::StatusOr<std::optional<Fd>> OpenIfExists(int root_fd, const std::string& path) {
+  absl::StatusOr<Fd> fd = OpenInRoot(root_fd, path);
+  if (absl::IsNotFound(fd.status())) return std::optional<Fd>();
+  if (!fd.ok()) return fd.status();
+  return std::optional<Fd>(*std::move(fd));
+}
+
+// What hidden paths look like: files are /dev/null, directories one shared empty tmpfs.
+class Mask {
+ public:
+  explicit Mask(int root_fd) : root_fd_(root_fd) {}
+
+  absl::Status Cover(int target_fd) {
+    struct stat target = {};
+    if (::fstat(target_fd, &target) != 0) return ErrnoStatus("look");
+    ASSIGN_OR_RETURN(const Fd cover, S_ISDIR(target.st_mode) ? EmptyDirectory() : NullDevice());
+    RETURN_IF_ERROR(Attach(cover.get(), target_fd));
+    // Only a mount that hangs somewhere can be cloned (before Linux 6.15): the first one serves.
+    if (S_ISDIR(target.st_mode) && !attached_) {
+      ASSIGN_OR_RETURN(Fd kept, Duplicate(cover.get()));
+      attached_ = std::move(kept);
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  absl::StatusOr<Fd> EmptyDirectory() const {
+    if (attached_) return CloneTree(attached_.get(), 0);
+    return NewTmpfs(kMaskBytes, 0555, 0, 0, kInert | MOUNT_ATTR_RDONLY);
+  }
+
+  // The device is checked, not its path: a link there would be bound over the secret instead.
+  absl::StatusOr<Fd> NullDevice() const {
+    ASSIGN_OR_RETURN(const Fd null, OpenInRoot(root_fd_, "/dev/null"));
+    struct stat found = {};
+    if (::fstat(null.get(), &found) != 0) return ErrnoStatus("look at /dev/null");
+    if (!S_ISCHR(found.st_mode) || found.st_rdev != ::makedev(1, 3)) {
+      return absl::FailedPreconditionError("/dev/null is not the null device");
+    }
+    return CloneTree(null.get(), MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
+  }
+
+  int root_fd_;
+  Fd attached_;
+};
+
+absl::Status HidePaths(int root_fd, const pb::SandboxSpec& spec) {
+  Mask mask(root_fd);
+  for (const std::string& path : spec.masked_paths()) {
+    ASSIGN_OR_RETURN(const std::optional<Fd> target, OpenIfExists(root_fd, path), "hide ", path);
+    if (target) RETURN_IF_ERROR(mask.Cover(target->get()), "hide ", path);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ProtectPath(int target_fd) {
+  ASSIGN_OR_RETURN(const Fd copy, CloneTree(target_fd, kInert | MOUNT_ATTR_RDONLY));
+  return Attach(copy.get(), target_fd);
+}
+
+absl::Status ProtectPaths(int root_fd, const pb::SandboxSpec& spec) {
+  for (const std::string& path : spec.read_only_paths()) {
+    ASSIGN_OR_RETURN(const std::optional<Fd> target, OpenIfExists(root_fd, path), "protect ", path);
+    if (target) RETURN_IF_ERROR(ProtectPath(target->get()), "protect ", path);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SetHostname(const std::string& hostname) {
+  if (hostname.empty()) return absl::OkStatus();
+  if (::sethostname(hostname.data(), hostname.size()) != 0) {
+    return ErrnoStatus(absl::StrCat("set host name '", hostname, "'"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status JoinNetworkNamespace(const std::string& path) {
+  if (path.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const Fd fd, OpenFile(path, O_RDONLY), "join network namespace");
+  if (::setns(fd.get(), CLONE_NEWNET) != 0) {
+    return ErrnoStatus(absl::StrCat("join network namespace ", path));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BuildRoot(const pb::SandboxSpec& spec, const std::vector<CgroupView>& cgroups) {
+  // Modes below are meant as written.
+  const absl::Cleanup restore_umask = [before = ::umask(0)] { ::umask(before); };
+  RETURN_IF_ERROR(LeaveHostPropagation());
+  ASSIGN_OR_RETURN(const std::vector<CgroupTree> cgroup_trees, CloneCgroups(cgroups));
+  ASSIGN_OR_RETURN(const Fd root, StageRoot());
+  RETURN_IF_ERROR(MountAll(root.get(), spec, cgroup_trees));
+  RETURN_IF_ERROR(SwitchTo(root.get()));
+  RETURN_IF_ERROR(HidePaths(root.get(), spec));
+  RETURN_IF_ERROR(ProtectPaths(root.get(), spec));
+  RETURN_IF_ERROR(SetAttributes(root.get(), MOUNT_ATTR_RDONLY), "make / read-only");
+  return SetHostname(spec.hostname());
+}
+
+}  // namespace jenkins_agent

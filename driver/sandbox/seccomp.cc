@@ -1,0 +1,139 @@
+#include "driver/sandbox/seccomp.h"
+
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include <utility>
+
+namespace jenkins_agent {
+namespace {
+
+// Allowed whatever the arguments. A process without capabilities and with no_new_privs gains nothing
+// by these beyond what file permissions and its own namespaces give.
+constexpr const char* kAllowed[] = {
+    // processes and threads
+    "fork", "vfork", "execve", "execveat", "exit", "exit_group", "wait4", "waitid", "getpid",
+    "getppid", "gettid", "getpgid", "getpgrp", "setpgid", "getsid", "setsid", "set_tid_address",
+    "set_robust_list", "get_robust_list", "rseq", "membarrier", "arch_prctl", "prctl", "pidfd_open",
+    "pidfd_send_signal", "process_mrelease", "restart_syscall", "set_thread_area",
+    "get_thread_area", "ptrace", "process_vm_readv", "process_vm_writev",
+    // signals
+    "kill", "tkill", "tgkill", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "rt_sigpending",
+    "rt_sigtimedwait", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "rt_sigsuspend", "sigaltstack",
+    "pause", "signalfd", "signalfd4",
+    // user and group ids, limits, priorities
+    "getuid", "geteuid", "getgid", "getegid", "getresuid", "getresgid", "getgroups", "setuid",
+    "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setfsuid", "setfsgid",
+    "setgroups", "capget", "capset", "getrlimit", "setrlimit", "prlimit64", "getrusage", "times",
+    "getpriority", "setpriority", "ioprio_get", "ioprio_set", "sched_yield", "sched_getaffinity",
+    "sched_setaffinity", "sched_getparam", "sched_setparam", "sched_getscheduler",
+    "sched_setscheduler", "sched_getattr", "sched_setattr", "sched_get_priority_max",
+    "sched_get_priority_min", "sched_rr_get_interval", "getcpu", "umask", "uname", "sysinfo",
+    // memory
+    "brk", "mmap", "munmap", "mremap", "mprotect", "madvise", "mincore", "msync", "mlock", "mlock2",
+    "mlockall", "munlock", "munlockall", "remap_file_pages", "memfd_create", "memfd_secret",
+    "pkey_alloc", "pkey_free", "pkey_mprotect", "map_shadow_stack", "shmget", "shmat", "shmctl",
+    "shmdt",
+    // futexes, semaphores, message queues
+    "futex", "futex_waitv", "futex_wait", "futex_wake", "futex_requeue", "semget", "semop",
+    "semtimedop", "semctl", "msgget", "msgsnd", "msgrcv", "msgctl", "mq_open", "mq_unlink",
+    "mq_timedsend", "mq_timedreceive", "mq_notify", "mq_getsetattr",
+    // time
+    "time", "gettimeofday", "clock_gettime", "clock_getres", "clock_nanosleep", "nanosleep",
+    "alarm", "getitimer", "setitimer", "timer_create", "timer_settime", "timer_gettime",
+    "timer_getoverrun", "timer_delete", "timerfd_create", "timerfd_settime", "timerfd_gettime",
+    "adjtimex", "clock_adjtime",  // read only without CAP_SYS_TIME
+    // descriptors
+    "read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev", "preadv2",
+    "pwritev2", "lseek", "close", "close_range", "dup", "dup2", "dup3", "fcntl", "flock", "pipe",
+    "pipe2", "eventfd", "eventfd2", "poll", "ppoll", "select", "pselect6", "epoll_create",
+    "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "epoll_pwait2", "inotify_init",
+    "inotify_init1", "inotify_add_watch", "inotify_rm_watch", "sendfile", "splice", "tee",
+    "vmsplice", "copy_file_range", "fsync", "fdatasync", "sync", "syncfs", "sync_file_range",
+    "fadvise64", "readahead", "fallocate", "truncate", "ftruncate", "cachestat", "io_setup",
+    "io_destroy", "io_submit", "io_cancel", "io_getevents", "io_pgetevents",
+    // files
+    "open", "openat", "openat2", "creat", "stat", "fstat", "lstat", "newfstatat", "statx", "statfs",
+    "fstatfs", "access", "faccessat", "faccessat2", "getdents", "getdents64", "getcwd", "chdir",
+    "fchdir", "rename", "renameat", "renameat2", "mkdir", "mkdirat", "rmdir", "link", "linkat",
+    "unlink", "unlinkat", "symlink", "symlinkat", "readlink", "readlinkat", "chmod", "fchmod",
+    "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat", "utime", "utimes",
+    "futimesat", "utimensat", "name_to_handle_at", "setxattr", "lsetxattr", "fsetxattr", "getxattr",
+    "lgetxattr", "fgetxattr", "listxattr", "llistxattr", "flistxattr", "removexattr",
+    "lremovexattr", "fremovexattr",
+    "mknod", "mknodat",  // FIFOs and sockets; devices need CAP_MKNOD
+    // sockets; which families: see ConditionalRules
+    "socketpair", "connect", "accept", "accept4", "bind", "listen", "shutdown", "sendto",
+    "recvfrom", "sendmsg", "recvmsg", "sendmmsg", "recvmmsg", "getsockname", "getpeername",
+    "setsockopt", "getsockopt",
+    // self-confinement of build tools and browsers
+    "getrandom", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"};
+
+// Known and refused: a permission error tells a person more than "not implemented".
+constexpr const char* kDenied[] = {
+    // namespaces, mounts, roots
+    "unshare", "setns", "mount", "umount2", "pivot_root", "chroot", "fsopen", "fsconfig", "fsmount",
+    "fspick", "open_tree", "move_mount", "mount_setattr", "open_by_handle_at",
+    // the kernel itself
+    "init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "reboot",
+    "bpf", "perf_event_open", "syslog", "iopl", "ioperm", "modify_ldt", "acct", "quotactl",
+    "quotactl_fd", "swapon", "swapoff", "sethostname", "setdomainname", "settimeofday",
+    "clock_settime", "vhangup", "fanotify_init", "fanotify_mark", "lookup_dcookie",
+    // keys are not namespaced
+    "add_key", "request_key", "keyctl",
+    // large attack surface, with a fallback in every user
+    "io_uring_setup", "io_uring_enter", "io_uring_register", "userfaultfd",
+    // other processes
+    "kcmp", "pidfd_getfd", "process_madvise",
+    // NUMA placement; HotSpot with UseNUMA copes
+    "mbind", "set_mempolicy", "get_mempolicy", "set_mempolicy_home_node", "migrate_pages",
+    "move_pages"};
+
+// New namespaces by clone(2): mount, cgroup, UTS, IPC, user, PID, network. (CLONE_NEWTIME is not a
+// flag of clone: its bit belongs to the exit signal.)
+constexpr uint32_t kNamespaceFlags = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC |
+                                     CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET;
+
+// Personalities that only describe the system: none, UNAME26, PER_LINUX32 and both, and the query.
+// The others switch address randomisation off or make memory executable.
+const std::vector<uint32_t> kPersonalities = {0, 0x8, 0x20000, 0x20008, 0xffffffff};
+
+std::vector<std::pair<const char*, CallRule>> ConditionalRules() {
+  using Kind = CallRule::Kind;
+  return {
+      {"clone", {Kind::kAllowIfClear, 0, {kNamespaceFlags}}},
+      // Its arguments lie in memory, out of a filter's sight; libc falls back to clone.
+      {"clone3", {Kind::kMissing, 0, {}}},
+      // Not AF_ALG, AF_VSOCK, AF_PACKET and the many rarely used protocols.
+      {"socket", {Kind::kAllowIfOneOf, 0, {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK}}},
+      {"personality", {Kind::kAllowIfOneOf, 0, kPersonalities}},
+      // Typing into a terminal that somebody else reads.
+      {"ioctl", {Kind::kAllowIfNoneOf, 1, {TIOCSTI, TIOCLINUX}}},
+      // A listener could answer for the processes of others who trust this filter.
+      {"seccomp", {Kind::kAllowIfClear, 1, {SECCOMP_FILTER_FLAG_NEW_LISTENER}}},
+  };
+}
+
+}  // namespace
+
+CallRules PayloadCallRules() {
+  CallRules rules;
+  // Negative: not on x86-64, or newer than this libseccomp. Such a call stays "missing".
+  auto set = [&rules](const char* name, const CallRule& rule) {
+    const int number = seccomp_syscall_resolve_name_arch(SCMP_ARCH_X86_64, name);
+    if (number >= 0) rules[static_cast<uint32_t>(number)] = rule;
+  };
+  for (const char* name : kAllowed) set(name, {CallRule::Kind::kAllow, 0, {}});
+  for (const char* name : kDenied) set(name, {CallRule::Kind::kDeny, 0, {}});
+  for (const auto& [name, rule] : ConditionalRules()) set(name, rule);
+  return rules;
+}
+
+std::string PayloadFilter() { return EmitFilter(PayloadCallRules()); }
+
+std::string InitFilter() { return EmitFilter(PayloadCallRules()); }
+
+}  // namespace jenkins_agent

@@ -1,0 +1,25 @@
+// The system call filters of the sandbox, made once per plugin start and passed as bytes: building
+// one costs more than loading it, and the static supervisor stays free of libseccomp.
+//
+// An allow-list: whatever is not named is refused, so a system call that a newer kernel brings is
+// missing (ENOSYS) until somebody looked at it. Thread-safe.
+#pragma once
+
+#include <string>
+
+#include "driver/sandbox/filter_program.h"
+
+namespace jenkins_agent {
+
+// struct sock_filter[] for SandboxSpec.payload_filter: JVMs, compilers, git, shells, debuggers of
+// own processes. No namespaces, mounts, keys, BPF, io_uring, kernel modules, foreign architectures.
+std::string PayloadFilter();
+
+// For SandboxSpec.init_filter. Filters stack: every process that pid 1 launches has pid 1's filter
+// below its own, so this one refuses nothing that the payload may do.
+std::string InitFilter();
+
+// The decisions behind PayloadFilter(), by number.
+CallRules PayloadCallRules();
+
+}  // namespace jenkins_agent

@@ -1,0 +1,123 @@
+#include "driver/service/runtime.h"
+
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "driver/base/file.h"
+#include "driver/base/paths.h"
+#include "driver/base/status.h"
+#include "driver/base/subprocess.h"
+
+namespace jenkins_agent {
+namespace {
+
+Runtime::Compute ComputeOf(const Runtime::NomadConfig& nomad_config) {
+  const auto& topology = nomad_config.driver().topology();
+  Runtime::Compute compute;
+  compute.cores = topology.cores_size();
+  for (const auto& core : topology.cores()) {
+    const uint64_t speeds[] = {core.guess_speed(), core.max_speed(), core.base_speed()};
+    for (const uint64_t mhz : speeds) {
+      if (mhz == 0) continue;
+      compute.total_mhz += mhz;
+      break;
+    }
+  }
+  if (topology.override_total_compute() > 0) compute.total_mhz = topology.override_total_compute();
+  return compute;
+}
+
+}  // namespace
+
+Runtime::~Runtime() {
+  std::thread thread;
+  {
+    MutexLock lock(mutex_);
+    if (loop_ != nullptr) loop_->Quit();
+    thread = std::move(loop_thread_);
+  }
+  if (thread.joinable()) thread.join();
+}
+
+absl::Status Runtime::Configure(const std::string& msgpack,
+                                const std::optional<NomadConfig>& nomad_config) {
+  ASSIGN_OR_RETURN(PluginConfig config, DecodePluginConfig(msgpack));
+  MutexLock lock(mutex_);
+  config_ = std::move(config);
+  if (!nomad_config.has_value()) return absl::OkStatus();
+  compute_ = ComputeOf(*nomad_config);
+  return StartUp();
+}
+
+absl::Status Runtime::StartUp() {
+  if (store_ != nullptr) return absl::OkStatus();
+  RETURN_IF_ERROR(StartLoop());
+  RETURN_IF_ERROR(LoadTools());
+  if (spawner_ == nullptr) {
+    ASSIGN_OR_RETURN(Fd program, MakeSealedMemfd("jenkins-agent-supervisor", programs_.supervisor));
+    ASSIGN_OR_RETURN(spawner_, Spawner::Start(std::move(program)), "spawner");
+  }
+  TaskStore::Options options;
+  options.config = config_;
+  options.loop = loop_.get();
+  options.events = &events_;
+  options.spawner = spawner_.get();
+  options.tools = &tools_;
+  ASSIGN_OR_RETURN(store_, TaskStore::Open(std::move(options)));
+  return absl::OkStatus();
+}
+
+absl::Status Runtime::StartLoop() {
+  if (loop_ != nullptr) return absl::OkStatus();
+  ASSIGN_OR_RETURN(loop_, EventLoop::Create());
+  loop_thread_ = std::thread([loop = loop_.get()] { loop->Run(); });
+  return absl::OkStatus();
+}
+
+absl::Status Runtime::LoadTools() {
+  tools_.cache_dir = StatePaths(config_.state_dir).AgentJarCache();
+  if (tools_.executable) return absl::OkStatus();
+  ASSIGN_OR_RETURN(tools_.executable, MakeSealedMemfd("jenkins-agent-tools", programs_.tools));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<TaskStore*> Runtime::Store() {
+  MutexLock lock(mutex_);
+  RETURN_IF_ERROR(StartUp());
+  return store_.get();
+}
+
+absl::StatusOr<EventLoop*> Runtime::Loop() {
+  MutexLock lock(mutex_);
+  RETURN_IF_ERROR(StartLoop());
+  return loop_.get();
+}
+
+PluginConfig Runtime::config() const {
+  MutexLock lock(mutex_);
+  return config_;
+}
+
+Runtime::Compute Runtime::compute() const {
+  MutexLock lock(mutex_);
+  return compute_;
+}
+
+absl::Status Runtime::CheckTools() {
+  int program;
+  {
+    MutexLock lock(mutex_);
+    RETURN_IF_ERROR(LoadTools());
+    program = tools_.executable.get();
+  }
+  RunOptions options;
+  options.timeout = std::chrono::seconds(10);
+  ASSIGN_OR_RETURN(const RunResult result,
+                   Run({absl::StrCat("/proc/self/fd/", program), "version"}, options), "tools");
+  if (result.exit.exit_code == 0) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("tools: ", absl::StripAsciiWhitespace(result.error_tail)));
+}
+
+}  // namespace jenkins_agent

@@ -1,0 +1,189 @@
+#include "driver/service/streams.h"
+
+#include <time.h>
+
+#include <deque>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "driver/service/fingerprint.h"
+#include "driver/task/stats.h"
+
+namespace jenkins_agent {
+namespace {
+
+namespace nomad = hashicorp::nomad::plugins::drivers::proto;
+
+constexpr std::chrono::seconds kFingerprintPeriod{30};
+
+// A server stream that others push into, from any thread, also after its end. A client that does not
+// read costs kMaxQueued messages; then the oldest go.
+template <typename Response>
+class PushStream final : public grpc::ServerWriteReactor<Response> {
+ public:
+  // The part that pushers hold; it outlives the stream.
+  class Inlet {
+   public:
+    explicit Inlet(PushStream* stream) : stream_(stream) {}
+
+    void Push(Response response) ABSL_LOCKS_EXCLUDED(mutex_) {
+      MutexLock lock(mutex_);
+      if (stream_ == nullptr) return;
+      if (queue_.size() == kMaxQueued) queue_.pop_front();
+      queue_.push_back(std::move(response));
+      WriteNext();
+    }
+    bool open() const ABSL_LOCKS_EXCLUDED(mutex_) {
+      MutexLock lock(mutex_);
+      return stream_ != nullptr;
+    }
+    void Close(grpc::Status status) ABSL_LOCKS_EXCLUDED(mutex_) {
+      MutexLock lock(mutex_);
+      if (PushStream* stream = std::exchange(stream_, nullptr)) stream->Finish(std::move(status));
+    }
+    void OnWriteDone() ABSL_LOCKS_EXCLUDED(mutex_) {
+      MutexLock lock(mutex_);
+      writing_.reset();
+      WriteNext();
+    }
+
+   private:
+    void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      if (stream_ == nullptr || writing_.has_value() || queue_.empty()) return;
+      writing_ = std::move(queue_.front());
+      queue_.pop_front();
+      stream_->StartWrite(&*writing_);
+    }
+
+    mutable Mutex mutex_;
+    PushStream* stream_ ABSL_GUARDED_BY(mutex_);  // null: finished
+    std::deque<Response> queue_ ABSL_GUARDED_BY(mutex_);
+    std::optional<Response> writing_ ABSL_GUARDED_BY(mutex_);
+  };
+
+  static constexpr size_t kMaxQueued = 256;
+
+  PushStream() : inlet_(std::make_shared<Inlet>(this)) {}
+  const std::shared_ptr<Inlet>& inlet() const { return inlet_; }
+  // Called once when the stream is over, before it goes away.
+  void SetAtEnd(std::function<void()> at_end) { at_end_ = std::move(at_end); }
+
+  void OnWriteDone(bool ok) override {
+    if (ok) inlet_->OnWriteDone();
+    // Not ok: the client is gone, OnCancel follows.
+  }
+  void OnCancel() override {
+    inlet_->Close(grpc::Status(grpc::StatusCode::CANCELLED, "the stream was cancelled"));
+  }
+  void OnDone() override {
+    if (at_end_) at_end_();
+    delete this;
+  }
+
+ private:
+  const std::shared_ptr<Inlet> inlet_;
+  std::function<void()> at_end_;
+};
+
+using FingerprintInlet = std::shared_ptr<PushStream<nomad::FingerprintResponse>::Inlet>;
+
+struct FingerprintWatch {
+  EventLoop* loop;
+  std::vector<std::string> java_homes;
+  absl::Status tools;
+  FingerprintInlet inlet;
+  std::string last;  // serialized
+};
+
+// Runs on the event loop and comes back every kFingerprintPeriod while the stream is open.
+void SendFingerprint(const std::shared_ptr<FingerprintWatch>& watch) {
+  if (!watch->inlet->open()) return;
+  HostFacts facts = ReadHostFacts(watch->java_homes);
+  facts.tools = watch->tools;
+  nomad::FingerprintResponse response = Fingerprint(facts);
+  std::string bytes = response.SerializeAsString();
+  if (bytes != watch->last) {
+    watch->last = std::move(bytes);
+    watch->inlet->Push(std::move(response));
+  }
+  watch->loop->After(kFingerprintPeriod, [watch] { SendFingerprint(watch); });
+}
+
+nomad::DriverTaskEvent ToProto(const TaskEvent& event) {
+  nomad::DriverTaskEvent message;
+  message.set_task_id(event.task_id);
+  message.set_alloc_id(event.alloc_id);
+  message.set_task_name(event.task_name);
+  message.set_message(event.message);
+  message.mutable_timestamp()->set_seconds(event.time_ns / 1'000'000'000);
+  message.mutable_timestamp()->set_nanos(static_cast<int32_t>(event.time_ns % 1'000'000'000));
+  for (const auto& [key, value] : event.details) (*message.mutable_annotations())[key] = value;
+  return message;
+}
+
+using StatsInlet = std::shared_ptr<PushStream<nomad::TaskStatsResponse>::Inlet>;
+
+struct StatsWatch {
+  EventLoop* loop;
+  std::shared_ptr<Task> task;
+  std::chrono::milliseconds interval;
+  StatsInlet inlet;
+  TaskSampler sampler;
+};
+
+void SendStats(const std::shared_ptr<StatsWatch>& watch) {
+  if (!watch->inlet->open()) return;
+  if (watch->task->exited()) {
+    watch->inlet->Close(grpc::Status::OK);
+    return;
+  }
+  if (absl::StatusOr<nomad::TaskStats> stats = watch->sampler.Sample(); stats.ok()) {
+    nomad::TaskStatsResponse response;
+    *response.mutable_stats() = *std::move(stats);
+    watch->inlet->Push(std::move(response));
+  }
+  watch->loop->After(watch->interval, [watch] { SendStats(watch); });
+}
+
+}  // namespace
+
+grpc::ServerWriteReactor<nomad::FingerprintResponse>* NewFingerprintStream(Runtime* runtime) {
+  const absl::StatusOr<EventLoop*> loop = runtime->Loop();
+  if (!loop.ok()) {
+    return new FailedStream<nomad::FingerprintResponse>(
+        grpc::Status(grpc::StatusCode::INTERNAL, std::string(loop.status().message())));
+  }
+  auto* stream = new PushStream<nomad::FingerprintResponse>();
+  auto watch = std::make_shared<FingerprintWatch>();
+  watch->loop = *loop;
+  watch->java_homes = runtime->config().java_homes;
+  watch->tools = runtime->CheckTools();
+  watch->inlet = stream->inlet();
+  (*loop)->Post([watch] { SendFingerprint(watch); });
+  return stream;
+}
+
+grpc::ServerWriteReactor<nomad::DriverTaskEvent>* NewTaskEventStream(Runtime* runtime) {
+  auto* stream = new PushStream<nomad::DriverTaskEvent>();
+  const uint64_t id = runtime->events().Subscribe(
+      [inlet = stream->inlet()](const TaskEvent& event) { inlet->Push(ToProto(event)); });
+  stream->SetAtEnd([runtime, id] { runtime->events().Unsubscribe(id); });
+  return stream;
+}
+
+grpc::ServerWriteReactor<nomad::TaskStatsResponse>* NewTaskStatsStream(
+    Runtime* runtime, EventLoop* loop, std::shared_ptr<Task> task,
+    std::chrono::milliseconds interval) {
+  const Runtime::Compute compute = runtime->compute();
+  const double mhz_per_core =
+      compute.cores == 0 ? 0 : static_cast<double>(compute.total_mhz) / compute.cores;
+  auto* stream = new PushStream<nomad::TaskStatsResponse>();
+  auto watch = std::make_shared<StatsWatch>(
+      StatsWatch{loop, task, std::max(interval, kMinStatsInterval), stream->inlet(),
+                 TaskSampler(task->record(), mhz_per_core)});
+  loop->Post([watch] { SendStats(watch); });
+  return stream;
+}
+
+}  // namespace jenkins_agent

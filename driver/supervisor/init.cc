@@ -1,0 +1,193 @@
+#include "driver/supervisor/init.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <iterator>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "driver/base/status.h"
+#include "driver/sandbox/privileges.h"
+#include "driver/sandbox/root.h"
+#include "driver/supervisor/init_protocol.h"
+#include "driver/supervisor/launch.h"
+
+namespace jenkins_agent {
+namespace {
+
+constexpr char kProcessName[] = "ja-init";
+
+class Init {
+ public:
+  explicit Init(const InitParameters& parameters)
+      : parameters_(parameters),
+        context_{parameters.spec.sandbox(), parameters.spec.user(), parameters.cgroup,
+                 parameters.stdout_fd, parameters.stderr_fd} {}
+
+  absl::Status SetUp();
+  [[noreturn]] void Serve();
+
+ private:
+  absl::Status DieWithSupervisor();
+  absl::Status BuildSandbox();
+  uint32_t UsableJavaHomes() const;
+  void HandleRequest();
+  void FinishLaunch();
+  void Reap();
+  void PayloadEnded(int wait_status);
+  void Report(InitReport report);
+
+  const InitParameters& parameters_;
+  const LaunchContext context_;
+  Fd children_;  // signalfd of SIGCHLD
+  pid_t payload_ = 0;
+  std::optional<StartingPayload> starting_;
+};
+
+// getppid() is 0 in a new pid namespace whatever happened, so the usual check after prctl for a
+// parent that died before it is done with the socket.
+absl::Status Init::DieWithSupervisor() {
+  if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) return ErrnoStatus("PR_SET_PDEATHSIG");
+  pollfd supervisor = {parameters_.supervisor, POLLIN, 0};
+  if (::poll(&supervisor, 1, 0) > 0 && (supervisor.revents & (POLLHUP | POLLERR)) != 0) ::_exit(1);
+  return absl::OkStatus();
+}
+
+// The root of the cgroup namespace is where its creator stands at unshare, hence enter, unshare,
+// leave: the payload's limits must not be pid 1's (spike.md 8.1).
+absl::Status Init::BuildSandbox() {
+  const pb::SandboxSpec& sandbox = parameters_.spec.sandbox();
+  RETURN_IF_ERROR(JoinNetworkNamespace(sandbox.network_namespace()));
+  RETURN_IF_ERROR(parameters_.cgroup.Enter());
+  if (::unshare(CLONE_NEWCGROUP) != 0) return ErrnoStatus("unshare cgroup namespace");
+  std::vector<CgroupView> views;
+  for (const cgroups::Cgroup::View& view : parameters_.cgroup.views()) {
+    views.push_back({view.name, view.dir_fd});
+  }
+  RETURN_IF_ERROR(BuildRoot(sandbox, views));
+  RETURN_IF_ERROR(parameters_.cgroup.Leave());
+  return BecomeInit(sandbox);
+}
+
+absl::Status Init::SetUp() {
+  (void)::prctl(PR_SET_NAME, kProcessName);
+  RETURN_IF_ERROR(DieWithSupervisor());
+  if (::setsid() < 0) return ErrnoStatus("setsid");
+  RETURN_IF_ERROR(BuildSandbox());
+  sigset_t children;
+  ::sigemptyset(&children);
+  ::sigaddset(&children, SIGCHLD);
+  if (::sigprocmask(SIG_BLOCK, &children, nullptr) != 0) return ErrnoStatus("sigprocmask");
+  children_ = Fd(::signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!children_) return ErrnoStatus("signalfd");
+  InitReport ready;
+  ready.kind = InitReport::Kind::kReady;
+  ready.number = UsableJavaHomes();
+  Report(std::move(ready));
+  return absl::OkStatus();
+}
+
+// pid 1 has no DAC capability left, so this sees what the payload's user will see of a JDK.
+uint32_t Init::UsableJavaHomes() const {
+  const auto& homes = parameters_.spec.agent().java_homes();
+  uint32_t usable = 0;
+  for (int i = 0; i < homes.size() && i < 32; ++i) {
+    if (::access(absl::StrCat(homes[i].path(), "/bin/java").c_str(), X_OK) == 0) usable |= 1u << i;
+  }
+  return usable;
+}
+
+void Init::Report(InitReport report) {
+  // A supervisor that cannot be told is gone, and so is this sandbox's reason to be.
+  if (!SendReport(parameters_.supervisor, report).ok()) ::_exit(1);
+}
+
+void Init::Serve() {
+  for (;;) {
+    pollfd fds[] = {{starting_ ? starting_->error.get() : -1, POLLIN, 0},
+                    {children_.get(), POLLIN, 0},
+                    {parameters_.supervisor, POLLIN, 0}};
+    if (::poll(fds, std::size(fds), -1) < 0) continue;  // EINTR
+    if (fds[0].revents != 0) FinishLaunch();
+    if (fds[1].revents != 0) Reap();
+    if (fds[2].revents != 0) HandleRequest();
+  }
+}
+
+void Init::HandleRequest() {
+  const absl::StatusOr<pb::ProgramSpec> program = ReceiveLaunch(parameters_.supervisor);
+  if (absl::IsOutOfRange(program.status())) ::_exit(0);
+  absl::Status error = program.status();
+  if (error.ok() && payload_ != 0) error = absl::FailedPreconditionError("launch: still running");
+  if (error.ok()) {
+    absl::StatusOr<StartingPayload> starting = StartPayload(context_, *program);
+    error = starting.status();
+    if (starting.ok()) starting_ = *std::move(starting);
+  }
+  if (!error.ok()) {
+    InitReport failed;
+    failed.kind = InitReport::Kind::kLaunchFailed;
+    failed.error = error;
+    return Report(std::move(failed));
+  }
+  payload_ = starting_->pid;
+}
+
+void Init::FinishLaunch() {
+  StartingPayload started = *std::exchange(starting_, std::nullopt);
+  InitReport report;
+  report.error = ReadLaunchError(started.error.get());
+  if (report.error.ok()) {
+    report.kind = InitReport::Kind::kLaunched;
+    report.payload = std::move(started.pidfd);
+  } else {
+    report.kind = InitReport::Kind::kLaunchFailed;
+    payload_ = 0;  // the child is reaped like any orphan
+  }
+  Report(std::move(report));
+}
+
+void Init::Reap() {
+  signalfd_siginfo ignored;
+  while (::read(children_.get(), &ignored, sizeof(ignored)) > 0) {
+  }
+  int wait_status;
+  for (pid_t pid; (pid = ::waitpid(-1, &wait_status, WNOHANG)) > 0;) {
+    if (pid != payload_) continue;
+    // The child's end of the pipe is closed now: the supervisor hears of the launch first.
+    if (starting_) FinishLaunch();
+    if (payload_ != 0) PayloadEnded(wait_status);
+  }
+}
+
+void Init::PayloadEnded(int wait_status) {
+  payload_ = 0;
+  InitReport exited;
+  exited.kind = InitReport::Kind::kExited;
+  exited.number = static_cast<uint32_t>(wait_status);
+  Report(std::move(exited));
+}
+
+}  // namespace
+
+void RunInit(const InitParameters& parameters) {
+  Init init(parameters);
+  if (const absl::Status status = init.SetUp(); !status.ok()) {
+    InitReport failed;
+    failed.kind = InitReport::Kind::kSetupFailed;
+    failed.error = status;
+    SendReport(parameters.supervisor, failed).IgnoreError();  // its end of file tells as well
+    ::_exit(1);
+  }
+  init.Serve();
+}
+
+}  // namespace jenkins_agent

@@ -1,0 +1,24 @@
+// pid 1 of a sandbox: builds it, launches the payload as often as the supervisor asks, reaps.
+//
+// Single-threaded, a clone of the supervisor, non-dumpable, outside the task's cgroups. It ends with
+// the supervisor in two ways: by PDEATHSIG, and when its socket reaches end of file, because a
+// change of ids silently clears PDEATHSIG (spike.md 0.3, 6).
+#pragma once
+
+#include "cgroups/cgroup.h"
+#include "driver/base/fd.h"
+#include "proto/supervisor.pb.h"
+
+namespace jenkins_agent {
+
+struct InitParameters {
+  const pb::LaunchSpec& spec;
+  const cgroups::Cgroup& cgroup;
+  int supervisor;  // SEQPACKET socket
+  int stdout_fd;   // write ends that the payload gets
+  int stderr_fd;
+};
+
+[[noreturn]] void RunInit(const InitParameters& parameters);
+
+}  // namespace jenkins_agent

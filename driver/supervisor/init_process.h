@@ -1,0 +1,39 @@
+// The supervisor's side of pid 1: starts it, talks to it, ends it and with it the whole sandbox.
+#pragma once
+
+#include <sys/types.h>
+
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "cgroups/cgroup.h"
+#include "driver/base/fd.h"
+#include "proto/supervisor.pb.h"
+
+namespace jenkins_agent {
+
+struct InitProcess {
+  pid_t pid = 0;  // host pid
+  Fd pidfd;       // readable when it has ended
+  Fd socket;      // init_protocol.h; non-blocking
+};
+
+// Clones pid 1 into new mount, pid, ipc and uts namespaces; it builds the sandbox by itself and
+// reports. `close_in_init`: descriptors of the supervisor that pid 1 must not hold, because their
+// other end waits for end of file.
+absl::StatusOr<InitProcess> StartInit(const pb::LaunchSpec& spec, const cgroups::Cgroup& cgroup,
+                                      int stdout_fd, int stderr_fd,
+                                      const std::vector<int>& close_in_init);
+
+// SIGKILL; the kernel ends every process of the pid namespace with pid 1.
+void KillSandbox(const InitProcess& init);
+// Reaps pid 1 after `pidfd` became readable: its wait status in words ("killed by signal 9").
+std::string ReapInit(const InitProcess& init);
+
+// Signals a process by its pidfd; OK also when it has already ended.
+absl::Status SignalPidfd(int pidfd, int signal);
+// Host pid of a pidfd, 0 when the process has been reaped.
+pid_t PidOfPidfd(int pidfd);
+
+}  // namespace jenkins_agent

@@ -1,0 +1,172 @@
+#include "driver/supervisor/launch.h"
+
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "driver/base/file.h"
+#include "driver/base/sandbox_paths.h"
+#include "driver/base/status.h"
+#include "driver/sandbox/privileges.h"
+
+namespace jenkins_agent {
+namespace {
+
+constexpr char kDefaultPath[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+// Nomad's exec driver looks for a bare name in the task's local directory too.
+constexpr char kLocalDir[] = "/local";
+constexpr size_t kMaxErrorText = 4000;  // one atomic write to a pipe (PIPE_BUF), with its code
+constexpr int kExitLaunchFailed = 125;
+
+// The directory belongs to root and carries the payload's group (setgid): the payload can read the
+// file and can neither replace nor remove it.
+absl::Status WriteArgumentsFile(const std::string& content) {
+  if (::unlink(kArgumentsFile) != 0 && errno != ENOENT) {
+    return ErrnoStatus(absl::StrCat("unlink ", kArgumentsFile));
+  }
+  if (content.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const Fd file,
+                   OpenFile(kArgumentsFile, O_WRONLY | O_CREAT | O_EXCL, 0440));
+  return Annotate(WriteAll(file.get(), content), kArgumentsFile);
+}
+
+// ---- the child, in order ----
+
+absl::Status ConnectStdio(const LaunchContext& context) {
+  ASSIGN_OR_RETURN(const Fd null, OpenFile("/dev/null", O_RDONLY));
+  // dup2 clears CLOEXEC of the copy; all originals are above 2.
+  if (::dup2(null.get(), STDIN_FILENO) < 0 || ::dup2(context.stdout_fd, STDOUT_FILENO) < 0 ||
+      ::dup2(context.stderr_fd, STDERR_FILENO) < 0) {
+    return ErrnoStatus("connect stdin, stdout, stderr");
+  }
+  return absl::OkStatus();
+}
+
+// A protected supervisor (oom_score_adj below 0) must not make its payload protected.
+void ResetOomScore() {
+  const absl::StatusOr<Fd> file = OpenFile("/proc/self/oom_score_adj", O_WRONLY);
+  if (file.ok()) WriteAll(file->get(), "0").IgnoreError();  // best effort: lowering may be refused
+}
+
+void ResetSignals() {
+  struct sigaction action = {};
+  action.sa_handler = SIG_DFL;
+  for (int signal = 1; signal < NSIG; ++signal) ::sigaction(signal, &action, nullptr);
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+}
+
+absl::Status MakeDirectories(const pb::ProgramSpec& program) {
+  for (const std::string& path : program.make_dirs()) {
+    RETURN_IF_ERROR(MakeDirs(path), "as the task's user");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ChangeDirectory(const std::string& work_dir) {
+  if (!work_dir.empty() && ::chdir(work_dir.c_str()) != 0) {
+    return ErrnoStatus(absl::StrCat("work_dir ", work_dir));
+  }
+  return absl::OkStatus();
+}
+
+std::vector<std::string> CandidatePaths(const pb::ProgramSpec& program) {
+  const std::string& name = program.argv(0);
+  if (absl::StrContains(name, '/')) return {name};
+  absl::string_view path = kDefaultPath;
+  for (const std::string& variable : program.env()) {
+    absl::string_view value = variable;
+    if (absl::ConsumePrefix(&value, "PATH=")) path = value;
+  }
+  std::vector<std::string> candidates;
+  for (absl::string_view dir : absl::StrSplit(path, ':', absl::SkipEmpty())) {
+    candidates.push_back(absl::StrCat(dir, "/", name));
+  }
+  candidates.push_back(absl::StrCat(kLocalDir, "/", name));
+  return candidates;
+}
+
+std::vector<char*> Pointers(const google::protobuf::RepeatedPtrField<std::string>& strings) {
+  std::vector<char*> pointers;
+  for (const std::string& string : strings) pointers.push_back(const_cast<char*>(string.c_str()));
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
+// Returns only on failure. As execvp(3): a candidate that exists and is refused beats "not found".
+absl::Status Execute(const pb::ProgramSpec& program) {
+  const std::vector<char*> argv = Pointers(program.argv());
+  const std::vector<char*> env = Pointers(program.env());
+  int error = ENOENT;
+  std::string failed = program.argv(0);
+  for (const std::string& path : CandidatePaths(program)) {
+    ::execve(path.c_str(), argv.data(), env.data());
+    if (errno == ENOENT || errno == ENOTDIR) continue;
+    if (error == ENOENT) {
+      error = errno;
+      failed = path;
+    }
+    if (errno != EACCES) break;
+  }
+  return ErrnoStatus(absl::StrCat("exec ", failed), error);
+}
+
+absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& program) {
+  if (::setsid() < 0) return ErrnoStatus("setsid");
+  RETURN_IF_ERROR(context.cgroup.Enter());
+  RETURN_IF_ERROR(ConnectStdio(context));
+  ResetOomScore();
+  RETURN_IF_ERROR(BecomePayload(context.user, context.sandbox));
+  ResetSignals();
+  RETURN_IF_ERROR(MakeDirectories(program));
+  RETURN_IF_ERROR(ChangeDirectory(program.work_dir()));
+  if (::syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_CLOEXEC) != 0) {
+    return ErrnoStatus("close_range");
+  }
+  return Execute(program);
+}
+
+[[noreturn]] void RunChild(const LaunchContext& context, const pb::ProgramSpec& program,
+                           int error_fd) {
+  const absl::Status error = BecomeProgram(context, program);
+  std::string text(1, static_cast<char>(error.code()));
+  text += std::string(error.message().substr(0, kMaxErrorText));
+  WriteAll(error_fd, text).IgnoreError();  // nobody else could be told
+  ::_exit(kExitLaunchFailed);
+}
+
+}  // namespace
+
+absl::StatusOr<StartingPayload> StartPayload(const LaunchContext& context,
+                                             const pb::ProgramSpec& program) {
+  if (program.argv().empty()) return absl::InvalidArgumentError("no program to start");
+  RETURN_IF_ERROR(WriteArgumentsFile(program.arguments_file()));
+  ASSIGN_OR_RETURN(Pipe error, MakePipe());
+  StartingPayload payload;
+  payload.pid = ::fork();
+  if (payload.pid < 0) return ErrnoStatus("fork");
+  if (payload.pid == 0) RunChild(context, program, error.write.get());
+  payload.pidfd = Fd(static_cast<int>(::syscall(SYS_pidfd_open, payload.pid, 0)));
+  payload.error = std::move(error.read);
+  return payload;
+}
+
+absl::Status ReadLaunchError(int error_fd) {
+  const absl::StatusOr<std::string> text = ReadAll(error_fd, 2 * kMaxErrorText);
+  if (!text.ok() || text->empty()) return absl::OkStatus();
+  return absl::Status(static_cast<absl::StatusCode>(text->front()), text->substr(1));
+}
+
+}  // namespace jenkins_agent

@@ -1,0 +1,73 @@
+// One output stream of the payload: from its pipe to Nomad's log FIFO (or a file), through a reader
+// of our own that follows the agent's phases.
+//
+// A slow or absent reader of the FIFO slows the payload down, for kPatience at most: then bytes are
+// dropped and one marker line says how many. Belongs to the loop's thread.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "driver/base/event_loop.h"
+#include "driver/base/fd.h"
+
+namespace jenkins_agent {
+
+class Output {
+ public:
+  static constexpr std::chrono::seconds kPatience{30};
+  static constexpr std::chrono::milliseconds kReopenDelay{50};
+  static constexpr size_t kChunkBytes = 64 << 10;
+  // Read at most that much at the end of a payload: whoever inherited the pipe may write for ever.
+  static constexpr size_t kMaxDrainBytes = 1 << 20;
+
+  using OnBytes = std::function<void(absl::string_view)>;
+
+  Output(EventLoop* loop, std::string sink_path, OnBytes on_bytes)
+      : loop_(loop), sink_path_(std::move(sink_path)), on_bytes_(std::move(on_bytes)) {}
+  ~Output() { Close(); }
+  Output(const Output&) = delete;
+  Output& operator=(const Output&) = delete;
+
+  // Opens the sink. A FIFO without a reader is no error, it is tried again; a missing file is one.
+  absl::Status OpenSink();
+  int sink_fd() const { return sink_.get(); }
+  // Starts to copy. `on_end` is called once, when every writer is gone and the sink has everything.
+  absl::Status Start(Fd source, std::function<void()> on_end);
+  // Takes what is in the pipe now, so that on_bytes has seen a dead payload's last words.
+  void Drain();
+  bool ended() const { return ended_; }
+  void Close();
+
+ private:
+  void WatchSource();
+  void OnReadable();
+  size_t ReadOnce();  // -> bytes read; 0: nothing there, or the end (source_ closed)
+  void Take(absl::string_view bytes);
+  void WritePending();
+  void OnSinkGone();
+  void Stall(bool sink_is_open);
+  void Reopen();
+  void OnPatienceOver();
+  void OnFlushed();
+  void MaybeEnd();
+
+  EventLoop* const loop_;
+  const std::string sink_path_;
+  const OnBytes on_bytes_;
+  std::function<void()> on_end_;
+  Fd source_;
+  Fd sink_;
+  std::string pending_;    // read, not yet written
+  bool stalled_ = false;   // waiting for the sink; the source is not watched unless dropping_
+  bool dropping_ = false;  // patience is over
+  uint64_t dropped_bytes_ = 0;
+  bool ended_ = false;
+  EventLoop::TimerId patience_ = 0;
+  EventLoop::TimerId reopen_ = 0;
+};
+
+}  // namespace jenkins_agent

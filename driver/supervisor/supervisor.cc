@@ -1,0 +1,298 @@
+// Launches, exits and the end of a task.
+#include "driver/supervisor/supervisor.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "driver/agent/exit.h"
+#include "driver/base/file.h"
+#include "driver/base/status.h"
+#include "driver/supervisor/exit_record.h"
+#include "driver/supervisor/protocol.h"
+
+namespace jenkins_agent {
+namespace {
+
+constexpr int kExitCannotLaunch = 126;  // what a shell says of a program that cannot be executed
+
+int64_t Nanoseconds(clockid_t clock) {
+  timespec now = {};
+  ::clock_gettime(clock, &now);
+  return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
+}
+
+}  // namespace
+
+Supervisor::Supervisor(pb::LaunchSpec spec, const cgroups::Hierarchy& hierarchy, Fd connection,
+                       int64_t received_monotonic_ns)
+    : spec_(std::move(spec)),
+      hierarchy_(hierarchy),
+      connection_(std::move(connection)),
+      received_monotonic_ns_(received_monotonic_ns),
+      started_at_ns_(Nanoseconds(CLOCK_REALTIME)),
+      policy_(std::make_unique<RestartPolicy>(spec_.agent().name())) {}
+
+double Supervisor::ElapsedMs() const {
+  return static_cast<double>(Nanoseconds(CLOCK_MONOTONIC) - received_monotonic_ns_) / 1e6;
+}
+
+void Supervisor::Log(absl::string_view line) {
+  log_bytes_ += line.size() + 1;
+  if (log_bytes_ > kMaxLogBytes) return;
+  WriteAll(STDERR_FILENO, absl::StrCat(line, "\n")).IgnoreError();  // nowhere else to say it
+}
+
+void Supervisor::Publish(const std::string& message) {
+  pb::Event event;
+  event.set_time_ns(Nanoseconds(CLOCK_REALTIME));
+  event.set_message(message);
+  event.set_phase(tracker_.phase());
+  server_->Publish(event);
+}
+
+// ---- launches and exits ----
+
+void Supervisor::OnReports() {
+  for (;;) {
+    absl::StatusOr<InitReport> report = ReceiveReport(init_.socket.get());
+    if (absl::IsResourceExhausted(report.status())) return;
+    if (!report.ok()) return loop_->Unwatch(init_.socket.get());  // its pidfd tells the rest
+    OnReport(*std::move(report));
+  }
+}
+
+void Supervisor::OnReport(InitReport report) {
+  if (state_ == State::kEnding || state_ == State::kEnded) return;
+  switch (report.kind) {
+    case InitReport::Kind::kReady:
+      return OnReady(report.number);
+    case InitReport::Kind::kSetupFailed:
+      return FailStart(Annotate(report.error, "sandbox"));
+    case InitReport::Kind::kLaunched:
+      return OnLaunched(std::move(report.payload));
+    case InitReport::Kind::kLaunchFailed:
+      return OnLaunchFailed(report.error);
+    case InitReport::Kind::kExited:
+      return OnPayloadExit(static_cast<int>(report.number));
+  }
+}
+
+void Supervisor::Launch() {
+  state_ = State::kLaunching;
+  if (has_agent()) {
+    tracker_.OnLaunch();
+    policy_->OnLaunch();
+  }
+  oom_kills_before_ = OomKills();
+  if (const absl::Status sent = SendLaunch(init_.socket.get(), spec_.program()); !sent.ok()) {
+    return OnLaunchFailed(sent);
+  }
+  // Processes of the payload's user can hold the child back before its exec, for ever.
+  timer_ = loop_->After(kLaunchTimeout, [this] {
+    OnLaunchFailed(absl::DeadlineExceededError(
+        absl::StrCat("exec did not happen within ", kLaunchTimeout.count(), " s")));
+  });
+}
+
+void Supervisor::OnLaunched(Fd payload) {
+  loop_->Cancel(timer_);
+  state_ = State::kRunning;
+  payload_ = std::move(payload);
+  payload_pid_ = PidOfPidfd(payload_.get());
+  if (++launches_ == 1) timings_.set_launched_ms(ElapsedMs());
+  if (!has_agent()) spec_.clear_program();  // never launched again
+  if (!start_answered_) AnswerStart();
+  if (stopping()) SignalPayload(stop_signal_);
+}
+
+void Supervisor::OnLaunchFailed(const absl::Status& error) {
+  loop_->Cancel(timer_);
+  if (!start_answered_) return FailStart(error);
+  Outcome outcome;
+  outcome.exit_code = kExitCannotLaunch;
+  outcome.message = std::string(error.message());
+  End(std::move(outcome));
+}
+
+void Supervisor::OnOutput(int stream, absl::string_view bytes) {
+  if (!has_agent()) return;
+  for (const PhaseChange& change : tracker_.Feed(stream, bytes)) OnPhase(change);
+}
+
+void Supervisor::OnPhase(const PhaseChange& change) {
+  waiting_for_.clear();
+  if (change.phase == pb::PHASE_CONNECTED && timings_.connected_ms() == 0) {
+    timings_.set_connected_ms(ElapsedMs());
+  }
+  Publish(change.detail.empty() ? std::string(PhaseName(change.phase))
+                                : absl::StrCat(PhaseName(change.phase), ": ", change.detail));
+  Decision decision = policy_->OnPhase(change, EventLoop::Clock::now());
+  if (decision.kind != Decision::kEnd || stopping() || !payload_) return;
+  Outcome outcome;
+  outcome.exit_code = decision.exit_code;
+  outcome.message = std::move(decision.message);
+  decided_ = std::move(outcome);
+  StopPayload(SIGTERM, kRefusedAgentStopTimeout);
+}
+
+void Supervisor::OnPayloadExit(int wait_status) {
+  out_->Drain();
+  err_->Drain();
+  payload_.Reset();
+  payload_pid_ = 0;
+  Outcome exit = ExitOf(wait_status);
+  if (stopping()) return End(decided_ ? *std::move(decided_) : std::move(exit));
+  if (has_agent()) return AfterAgentExit(wait_status, std::move(exit));
+  End(std::move(exit));
+}
+
+Supervisor::Outcome Supervisor::ExitOf(int wait_status) {
+  Outcome exit;
+  exit.exit_code = ExitCodeOf(wait_status);
+  exit.signal = WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0;
+  // Builds may have been killed for memory long before; only a death by SIGKILL is put down to it.
+  exit.oom_killed = exit.exit_code == 128 + SIGKILL && OomKills() > oom_kills_before_;
+  return exit;
+}
+
+void Supervisor::AfterAgentExit(int wait_status, Outcome exit) {
+  for (const PhaseChange& change : tracker_.Finish()) OnPhase(change);
+  Decision decision =
+      policy_->OnExit(MakeExitFacts(tracker_, wait_status), EventLoop::Clock::now());
+  if (decision.kind == Decision::kRelaunch) return BackOff(decision);
+  if (decision.kind == Decision::kEnd) {
+    exit.exit_code = decision.exit_code;
+    exit.signal = 0;
+  }
+  exit.message = std::move(decision.message);
+  if (exit.oom_killed) absl::StrAppend(&exit.message, "; the task was out of memory");
+  End(std::move(exit));
+}
+
+void Supervisor::BackOff(const Decision& decision) {
+  state_ = State::kBackingOff;
+  waiting_for_ = decision.message;
+  Publish(decision.message);
+  timer_ = loop_->After(decision.delay, [this] { Launch(); });
+}
+
+void Supervisor::OnInitEnded() {
+  OnReports();  // its last words may still be in the socket
+  loop_->Unwatch(init_.pidfd.get());
+  const std::string how = ReapInit(init_);
+  init_gone_ = true;
+  if (state_ == State::kEnding) return FinishWhenQuiet();
+  const std::string message = absl::StrCat("pid 1 of the sandbox ended: ", how);
+  if (!start_answered_) return FailStart(absl::InternalError(absl::StrCat("sandbox: ", message)));
+  Outcome outcome;
+  outcome.exit_code = 128 + SIGKILL;
+  outcome.signal = SIGKILL;
+  outcome.message = message;
+  End(std::move(outcome));
+}
+
+// ---- the end ----
+
+void Supervisor::StopPayload(int signal, std::chrono::milliseconds timeout) {
+  stop_signal_ = signal;
+  Outcome stopped;
+  stopped.exit_code = 128 + signal;
+  stopped.signal = signal;
+  if (state_ != State::kRunning && state_ != State::kLaunching) return End(std::move(stopped));
+  if (payload_) SignalPayload(signal);  // else as soon as it is launched
+  loop_->Cancel(stop_timer_);
+  stop_timer_ = loop_->After(timeout, [this] {
+    Outcome killed;
+    killed.exit_code = 128 + SIGKILL;
+    killed.signal = SIGKILL;
+    End(decided_ ? *std::move(decided_) : std::move(killed));
+  });
+}
+
+void Supervisor::SignalPayload(int signal) {
+  if (const absl::Status sent = SignalPidfd(payload_.get(), signal); !sent.ok()) Log(sent.message());
+}
+
+void Supervisor::End(Outcome outcome) {
+  if (state_ == State::kEnding || state_ == State::kEnded) return;
+  state_ = State::kEnding;
+  outcome_ = std::move(outcome);
+  if (!start_answered_ && outcome_.start_error.ok()) {
+    outcome_.start_error = absl::CancelledError("stopped during the start");
+  }
+  loop_->Cancel(timer_);
+  loop_->Cancel(stop_timer_);
+  KillSandbox(init_);
+  timer_ = loop_->After(kInitDeathTimeout, [this] {
+    Log("pid 1 did not end after SIGKILL");
+    init_gone_ = true;
+    Finish();
+  });
+  FinishWhenQuiet();
+}
+
+// All writers are dead with pid 1, so the outputs end by themselves unless nobody reads them.
+void Supervisor::FinishWhenQuiet() {
+  if (state_ != State::kEnding || !init_gone_) return;
+  const bool started = out_ != nullptr && err_ != nullptr && outcome_.start_error.ok();
+  if (!started || (out_->ended() && err_->ended())) return Finish();
+  loop_->Cancel(timer_);
+  timer_ = loop_->After(kFlushTimeout, [this] { Finish(); });
+}
+
+void Supervisor::Finish() {
+  if (state_ == State::kEnded) return;
+  state_ = State::kEnded;
+  loop_->Cancel(timer_);
+  payload_.Reset();
+  payload_pid_ = 0;
+  if (!outcome_.start_error.ok()) {
+    RemoveCgroup();
+    pb::ControlReply reply;
+    reply.set_error(std::string(outcome_.start_error.message()));
+    reply.set_error_code(static_cast<int>(outcome_.start_error.code()));
+    server_->Send(starter_, reply);
+    return Linger();
+  }
+  const pb::ExitRecord record = MakeExitRecord();
+  if (const absl::Status written = WriteExitRecord(task_dir_.get(), record); !written.ok()) {
+    Log(absl::StrCat("exit record: ", written.message()));
+  }
+  RemoveCgroup();
+  server_->PublishExit(record);
+  Linger();
+}
+
+void Supervisor::RemoveCgroup() {
+  const absl::Status killed = cgroup_->KillAll(kKillAllTimeout);
+  if (!killed.ok()) Log(killed.message());
+  if (const absl::Status removed = cgroup_->Remove(); !removed.ok()) Log(removed.message());
+}
+
+pb::ExitRecord Supervisor::MakeExitRecord() {
+  pb::ExitRecord record;
+  record.set_version(kSpecVersion);
+  record.set_task_id(spec_.task_id());
+  record.set_exit_code(outcome_.exit_code);
+  record.set_signal(outcome_.signal);
+  record.set_oom_killed(outcome_.oom_killed);
+  record.set_message(outcome_.message);
+  record.set_started_at_ns(started_at_ns_);
+  record.set_finished_at_ns(Nanoseconds(CLOCK_REALTIME));
+  record.set_launches(launches_);
+  for (const std::string& dir : cgroup_->dirs()) record.add_cgroup_dirs(dir);
+  return record;
+}
+
+// Whoever connected late still gets the record; a peer acknowledges by closing.
+void Supervisor::Linger() {
+  server_->StopListening(task_dir_.get());
+  timer_ = loop_->After(kLingerTimeout, [this] { loop_->Quit(); });
+  server_->NotifyWhenAlone([this] { loop_->Quit(); });
+}
+
+}  // namespace jenkins_agent

@@ -1,0 +1,160 @@
+// The supervisor of one task: owns its sandbox, its output and its exit record.
+//
+// A process of its own (forked by the spawner, single-threaded, own session) that outlives the
+// plugin. It decides on relaunches by itself, so a restart needs no plugin and no log line is lost
+// while the plugin is away.
+//
+//   setting up -> [waiting for agent.jar] -> launching -> running -> (backing off -> launching)* -> ending
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "cgroups/cgroup.h"
+#include "driver/agent/phases.h"
+#include "driver/agent/restart_policy.h"
+#include "driver/base/event_loop.h"
+#include "driver/base/fd.h"
+#include "driver/supervisor/control_server.h"
+#include "driver/supervisor/init_process.h"
+#include "driver/supervisor/init_protocol.h"
+#include "driver/supervisor/output.h"
+#include "proto/supervisor.pb.h"
+
+namespace jenkins_agent {
+
+// The answer to a start that failed, on the connection that came with the request.
+void SendStartError(int connection, const absl::Status& error);
+
+class Supervisor {
+ public:
+  static constexpr std::chrono::seconds kSetUpTimeout{30};
+  static constexpr std::chrono::seconds kLaunchTimeout{10};
+  static constexpr std::chrono::seconds kInitDeathTimeout{10};
+  static constexpr std::chrono::seconds kFlushTimeout{2};
+  static constexpr std::chrono::seconds kLingerTimeout{5};
+  static constexpr std::chrono::seconds kRefusedAgentStopTimeout{10};
+  static constexpr std::chrono::seconds kKillAllTimeout{5};
+  static constexpr size_t kMaxLogBytes = 64 << 10;
+
+  Supervisor(pb::LaunchSpec spec, const cgroups::Hierarchy& hierarchy, Fd connection,
+             int64_t received_monotonic_ns);
+  Supervisor(const Supervisor&) = delete;
+  Supervisor& operator=(const Supervisor&) = delete;
+
+  // Starts the task, answers the start, and returns when the task is over and everyone was told.
+  void Run();
+
+ private:
+  enum class State {
+    kSettingUp,
+    kWaitingForJar,
+    kLaunching,
+    kRunning,
+    kBackingOff,
+    kEnding,
+    kEnded,
+  };
+  struct Outcome {
+    absl::Status start_error;  // not OK: the task never started, and the rest means nothing
+    int exit_code = 0;
+    int signal = 0;
+    bool oom_killed = false;
+    std::string message;
+  };
+
+  // Start (supervisor_start.cc).
+  absl::Status Prepare();
+  absl::Status OpenTaskDirectory();
+  absl::Status MakeCgroup();
+  uint64_t OomKills() const;
+  absl::Status StartSandbox();
+  absl::Status Serve();
+  absl::Status OpenOutputs();
+  void UndoPrepare(const absl::Status& error);
+  void OnReady(uint32_t usable_java_homes);
+  absl::Status KeepUsableJavaHomes(uint32_t usable);
+  void AnswerStart();
+
+  // Launches and exits.
+  void OnReports();
+  void OnReport(InitReport report);
+  void Launch();
+  void OnLaunched(Fd payload);
+  void OnLaunchFailed(const absl::Status& error);
+  void OnOutput(int stream, absl::string_view bytes);
+  void OnPhase(const PhaseChange& change);
+  void OnPayloadExit(int wait_status);
+  void AfterAgentExit(int wait_status, Outcome exit);
+  void BackOff(const Decision& decision);
+  Outcome ExitOf(int wait_status);
+  void OnInitEnded();
+
+  // End.
+  void StopPayload(int signal, std::chrono::milliseconds timeout);
+  void FailStart(const absl::Status& error);
+  void End(Outcome outcome);
+  void FinishWhenQuiet();
+  void Finish();
+  void RemoveCgroup();
+  pb::ExitRecord MakeExitRecord();
+  void Linger();
+
+  // Control socket (supervisor_control.cc).
+  pb::ControlReply Handle(const pb::ControlRequest& request);
+  absl::Status OnJarReady(const pb::JarInfo& jar);
+  absl::Status OnSignal(int signal);
+  absl::Status OnStop(int signal, std::chrono::milliseconds timeout);
+  absl::Status OnNote(const std::string& waiting_for);
+  pb::TaskStatus Status() const;
+  pb::RunState PublicState() const;
+  void Publish(const std::string& message);
+
+  bool stopping() const { return stop_signal_ != 0; }
+  void SignalPayload(int signal);
+  bool has_agent() const { return spec_.has_agent(); }
+  double ElapsedMs() const;
+  void Log(absl::string_view line);
+
+  pb::LaunchSpec spec_;
+  const cgroups::Hierarchy& hierarchy_;
+  Fd connection_;  // until the server has it
+  const int64_t received_monotonic_ns_;
+  const int64_t started_at_ns_;
+
+  State state_ = State::kSettingUp;
+  Fd task_dir_;
+  size_t log_bytes_ = 0;
+  std::optional<cgroups::Cgroup> cgroup_;
+  Pipe stdout_;
+  Pipe stderr_;
+  InitProcess init_;
+  std::unique_ptr<EventLoop> loop_;
+  std::unique_ptr<ControlServer> server_;
+  uint64_t starter_ = 0;  // the connection that waits for the start's answer
+  bool start_answered_ = false;
+  std::unique_ptr<Output> out_;
+  std::unique_ptr<Output> err_;
+
+  Fd payload_;  // pidfd while a payload lives
+  pid_t payload_pid_ = 0;
+  uint32_t launches_ = 0;
+  uint64_t oom_kills_before_ = 0;  // counter at the last launch
+  PhaseTracker tracker_;
+  std::unique_ptr<RestartPolicy> policy_;
+  std::string waiting_for_;  // why no agent is connected: a note, the back-off's reason
+  std::string java_home_;
+  pb::Timings timings_;
+
+  int stop_signal_ = 0;             // of a stop that is under way
+  std::optional<Outcome> decided_;  // how the task ends once the stopped payload is gone
+  EventLoop::TimerId timer_ = 0;       // set-up, launch, back-off: one at a time
+  EventLoop::TimerId stop_timer_ = 0;
+  Outcome outcome_;
+  bool init_gone_ = false;
+};
+
+}  // namespace jenkins_agent

@@ -1,0 +1,148 @@
+// What the supervisor answers on its control socket, in every state.
+#include <signal.h>
+#include <unistd.h>
+
+#include <string>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "driver/agent/command.h"
+#include "driver/base/status.h"
+#include "driver/supervisor/protocol.h"
+#include "driver/supervisor/supervisor.h"
+
+namespace jenkins_agent {
+
+pb::ControlReply Supervisor::Handle(const pb::ControlRequest& request) {
+  pb::ControlReply reply;
+  absl::Status status;
+  switch (request.kind_case()) {
+    case pb::ControlRequest::kHello:
+      *reply.mutable_status() = Status();
+      break;
+    case pb::ControlRequest::kJarReady:
+      status = OnJarReady(request.jar_ready().jar());
+      break;
+    case pb::ControlRequest::kSignal:
+      status = OnSignal(request.signal().signal());
+      break;
+    case pb::ControlRequest::kStop:
+      status = OnStop(request.stop().signal(), std::chrono::milliseconds(request.stop().timeout_ms()));
+      break;
+    case pb::ControlRequest::kNote:
+      status = OnNote(request.note().waiting_for());
+      break;
+    case pb::ControlRequest::KIND_NOT_SET:
+      status = absl::UnimplementedError(
+          "this task's supervisor is older than the plugin and does not know the request");
+      break;
+  }
+  reply.set_error(std::string(status.message()));
+  reply.set_error_code(static_cast<int>(status.code()));
+  return reply;
+}
+
+absl::Status Supervisor::OnJarReady(const pb::JarInfo& jar) {
+  if (state_ != State::kWaitingForJar) {
+    return absl::FailedPreconditionError("agent.jar is not waited for");
+  }
+  absl::StatusOr<AgentCommand> command = BuildAgentCommand(spec_.agent(), jar);
+  if (!command.ok()) {
+    Outcome outcome;
+    outcome.exit_code = 1;
+    outcome.message = std::string(command.status().message());
+    End(std::move(outcome));
+    return command.status();
+  }
+  pb::ProgramSpec& program = *spec_.mutable_program();
+  program.clear_argv();
+  for (std::string& argument : command->argv) program.add_argv(std::move(argument));
+  program.set_arguments_file(std::move(command->arguments_file));
+  java_home_ = command->java_home;
+  bool has_java_home = false;
+  for (const std::string& variable : program.env()) {
+    has_java_home |= absl::StartsWith(variable, "JAVA_HOME=");
+  }
+  if (!has_java_home) program.add_env(absl::StrCat("JAVA_HOME=", java_home_));
+  spec_.mutable_agent()->clear_secret();  // from here on it lives in the arguments file only
+  timings_.set_jar_ms(ElapsedMs());
+  waiting_for_.clear();
+  Launch();
+  return absl::OkStatus();
+}
+
+absl::Status Supervisor::OnSignal(int signal) {
+  if (signal <= 0 || signal >= NSIG) {
+    return absl::InvalidArgumentError(absl::StrCat("no such signal: ", signal));
+  }
+  if (!payload_) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "no process to signal", waiting_for_.empty() ? "" : ": waiting for ", waiting_for_));
+  }
+  return SignalPidfd(payload_.get(), signal);
+}
+
+absl::Status Supervisor::OnStop(int signal, std::chrono::milliseconds timeout) {
+  if (signal < 0 || signal >= NSIG) {
+    return absl::InvalidArgumentError(absl::StrCat("no such signal: ", signal));
+  }
+  if (state_ == State::kEnding || state_ == State::kEnded) return absl::OkStatus();
+  decided_.reset();  // asked for by the operator: the exit is what it is, without a story
+  StopPayload(signal == 0 ? SIGTERM : signal, timeout);
+  return absl::OkStatus();
+}
+
+absl::Status Supervisor::OnNote(const std::string& waiting_for) {
+  if (state_ != State::kWaitingForJar) {
+    return absl::FailedPreconditionError("nothing is waited for");
+  }
+  if (waiting_for_ == waiting_for) return absl::OkStatus();
+  waiting_for_ = waiting_for;
+  Publish(waiting_for);
+  return absl::OkStatus();
+}
+
+pb::TaskStatus Supervisor::Status() const {
+  pb::TaskStatus status;
+  status.set_version(kSpecVersion);
+  status.set_state(PublicState());
+  status.set_phase(tracker_.phase());
+  status.set_phase_detail(waiting_for_.empty() ? tracker_.detail() : waiting_for_);
+  status.set_supervisor_pid(::getpid());
+  status.set_init_pid(init_gone_ ? 0 : init_.pid);
+  status.set_payload_pid(payload_pid_);
+  status.set_launches(launches_);
+  status.set_started_at_ns(started_at_ns_);
+  *status.mutable_timings() = timings_;
+  for (const std::string& dir : cgroup_->dirs()) status.add_cgroup_dirs(dir);
+  status.set_java_home(java_home_);
+  if (state_ == State::kWaitingForJar) {
+    const pb::AgentSpec& agent = spec_.agent();
+    if (agent.urls_size() > 0) status.set_agent_url(agent.urls(0));
+    *status.mutable_agent_urls() = agent.urls();
+    status.set_jar_path(agent.jar());
+  }
+  return status;
+}
+
+pb::RunState Supervisor::PublicState() const {
+  if (stopping() && state_ != State::kEnded) return pb::STOPPING;
+  switch (state_) {
+    case State::kSettingUp:
+      return pb::RUN_STATE_UNKNOWN;
+    case State::kWaitingForJar:
+      return pb::WAITING_FOR_JAR;
+    case State::kLaunching:
+    case State::kRunning:
+      return pb::RUNNING;
+    case State::kBackingOff:
+      return pb::BACKING_OFF;
+    case State::kEnding:
+      return pb::STOPPING;
+    case State::kEnded:
+      return pb::EXITED;
+  }
+  return pb::RUN_STATE_UNKNOWN;
+}
+
+}  // namespace jenkins_agent

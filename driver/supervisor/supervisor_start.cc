@@ -1,0 +1,176 @@
+// The start of a task: everything up to the answer to StartTask.
+#include <fcntl.h>
+#include <malloc.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "driver/base/file.h"
+#include "driver/base/packet.h"
+#include "driver/base/paths.h"
+#include "driver/base/status.h"
+#include "driver/supervisor/supervisor.h"
+
+namespace jenkins_agent {
+namespace {
+
+pb::ControlReply StartError(const absl::Status& error) {
+  pb::ControlReply reply;
+  reply.set_error(std::string(error.message()));
+  reply.set_error_code(static_cast<int>(error.code()));
+  return reply;
+}
+
+// Programs that open /dev/stdout anew need to own the pipe behind it.
+absl::StatusOr<Pipe> MakeOutputPipe(uid_t owner) {
+  ASSIGN_OR_RETURN(Pipe pipe, MakePipe());
+  if (::fchown(pipe.write.get(), owner, static_cast<gid_t>(-1)) != 0) return ErrnoStatus("fchown");
+  return pipe;
+}
+
+}  // namespace
+
+void SendStartError(int connection, const absl::Status& error) {
+  // A plugin that is gone has nobody waiting for this answer.
+  SendPacket(connection, StartError(error).SerializeAsString()).IgnoreError();
+}
+
+void Supervisor::Run() {
+  if (const absl::Status prepared = Prepare(); !prepared.ok()) return UndoPrepare(prepared);
+  if (const absl::Status outputs = OpenOutputs(); !outputs.ok()) FailStart(outputs);
+  loop_->Run();
+}
+
+absl::Status Supervisor::Prepare() {
+  timings_.set_forked_ms(ElapsedMs());
+  RETURN_IF_ERROR(OpenTaskDirectory());
+  RETURN_IF_ERROR(MakeCgroup());
+  RETURN_IF_ERROR(StartSandbox());
+  return Serve();
+}
+
+// stderr becomes supervisor.log; stdin and stdout are /dev/null already.
+absl::Status Supervisor::OpenTaskDirectory() {
+  ASSIGN_OR_RETURN(task_dir_, OpenFile(spec_.task_dir(), O_RDONLY | O_DIRECTORY));
+  ASSIGN_OR_RETURN(const Fd log,
+                   OpenAt(task_dir_.get(), kSupervisorLog, O_WRONLY | O_CREAT | O_APPEND, 0600));
+  if (::dup2(log.get(), STDERR_FILENO) < 0) return ErrnoStatus("dup2");
+  return absl::OkStatus();
+}
+
+absl::Status Supervisor::MakeCgroup() {
+  const pb::CgroupSpec& spec = spec_.cgroup();
+  cgroups::Limits limits;
+  limits.memory_bytes = spec.memory_bytes();
+  limits.memory_soft_bytes = spec.memory_soft_bytes();
+  limits.cpu_shares = spec.cpu_shares();
+  limits.cpuset_cpus = spec.cpuset_cpus();
+  limits.pids = spec.pids();
+  ASSIGN_OR_RETURN(cgroup_, cgroups::Cgroup::Create(
+                                hierarchy_, {spec.name(), spec.cpuset_cgroup()}, limits));
+  oom_kills_before_ = OomKills();
+  return absl::OkStatus();
+}
+
+uint64_t Supervisor::OomKills() const { return cgroup_->OomKills().value_or(0); }
+
+// Before the loop, the socket and the sinks are opened: pid 1 inherits what is open here.
+absl::Status Supervisor::StartSandbox() {
+  ASSIGN_OR_RETURN(stdout_, MakeOutputPipe(spec_.user().uid()));
+  ASSIGN_OR_RETURN(stderr_, MakeOutputPipe(spec_.user().uid()));
+  ASSIGN_OR_RETURN(init_,
+                   StartInit(spec_, *cgroup_, stdout_.write.get(), stderr_.write.get(),
+                             {connection_.get(), task_dir_.get(), stdout_.read.get(),
+                              stderr_.read.get()}),
+                   "sandbox");
+  stdout_.write.Reset();
+  stderr_.write.Reset();
+  return absl::OkStatus();
+}
+
+absl::Status Supervisor::Serve() {
+  ASSIGN_OR_RETURN(loop_, EventLoop::Create());
+  server_ = std::make_unique<ControlServer>(
+      loop_.get(), [this](const pb::ControlRequest& request) { return Handle(request); });
+  starter_ = server_->Adopt(std::move(connection_));
+  RETURN_IF_ERROR(server_->Listen(task_dir_.get()));
+  RETURN_IF_ERROR(
+      loop_->Watch(init_.socket.get(), EPOLLIN, [this](uint32_t) { OnReports(); }));
+  timer_ = loop_->After(kSetUpTimeout, [this] {
+    FailStart(absl::DeadlineExceededError(
+        absl::StrCat("sandbox: not ready after ", kSetUpTimeout.count(), " s")));
+  });
+  return loop_->Watch(init_.pidfd.get(), EPOLLIN, [this](uint32_t) { OnInitEnded(); });
+}
+
+absl::Status Supervisor::OpenOutputs() {
+  out_ = std::make_unique<Output>(loop_.get(), spec_.output().stdout_path(),
+                                  [this](absl::string_view bytes) { OnOutput(1, bytes); });
+  err_ = std::make_unique<Output>(loop_.get(), spec_.output().stderr_path(),
+                                  [this](absl::string_view bytes) { OnOutput(2, bytes); });
+  RETURN_IF_ERROR(out_->OpenSink(), "stdout");
+  RETURN_IF_ERROR(err_->OpenSink(), "stderr");
+  const auto on_end = [this] { FinishWhenQuiet(); };
+  RETURN_IF_ERROR(out_->Start(std::move(stdout_.read), on_end), "stdout");
+  return Annotate(err_->Start(std::move(stderr_.read), on_end), "stderr");
+}
+
+// Only for failures before there is a loop that could do it in order.
+void Supervisor::UndoPrepare(const absl::Status& error) {
+  const Fd connection = server_ == nullptr ? std::move(connection_) : Fd();
+  KillSandbox(init_);
+  if (cgroup_) RemoveCgroup();
+  if (server_ == nullptr) return SendStartError(connection.get(), error);
+  server_->StopListening(task_dir_.get());
+  server_->Send(starter_, StartError(error));
+}
+
+void Supervisor::OnReady(uint32_t usable_java_homes) {
+  loop_->Cancel(timer_);
+  timings_.set_sandbox_ms(ElapsedMs());
+  spec_.clear_sandbox();  // pid 1 has its own copy
+  if (!has_agent()) return Launch();
+  if (const absl::Status java = KeepUsableJavaHomes(usable_java_homes); !java.ok()) {
+    return FailStart(java);
+  }
+  state_ = State::kWaitingForJar;
+  AnswerStart();
+}
+
+absl::Status Supervisor::KeepUsableJavaHomes(uint32_t usable) {
+  pb::AgentSpec& agent = *spec_.mutable_agent();
+  google::protobuf::RepeatedPtrField<pb::JavaHome> homes;
+  std::string refused;
+  for (int i = 0; i < agent.java_homes_size(); ++i) {
+    if (i < 32 && (usable & (1u << i)) != 0) {
+      *homes.Add() = agent.java_homes(i);
+    } else {
+      absl::StrAppend(&refused, refused.empty() ? "" : ", ", agent.java_homes(i).path(), "/bin/java");
+    }
+  }
+  if (homes.empty()) {
+    return absl::FailedPreconditionError(
+        refused.empty() ? std::string("no Java in this sandbox: set java_home, or use an image that "
+                                      "contains one")
+                        : absl::StrCat("no Java that can be executed in the sandbox: tried ", refused));
+  }
+  agent.mutable_java_homes()->Swap(&homes);
+  return absl::OkStatus();
+}
+
+void Supervisor::AnswerStart() {
+  start_answered_ = true;
+  pb::ControlReply reply;
+  *reply.mutable_status() = Status();
+  server_->Send(starter_, reply);
+  ::malloc_trim(0);  // pages of the specification; this process idles from here on
+}
+
+void Supervisor::FailStart(const absl::Status& error) {
+  Outcome failed;
+  failed.start_error = error;
+  End(std::move(failed));
+}
+
+}  // namespace jenkins_agent

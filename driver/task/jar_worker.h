@@ -1,0 +1,72 @@
+// One run of `tools agent-jar`: finds or fetches a task's agent.jar and looks into it.
+//
+// The worker is a process of its own, without privileges, in the task's network namespace, because
+// it talks to whatever the job names and opens what comes back. It waits for a controller that is
+// not up yet. Closing its standard input ends it, so it never outlives the plugin.
+//
+// Lives on the event loop's thread, destructor included.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "driver/base/event_loop.h"
+#include "driver/base/fd.h"
+#include "driver/base/subprocess.h"
+#include "proto/supervisor.pb.h"
+
+namespace jenkins_agent {
+
+// The tools program, in memory, and where jars are kept.
+struct JarWorkerProgram {
+  Fd executable;          // sealed memfd
+  std::string cache_dir;  // <state_dir>/cache/agent
+};
+
+class JarWorker {
+ public:
+  struct Request {
+    std::vector<std::string> urls;  // of the controller, in order
+    std::string network_namespace;  // path; "": the host's
+    std::string resolv_conf;        // path; "": the host's
+    std::string file;               // a jar that the job names, path inside the sandbox; "": fetch
+    int root_pid = 0;               // process whose root `file` is looked up in
+  };
+  // Called on the loop's thread; exactly one of on_ready and on_failed, once.
+  struct Handlers {
+    std::function<void(const std::string& reason)> on_waiting;
+    std::function<void(pb::JarInfo jar, const std::string& host_path)> on_ready;
+    std::function<void(const std::string& error)> on_failed;
+  };
+
+  static absl::StatusOr<std::unique_ptr<JarWorker>> Start(EventLoop* loop,
+                                                          const JarWorkerProgram& program,
+                                                          const Request& request,
+                                                          Handlers handlers);
+  ~JarWorker();
+  JarWorker(const JarWorker&) = delete;
+  JarWorker& operator=(const JarWorker&) = delete;
+
+ private:
+  JarWorker(EventLoop* loop, Subprocess process, Fd input, Handlers handlers)
+      : loop_(loop),
+        process_(std::move(process)),
+        input_(std::move(input)),
+        handlers_(std::move(handlers)) {}
+  void OnOutput();
+  // True when that was the last word; `this` may be gone then.
+  bool OnLine(const std::string& line);
+  void Fail(const std::string& error);
+
+  EventLoop* const loop_;
+  Subprocess process_;
+  Fd input_;  // its standard input; closed = told to end
+  Handlers handlers_;
+  std::string partial_line_;
+  bool finished_ = false;
+};
+
+}  // namespace jenkins_agent

@@ -1,0 +1,323 @@
+#include "driver/task/plan.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "driver/agent/command.h"
+#include "driver/agent/environment.h"
+#include "driver/base/paths.h"
+#include "driver/base/sandbox_paths.h"
+#include "driver/base/status.h"
+#include "driver/jvm/options.h"
+#include "driver/sandbox/host_rootfs.h"
+#include "driver/supervisor/protocol.h"
+
+namespace jenkins_agent {
+namespace {
+
+using NomadTask = hashicorp::nomad::plugins::drivers::proto::TaskConfig;
+using Environment = std::map<std::string, std::string>;
+
+constexpr char kDefaultPath[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+constexpr char kDefaultWorkDir[] = "/local";
+constexpr int64_t kMiB = int64_t{1} << 20;
+constexpr int64_t kMinTmpBytes = 64 * kMiB;
+constexpr int64_t kTmpWithoutMemoryLimit = 1024 * kMiB;
+constexpr int64_t kShmBytes = 64 * kMiB;  // docker's default
+constexpr size_t kMaxHostName = 63;       // of a label, RFC 1035; the kernel allows 64
+
+enum class Program { kAgent, kJava, kCommand };
+
+Program ProgramOf(const TaskConfig& options) {
+  if (!options.command.empty()) return Program::kCommand;
+  if (!options.jar_path.empty() || !options.class_name.empty()) return Program::kJava;
+  return Program::kAgent;
+}
+
+// Nomad's limits: memory_max (oversubscription) is the hard one when it is set, -1 means none.
+void SetMemory(const NomadTask& task, pb::CgroupSpec& cgroup) {
+  const auto& memory = task.resources().allocated_resources().memory();
+  const int64_t reserved = memory.memory_mb() * kMiB;
+  const int64_t maximum = memory.memory_max_mb() * kMiB;
+  cgroup.set_memory_bytes(maximum > 0 ? maximum : maximum < 0 ? 0 : reserved);
+  if (maximum != 0) cgroup.set_memory_soft_bytes(reserved);
+}
+
+pb::CgroupSpec PlanCgroup(const PlanInput& input) {
+  const auto& linux_resources = input.task.resources().linux_resources();
+  pb::CgroupSpec cgroup;
+  cgroup.set_name(absl::StrCat(input.task.alloc_id(), ".", input.task.name()));
+  cgroup.set_cpuset_cgroup(linux_resources.cpuset_cgroup());
+  cgroup.set_cpuset_cpus(linux_resources.cpuset_cpus());
+  cgroup.set_cpu_shares(linux_resources.cpu_shares());
+  cgroup.set_pids(input.options.pids_limit);
+  SetMemory(input.task, cgroup);
+  return cgroup;
+}
+
+// A name that every program accepts: letters, digits and '-', not at the ends.
+std::string HostName(const NomadTask& task) {
+  const std::string& wanted = task.network_isolation_spec().hostsconfig().hostname();
+  const auto alloc_name = task.env().find("NOMAD_ALLOC_NAME");
+  std::string name = !wanted.empty()                  ? wanted
+                     : alloc_name != task.env().end() ? alloc_name->second
+                                                      : task.name();
+  for (char& c : name) {
+    if (!absl::ascii_isalnum(c)) c = '-';
+  }
+  name.resize(std::min(name.size(), kMaxHostName));
+  while (absl::EndsWith(name, "-")) name.pop_back();
+  name = std::string(name.substr(std::min(name.find_first_not_of('-'), name.size())));
+  return name.empty() ? "agent" : name;
+}
+
+std::string HostsFile(const NomadTask& task) {
+  const auto& hosts = task.network_isolation_spec().hostsconfig();
+  if (hosts.hostname().empty() || hosts.address().empty()) return "";
+  return absl::StrCat("127.0.0.1\tlocalhost\n::1\tlocalhost\n", hosts.address(), "\t",
+                      hosts.hostname(), "\n");
+}
+
+absl::Status AddVolumes(const NomadTask& task, pb::SandboxSpec& sandbox) {
+  for (const auto& volume : task.mounts()) {
+    if (!volume.propagation_mode().empty() && volume.propagation_mode() != "private") {
+      return absl::InvalidArgumentError(
+          absl::StrCat("volume_mount ", volume.task_path(), ": propagation_mode '",
+                       volume.propagation_mode(), "' is not supported; allowed: private"));
+    }
+    pb::MountSpec& mount = *sandbox.add_mounts();
+    mount.set_kind(pb::MountSpec::BIND);
+    mount.set_source(volume.host_path());
+    mount.set_target(volume.task_path());
+    mount.set_read_only(volume.readonly());
+  }
+  if (task.devices_size() > 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("device ", task.devices(0).task_path(), ": devices are not supported"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PlanSandbox(const PlanInput& input, const std::vector<std::string>& java_homes,
+                         int64_t memory_bytes, pb::SandboxSpec& sandbox) {
+  const NomadTask& task = input.task;
+  const std::string task_dir = absl::StrCat(task.alloc_dir(), "/", task.name());
+  HostRootfs rootfs;
+  rootfs.alloc_dir = absl::StrCat(task.alloc_dir(), "/alloc");
+  rootfs.logs_dir = absl::StrCat(rootfs.alloc_dir, "/logs");
+  rootfs.local_dir = absl::StrCat(task_dir, "/local");
+  rootfs.secrets_dir = absl::StrCat(task_dir, "/secrets");
+  rootfs.jar_dir = StatePaths::JarDir(input.task_dir);
+  for (const std::string& home : java_homes) {
+    if (!absl::StartsWith(home, "/usr/")) rootfs.extra_read_only.push_back(home);
+  }
+  rootfs.uid = input.user.uid();
+  rootfs.gid = input.user.gid();
+  rootfs.user_name = input.user.name();
+  rootfs.home = input.user.home();
+  rootfs.hostname = HostName(task);
+  rootfs.tmp_size_bytes =
+      memory_bytes == 0 ? kTmpWithoutMemoryLimit : std::max(memory_bytes / 10, kMinTmpBytes);
+  rootfs.shm_size_bytes = kShmBytes;
+  rootfs.resolv_conf_content = ResolvConf(task);
+  rootfs.hosts_content = HostsFile(task);
+  rootfs.host_root = input.host_root;
+  ASSIGN_OR_RETURN(const std::vector<pb::MountSpec> mounts, PlanHostRootfs(rootfs), "root file system");
+  for (const pb::MountSpec& mount : mounts) *sandbox.add_mounts() = mount;
+  RETURN_IF_ERROR(AddVolumes(task, sandbox));
+  for (const std::string& path : DefaultMaskedPaths()) sandbox.add_masked_paths(path);
+  for (const std::string& path : DefaultReadOnlyPaths()) sandbox.add_read_only_paths(path);
+  sandbox.set_hostname(rootfs.hostname);
+  sandbox.set_network_namespace(task.network_isolation_spec().path());
+  sandbox.set_payload_filter(input.payload_filter);
+  sandbox.set_init_filter(input.init_filter);
+  if (input.max_open_files > 0) {
+    pb::RlimitSpec& files = *sandbox.add_rlimits();
+    files.set_resource(RLIMIT_NOFILE);
+    files.set_soft(input.max_open_files);
+    files.set_hard(input.max_open_files);
+  }
+  return absl::OkStatus();
+}
+
+// What Nomad gives, and what every program expects beside it. Nothing of the plugin's own.
+Environment TaskEnvironment(const PlanInput& input) {
+  Environment env(input.task.env().begin(), input.task.env().end());
+  env.emplace("PATH", kDefaultPath);
+  env.emplace("HOME", input.user.home() == "/nonexistent" ? kDefaultWorkDir : input.user.home());
+  env.emplace("USER", input.user.name());
+  env.emplace("LOGNAME", input.user.name());
+  return env;
+}
+
+absl::StatusOr<std::vector<pb::JavaHome>> CandidateJavas(const PlanInput& input) {
+  std::vector<pb::JavaHome> homes;
+  if (!input.options.java_home.empty()) {
+    ASSIGN_OR_RETURN(const JavaInstall java, ReadJavaHome(input.options.java_home), "java_home");
+    pb::JavaHome& home = homes.emplace_back();
+    home.set_path(java.path);
+    home.set_feature(java.feature);
+    return homes;
+  }
+  std::vector<std::string> found;
+  for (const JavaInstall& java : input.javas) {
+    found.push_back(absl::StrCat(java.feature));
+    if (!input.options.java_version.empty() && found.back() != input.options.java_version) continue;
+    pb::JavaHome& home = homes.emplace_back();
+    home.set_path(java.path);
+    home.set_feature(java.feature);
+  }
+  if (!homes.empty()) return homes;
+  if (found.empty()) {
+    return absl::FailedPreconditionError(
+        "no JDK found on this node; install one, or name its directory in the job's java_home or the "
+        "plugin's java_homes");
+  }
+  return absl::FailedPreconditionError(absl::StrCat("java_version: this node has no Java ",
+                                                    input.options.java_version, "; it has ",
+                                                    absl::StrJoin(found, ", ")));
+}
+
+absl::Status ReadSecret(const PlanInput& input, pb::AgentSpec& agent) {
+  std::string file = input.options.agent.secret_file;
+  absl::string_view secret = agent.secret();
+  if (file.empty() && absl::ConsumePrefix(&secret, "@")) file = std::string(secret);
+  if (file.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(std::string content, input.read_secret_file(file), "agent.secret_file");
+  agent.set_secret(std::string(absl::StripAsciiWhitespace(content)));
+  return absl::OkStatus();
+}
+
+pb::AgentSpec AgentFromOptions(const AgentBlock& block) {
+  pb::AgentSpec agent;
+  if (!block.url.empty()) agent.add_urls(block.url);
+  agent.set_name(block.name);
+  agent.set_tunnel(block.tunnel);
+  agent.set_web_socket(block.web_socket.value_or(false));
+  for (const auto& [name, value] : block.web_socket_headers) {
+    agent.add_web_socket_headers(absl::StrCat(name, "=", value));
+  }
+  agent.set_direct(block.direct);
+  agent.set_instance_identity(block.instance_identity);
+  agent.set_ca_file(block.ca_file);
+  for (const std::string& argument : block.extra_args) agent.add_extra_args(argument);
+  // Nomad fills in the default, so it cannot be told from the user's own: the environment may win.
+  if (block.root_dir != kDefaultAgentRootDir) agent.set_root_dir(block.root_dir);
+  if (block.jar != kAutoJar) agent.set_jar(block.jar);
+  return agent;
+}
+
+absl::Status PlanAgent(const PlanInput& input, const std::vector<pb::JavaHome>& javas,
+                       Environment& env, pb::LaunchSpec& spec) {
+  pb::AgentSpec& agent = *spec.mutable_agent();
+  agent = AgentFromOptions(input.options.agent);
+  std::vector<std::string> jvm_options = JvmOptionsFromEnvironment(env);
+  jvm_options.insert(jvm_options.end(), input.options.jvm_options.begin(),
+                     input.options.jvm_options.end());
+  RETURN_IF_ERROR(MergeEnvironment(env, agent));
+  if (agent.root_dir().empty()) agent.set_root_dir(kDefaultAgentRootDir);
+  if (input.options.agent.web_socket == false) agent.set_web_socket(false);  // the job's word wins
+  RETURN_IF_ERROR(ReadSecret(input, agent));
+  RETURN_IF_ERROR(ValidateAgent(agent));
+  for (const pb::JavaHome& home : javas) *agent.add_java_homes() = home;
+  for (std::string& option : DefaultJvmOptions(spec.cgroup().memory_bytes(), jvm_options)) {
+    agent.add_jvm_options(std::move(option));
+  }
+  spec.mutable_program()->set_work_dir(agent.root_dir());
+  spec.mutable_program()->add_make_dirs(agent.root_dir());
+  return absl::OkStatus();
+}
+
+// The java driver's names: java [jvm_options] [-cp class_path] (-jar jar_path | class) [args].
+void PlanJava(const PlanInput& input, const pb::JavaHome& java, pb::ProgramSpec& program) {
+  const TaskConfig& options = input.options;
+  std::vector<std::string> arguments = options.jvm_options;
+  if (!options.class_path.empty()) {
+    arguments.push_back("-cp");
+    arguments.push_back(options.class_path);
+  }
+  if (!options.jar_path.empty()) {
+    arguments.push_back("-jar");
+    arguments.push_back(absl::StartsWith(options.jar_path, "/")
+                            ? options.jar_path
+                            : absl::StrCat("/", options.jar_path));
+  } else {
+    arguments.push_back(options.class_name);
+  }
+  arguments.insert(arguments.end(), options.args.begin(), options.args.end());
+  std::string& file = *program.mutable_arguments_file();
+  for (const std::string& argument : arguments) absl::StrAppend(&file, QuoteArgument(argument), "\n");
+  program.add_argv(absl::StrCat(java.path(), "/bin/java"));
+  program.add_argv(absl::StrCat("@", kArgumentsFile));
+}
+
+void PlanCommand(const TaskConfig& options, pb::ProgramSpec& program) {
+  program.add_argv(options.command);
+  for (const std::string& argument : options.args) program.add_argv(argument);
+}
+
+}  // namespace
+
+std::string ResolvConf(const NomadTask& task) {
+  std::string content;
+  for (const std::string& server : task.dns().servers()) {
+    absl::StrAppend(&content, "nameserver ", server, "\n");
+  }
+  if (task.dns().searches_size() > 0) {
+    absl::StrAppend(&content, "search ", absl::StrJoin(task.dns().searches(), " "), "\n");
+  }
+  if (task.dns().options_size() > 0) {
+    absl::StrAppend(&content, "options ", absl::StrJoin(task.dns().options(), " "), "\n");
+  }
+  return content;
+}
+
+absl::StatusOr<pb::LaunchSpec> PlanTask(const PlanInput& input) {
+  Environment env = TaskEnvironment(input);
+  RETURN_IF_ERROR(ValidateProgramChoice(input.options, env.contains("JENKINS_URL")));
+  const Program kind = ProgramOf(input.options);
+
+  pb::LaunchSpec spec;
+  spec.set_version(kSpecVersion);
+  spec.set_task_id(input.task.id());
+  spec.set_task_dir(input.task_dir);
+  *spec.mutable_user() = input.user;
+  *spec.mutable_cgroup() = PlanCgroup(input);
+  spec.mutable_output()->set_stdout_path(input.task.stdout_path());
+  spec.mutable_output()->set_stderr_path(input.task.stderr_path());
+  spec.mutable_program()->set_work_dir(kDefaultWorkDir);
+
+  std::vector<pb::JavaHome> javas;
+  if (kind != Program::kCommand) {
+    ASSIGN_OR_RETURN(javas, CandidateJavas(input));
+  }
+  switch (kind) {
+    case Program::kAgent:
+      RETURN_IF_ERROR(PlanAgent(input, javas, env, spec));
+      break;
+    case Program::kJava:
+      PlanJava(input, javas.front(), *spec.mutable_program());
+      break;
+    case Program::kCommand:
+      PlanCommand(input.options, *spec.mutable_program());
+      break;
+  }
+  if (!input.options.work_dir.empty()) spec.mutable_program()->set_work_dir(input.options.work_dir);
+  for (const auto& [key, value] : env) {
+    spec.mutable_program()->add_env(absl::StrCat(key, "=", value));
+  }
+  std::vector<std::string> java_paths;
+  for (const pb::JavaHome& java : javas) java_paths.push_back(java.path());
+  RETURN_IF_ERROR(PlanSandbox(input, java_paths, spec.cgroup().memory_bytes(), *spec.mutable_sandbox()));
+  return spec;
+}
+
+}  // namespace jenkins_agent

@@ -1,0 +1,39 @@
+// From a job's configuration to the description that a supervisor carries out. Nothing is started
+// here; the same input gives the same plan (golden tests).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "driver/config/plugin_config.h"
+#include "driver/config/task_config.h"
+#include "driver/jvm/java.h"
+#include "proto/nomad_driver.pb.h"
+#include "proto/supervisor.pb.h"
+
+namespace jenkins_agent {
+
+struct PlanInput {
+  const TaskConfig& options;  // the job's `config` block
+  const hashicorp::nomad::plugins::drivers::proto::TaskConfig& task;
+  pb::UserSpec user = {};
+  std::string task_dir = "";
+  std::vector<JavaInstall> javas = {};  // of the node, newest first
+  std::string payload_filter = "";      // seccomp programs
+  std::string init_filter = "";
+  uint64_t max_open_files = 0;     // the host's hard limit for RLIMIT_NOFILE
+  // Content of a file that the job names by its path inside the sandbox.
+  std::function<absl::StatusOr<std::string>(const std::string& path)> read_secret_file = {};
+  std::string host_root = "/";  // tests: a made-up host
+};
+
+// InvalidArgument names the option that is wrong; FailedPrecondition what the node lacks.
+absl::StatusOr<pb::LaunchSpec> PlanTask(const PlanInput& input);
+
+// Content of /etc/resolv.conf for the task; empty when Nomad gave no DNS settings.
+std::string ResolvConf(const hashicorp::nomad::plugins::drivers::proto::TaskConfig& task);
+
+}  // namespace jenkins_agent

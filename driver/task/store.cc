@@ -1,0 +1,232 @@
+#include "driver/task/store.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "driver/base/file.h"
+#include "driver/base/log.h"
+#include "driver/base/status.h"
+#include "driver/config/task_config.h"
+#include "driver/sandbox/seccomp.h"
+#include "driver/task/plan.h"
+#include "driver/task/record.h"
+#include "driver/task/remains.h"
+#include "driver/task/sandbox_file.h"
+#include "driver/task/user.h"
+
+namespace jenkins_agent {
+namespace {
+
+using NomadTask = hashicorp::nomad::plugins::drivers::proto::TaskConfig;
+
+// A sandbox takes milliseconds; a host that is this slow has another problem.
+constexpr std::chrono::seconds kStartLimit{60};
+
+absl::StatusOr<Fd> BecomeOwner(const std::string& path) {
+  ASSIGN_OR_RETURN(Fd lock, OpenFile(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
+  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return ErrnoStatus(absl::StrCat("lock ", path));
+    const absl::StatusOr<std::string> owner = ReadAll(lock.get(), 32);
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, " is held by another plugin, pid ", owner.value_or("unknown"),
+                     "; give each Nomad agent on this host a state_dir of its own"));
+  }
+  const std::string pid = absl::StrCat(::getpid());
+  if (::ftruncate(lock.get(), 0) != 0) return ErrnoStatus(absl::StrCat("write ", path));
+  RETURN_IF_ERROR(WriteAll(lock.get(), pid), "write ", path);
+  return lock;
+}
+
+uint64_t MaxOpenFiles() {
+  rlimit limit;
+  return ::getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_max : 0;
+}
+
+pb::TaskRecord MakeRecord(const NomadTask& config, const pb::LaunchSpec& spec,
+                          const pb::TaskStatus& status, const std::string& boot_id) {
+  pb::TaskRecord record;
+  record.set_version(kRecordVersion);
+  record.set_task_id(config.id());
+  record.set_task_dir(spec.task_dir());
+  record.set_boot_id(boot_id);
+  record.set_supervisor_pid(status.supervisor_pid());
+  record.set_supervisor_start_time(ProcessStartTime(status.supervisor_pid()).value_or(0));
+  *record.mutable_cgroup_dirs() = status.cgroup_dirs();
+  record.set_alloc_id(config.alloc_id());
+  record.set_task_name(config.name());
+  record.set_started_at_ns(status.started_at_ns());
+  record.set_network_namespace(spec.sandbox().network_namespace());
+  if (!ResolvConf(config).empty()) {
+    record.set_resolv_conf(absl::StrCat(spec.task_dir(), "/", kResolvConf));
+  }
+  return record;
+}
+
+absl::Status MakeTaskDir(const std::string& task_dir, const std::string& resolv_conf) {
+  RETURN_IF_ERROR(MakeDirs(task_dir, 0700));
+  // Read by the payload's user through a bind mount, hence not 0700 as what is around it.
+  RETURN_IF_ERROR(MakeDirs(StatePaths::JarDir(task_dir), 0755));
+  if (resolv_conf.empty()) return absl::OkStatus();
+  return WriteFileAtomic(absl::StrCat(task_dir, "/", kResolvConf), resolv_conf, 0644);
+}
+
+}  // namespace
+
+TaskStore::TaskStore(Options options, Fd lock)
+    : options_(std::move(options)),
+      paths_(options_.config.state_dir),
+      owner_lock_(std::move(lock)) {}
+
+absl::StatusOr<std::unique_ptr<TaskStore>> TaskStore::Open(Options options) {
+  const StatePaths paths(options.config.state_dir);
+  RETURN_IF_ERROR(MakeDirs(paths.root(), 0700), "state_dir");
+  ASSIGN_OR_RETURN(Fd lock, BecomeOwner(paths.OwnerLock()), "state_dir");
+  RETURN_IF_ERROR(MakeDirs(paths.Tasks(), 0700), "state_dir");
+  RETURN_IF_ERROR(MakeDirs(paths.AgentJarCache(), 0755), "state_dir");
+  std::unique_ptr<TaskStore> store(new TaskStore(std::move(options), std::move(lock)));
+  ASSIGN_OR_RETURN(store->boot_id_, BootId());
+  store->payload_filter_ = PayloadFilter();
+  store->init_filter_ = InitFilter();
+  return store;
+}
+
+absl::Status TaskStore::Reserve(const std::string& task_id) {
+  MutexLock lock(mutex_);
+  if (tasks_.contains(task_id) || !starting_.insert(task_id).second) {
+    return absl::AlreadyExistsError(absl::StrCat("task with ID \"", task_id, "\" already started"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> TaskStore::Start(const NomadTask& config, int64_t received_ns) {
+  if (config.id().empty()) return absl::InvalidArgumentError("task without an id");
+  RETURN_IF_ERROR(Reserve(config.id()));
+  const absl::Cleanup unreserve = [&] {
+    MutexLock lock(mutex_);
+    starting_.erase(config.id());
+  };
+  ASSIGN_OR_RETURN(const std::shared_ptr<Task> task, Launch(config, received_ns));
+  MutexLock lock(mutex_);
+  tasks_[config.id()] = task;
+  return task->record().SerializeAsString();
+}
+
+absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
+                                                        int64_t received_ns) {
+  const std::string task_dir = paths_.Task(config.id());
+  // Nomad repeats StartTask with the same id when the plugin died in the middle of the first.
+  RETURN_IF_ERROR(Destroy(config.id(), /*force=*/true), "left over from an earlier start");
+
+  ASSIGN_OR_RETURN(const TaskConfig task_config, DecodeTaskConfig(config.msgpack_driver_config()));
+  ASSIGN_OR_RETURN(const pb::UserSpec user, ResolveUser(config.user(), options_.config.allow_root));
+  ASSIGN_OR_RETURN(std::vector<JavaInstall> javas, FindJavaHomes(options_.config.java_homes));
+  PlanInput input{.options = task_config, .task = config};
+  input.user = user;
+  input.task_dir = task_dir;
+  input.javas = std::move(javas);
+  input.payload_filter = payload_filter_;
+  input.init_filter = init_filter_;
+  input.max_open_files = MaxOpenFiles();
+  input.read_secret_file = [&](const std::string& path) {
+    return ReadSandboxFile(path, config.alloc_dir(), config.name());
+  };
+  ASSIGN_OR_RETURN(const pb::LaunchSpec spec, PlanTask(input));
+
+  absl::Cleanup remove_dir = [&] { RemoveTree(task_dir).IgnoreError(); };
+  RETURN_IF_ERROR(MakeTaskDir(task_dir, ResolvConf(config)));
+  ASSIGN_OR_RETURN(Fd connection, options_.spawner->Spawn(spec, received_ns));
+  // From here the supervisor cleans up after itself if it reports an error.
+  ASSIGN_OR_RETURN(const pb::TaskStatus status, AwaitStart(connection.get(), kStartLimit));
+  const pb::TaskRecord record = MakeRecord(config, spec, status, boot_id_);
+  absl::Cleanup remove_all = [&] { RemoveRemains(record).IgnoreError(); };
+  RETURN_IF_ERROR(WriteFileAtomic(absl::StrCat(task_dir, "/", kHandleFile),
+                                  record.SerializeAsString()));
+  auto task = std::make_shared<Task>(record, options_.loop, options_.events, options_.tools);
+  RETURN_IF_ERROR(task->Attach(std::move(connection)));
+  std::move(remove_all).Cancel();
+  std::move(remove_dir).Cancel();
+  Log(LogLevel::kInfo, "task started",
+      {{"task_id", config.id()},
+       {"supervisor", absl::StrCat(record.supervisor_pid())},
+       {"sandbox_ms", absl::StrCat(status.timings().sandbox_ms())}});
+  return task;
+}
+
+absl::StatusOr<std::shared_ptr<Task>> TaskStore::Find(const std::string& task_id) const {
+  MutexLock lock(mutex_);
+  const auto it = tasks_.find(task_id);
+  if (it == tasks_.end()) {
+    return absl::NotFoundError(absl::StrCat("task with ID \"", task_id, "\" is not known"));
+  }
+  return it->second;
+}
+
+absl::Status TaskStore::Recover(const std::string& task_id, absl::string_view driver_state) {
+  if (Find(task_id).ok()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const pb::TaskRecord record, DecodeRecord(driver_state, paths_, boot_id_),
+                   "task ", task_id);
+  if (record.task_id() != task_id) {
+    return absl::FailedPreconditionError(absl::StrCat("driver_state belongs to task \"",
+                                                      record.task_id(), "\", not to \"", task_id, "\""));
+  }
+  ASSIGN_OR_RETURN(const std::shared_ptr<Task> task, Reconnect(record), "task ", task_id);
+  MutexLock lock(mutex_);
+  tasks_.emplace(task_id, task);
+  return absl::OkStatus();
+}
+
+// Exit record on disk: it has ended. A supervisor that answers: it runs. Neither: it is lost.
+absl::StatusOr<std::shared_ptr<Task>> TaskStore::Reconnect(const pb::TaskRecord& record) {
+  auto task = std::make_shared<Task>(record, options_.loop, options_.events, options_.tools);
+  ASSIGN_OR_RETURN(const std::optional<pb::ExitRecord> exit, ReadExitRecord(record.task_dir()));
+  if (exit.has_value()) {
+    task->SetExited(*exit);
+    return task;
+  }
+  if (absl::StatusOr<Fd> connection = ConnectToSupervisor(record.task_dir()); connection.ok()) {
+    RETURN_IF_ERROR(task->Attach(*std::move(connection)));
+    return task;
+  }
+  if (SupervisorAlive(record)) {
+    return absl::InternalError(absl::StrCat("supervisor ", record.supervisor_pid(),
+                                            " runs but does not accept a connection"));
+  }
+  // It may have ended between the two looks.
+  ASSIGN_OR_RETURN(const std::optional<pb::ExitRecord> late_exit, ReadExitRecord(record.task_dir()));
+  task->SetExited(late_exit.has_value() ? *late_exit : EndAsLost(record));
+  return task;
+}
+
+absl::Status TaskStore::Destroy(const std::string& task_id, bool force) {
+  if (const auto task = Find(task_id); task.ok()) {
+    if (!(*task)->exited()) {
+      if (!force) {
+        return absl::FailedPreconditionError(
+            absl::StrCat("task with ID \"", task_id, "\" is still running"));
+      }
+      // An unresponsive supervisor is killed below, with everything in its cgroups.
+      (*task)->Stop(SIGKILL, std::chrono::milliseconds(0)).IgnoreError();
+    }
+    RETURN_IF_ERROR(RemoveRemains((*task)->record()));
+    MutexLock lock(mutex_);
+    tasks_.erase(task_id);
+    return absl::OkStatus();
+  }
+  // Not ours, or an earlier plugin's: the disk knows.
+  const std::string task_dir = paths_.Task(task_id);
+  absl::StatusOr<std::string> bytes = ReadFile(absl::StrCat(task_dir, "/", kHandleFile));
+  if (absl::IsNotFound(bytes.status())) return RemoveTree(task_dir);
+  RETURN_IF_ERROR(bytes.status());
+  const absl::StatusOr<pb::TaskRecord> record = DecodeRecord(*bytes, paths_, boot_id_);
+  if (!record.ok()) return RemoveTree(task_dir);  // of an earlier boot, or damaged
+  return RemoveRemains(*record);
+}
+
+}  // namespace jenkins_agent

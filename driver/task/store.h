@@ -1,0 +1,74 @@
+// All tasks of this plugin: started once, found again after a restart, cleaned up for good.
+//
+// Thread-safe. Calls of the Driver service come in on gRPC's threads, concurrently, also for the
+// same task. The store's lock is held for lookups only, never across a call to a supervisor.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "driver/base/event_loop.h"
+#include "driver/base/mutex.h"
+#include "driver/base/paths.h"
+#include "driver/config/plugin_config.h"
+#include "driver/supervisor/client.h"
+#include "driver/task/events.h"
+#include "driver/task/jar_worker.h"
+#include "driver/task/task.h"
+#include "proto/nomad_driver.pb.h"
+
+namespace jenkins_agent {
+
+class TaskStore {
+ public:
+  struct Options {
+    PluginConfig config;
+    EventLoop* loop = nullptr;
+    EventBus* events = nullptr;
+    Spawner* spawner = nullptr;
+    const JarWorkerProgram* tools = nullptr;
+  };
+
+  // Makes the state directory and becomes its owner; refused while another plugin owns it.
+  static absl::StatusOr<std::unique_ptr<TaskStore>> Open(Options options);
+
+  // Returns the driver_state for Nomad's handle once the sandbox stands and the program can be
+  // executed. After an error nothing is left of the task. `received_ns`: CLOCK_MONOTONIC.
+  absl::StatusOr<std::string> Start(const hashicorp::nomad::plugins::drivers::proto::TaskConfig& config,
+                                    int64_t received_ns);
+  // Takes up a task that an earlier plugin (or this one) started.
+  absl::Status Recover(const std::string& task_id, absl::string_view driver_state);
+  // Ends the task if `force`, and forgets it with everything on the host. Unknown ids are fine; what
+  // the disk knows of them is cleaned up.
+  absl::Status Destroy(const std::string& task_id, bool force);
+
+  // NotFound for an id that was neither started nor recovered, or is destroyed.
+  absl::StatusOr<std::shared_ptr<Task>> Find(const std::string& task_id) const;
+
+ private:
+  explicit TaskStore(Options options, Fd lock);
+
+  absl::Status Reserve(const std::string& task_id) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<std::shared_ptr<Task>> Launch(
+      const hashicorp::nomad::plugins::drivers::proto::TaskConfig& config, int64_t received_ns);
+  absl::StatusOr<std::shared_ptr<Task>> Reconnect(const pb::TaskRecord& record);
+
+  const Options options_;
+  const StatePaths paths_;
+  const Fd owner_lock_;
+  std::string boot_id_;
+  std::string payload_filter_;
+  std::string init_filter_;
+
+  mutable Mutex mutex_;
+  std::map<std::string, std::shared_ptr<Task>> tasks_ ABSL_GUARDED_BY(mutex_);
+  std::set<std::string> starting_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace jenkins_agent

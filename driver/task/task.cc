@@ -1,0 +1,330 @@
+#include "driver/task/task.h"
+
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <future>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "driver/base/log.h"
+#include "driver/base/paths.h"
+#include "driver/base/sandbox_paths.h"
+#include "driver/base/status.h"
+#include "driver/supervisor/exit_record.h"
+#include "driver/supervisor/protocol.h"
+#include "driver/task/remains.h"
+
+namespace jenkins_agent {
+namespace {
+
+constexpr std::chrono::seconds kCallTimeout{10};
+// Beyond the job's own kill timeout: signal, reap and clean-up of a large process tree.
+constexpr std::chrono::seconds kStopGrace{20};
+
+int64_t NowNs() {
+  timespec now;
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
+}
+
+// A jar that the previous launch used may be there.
+absl::Status ReplaceByHardLink(const std::string& file, const std::string& link) {
+  if (::unlink(link.c_str()) != 0 && errno != ENOENT) return ErrnoStatus(absl::StrCat("unlink ", link));
+  if (::link(file.c_str(), link.c_str()) != 0) return ErrnoStatus(absl::StrCat("link ", link));
+  return absl::OkStatus();
+}
+
+std::string Milliseconds(double value) { return absl::StrFormat("%.0f", value); }
+
+}  // namespace
+
+absl::Status Task::Attach(Fd connection) {
+  const std::weak_ptr<Task> weak = weak_from_this();
+  Control::Handlers handlers;
+  handlers.on_event = [weak](const pb::Event& event) {
+    if (const auto self = weak.lock()) self->OnEvent(event);
+  };
+  handlers.on_exit = [weak](const pb::ExitRecord& exit) {
+    if (const auto self = weak.lock()) self->SetExited(exit);
+  };
+  handlers.on_lost = [weak] {
+    if (const auto self = weak.lock()) self->OnLost();
+  };
+  {
+    MutexLock lock(mutex_);
+    control_ = Control::Create(loop_, std::move(connection), std::move(handlers));
+  }
+  pb::ControlRequest request;
+  request.mutable_hello()->set_version(kSpecVersion);
+  request.mutable_hello()->set_watch(true);
+  absl::StatusOr<pb::ControlReply> reply = Call(std::move(request));
+  if (!reply.ok()) return exited() ? absl::OkStatus() : reply.status();
+  const pb::TaskStatus status = reply->status();
+  {
+    MutexLock lock(mutex_);
+    status_ = status;
+  }
+  if (status.state() == pb::WAITING_FOR_JAR) {
+    loop_->Post([self = shared_from_this(), status] { self->GetAgentJar(status); });
+  }
+  return absl::OkStatus();
+}
+
+void Task::SetExited(pb::ExitRecord exit) {
+  std::map<uint64_t, Waiter> waiters;
+  {
+    MutexLock lock(mutex_);
+    if (exit_.has_value()) return;
+    exit_ = exit;
+    status_.set_state(pb::EXITED);
+    status_.set_payload_pid(0);
+    waiters.swap(waiters_);
+    ended_.NotifyAll();
+  }
+  Log(LogLevel::kInfo, "task ended",
+      {{"task_id", record_.task_id()},
+       {"exit_code", absl::StrCat(exit.exit_code())},
+       {"cause", exit.message()}});
+  for (const auto& [id, waiter] : waiters) waiter(exit);
+  loop_->Post([self = shared_from_this()] { self->jar_worker_.reset(); });
+}
+
+uint64_t Task::Wait(Waiter waiter) {
+  std::optional<pb::ExitRecord> exit;
+  uint64_t id;
+  {
+    MutexLock lock(mutex_);
+    id = next_waiter_++;
+    exit = exit_;
+    if (!exit.has_value()) waiters_.emplace(id, std::move(waiter));
+  }
+  if (exit.has_value()) waiter(*exit);
+  return id;
+}
+
+void Task::StopWaiting(uint64_t id) {
+  MutexLock lock(mutex_);
+  waiters_.erase(id);
+}
+
+bool Task::exited() const {
+  MutexLock lock(mutex_);
+  return exit_.has_value();
+}
+
+std::optional<pb::ExitRecord> Task::exit_record() const {
+  MutexLock lock(mutex_);
+  return exit_;
+}
+
+bool Task::WaitForExit(std::chrono::milliseconds limit) {
+  const auto deadline = std::chrono::steady_clock::now() + limit;
+  MutexLock lock(mutex_);
+  while (!exit_.has_value()) {
+    if (!ended_.WaitUntil(mutex_, deadline)) return exit_.has_value();
+  }
+  return true;
+}
+
+absl::StatusOr<pb::ControlReply> Task::Call(pb::ControlRequest request) {
+  std::shared_ptr<Control> control;
+  {
+    MutexLock lock(mutex_);
+    control = control_;
+  }
+  if (control == nullptr) return absl::FailedPreconditionError("the task has ended");
+  auto answer = std::make_shared<std::promise<absl::StatusOr<pb::ControlReply>>>();
+  std::future<absl::StatusOr<pb::ControlReply>> future = answer->get_future();
+  control->Call(
+      std::move(request),
+      [answer](absl::StatusOr<pb::ControlReply> reply) { answer->set_value(std::move(reply)); },
+      kCallTimeout);
+  return future.get();
+}
+
+absl::StatusOr<pb::TaskStatus> Task::Status() {
+  if (!exited()) {
+    pb::ControlRequest request;
+    request.mutable_hello()->set_version(kSpecVersion);
+    request.mutable_hello()->set_watch(true);
+    absl::StatusOr<pb::ControlReply> reply = Call(std::move(request));
+    if (reply.ok()) {
+      MutexLock lock(mutex_);
+      if (!exit_.has_value()) status_ = reply->status();
+    } else if (!exited()) {
+      return reply.status();
+    }
+  }
+  MutexLock lock(mutex_);
+  return status_;
+}
+
+absl::Status Task::Signal(int signal) {
+  pb::ControlRequest request;
+  request.mutable_signal()->set_signal(signal);
+  return Call(std::move(request)).status();
+}
+
+absl::Status Task::Stop(int signal, std::chrono::milliseconds timeout) {
+  if (exited()) return absl::OkStatus();
+  pb::ControlRequest request;
+  request.mutable_stop()->set_signal(signal);
+  request.mutable_stop()->set_timeout_ms(timeout.count());
+  const absl::Status asked = Call(std::move(request)).status();
+  if (!asked.ok() && !exited()) {
+    Log(LogLevel::kWarn, "stop: the supervisor does not answer",
+        {{"task_id", record_.task_id()}, {"error", std::string(asked.message())}});
+  }
+  if (WaitForExit(timeout + kStopGrace)) return absl::OkStatus();
+  return absl::DeadlineExceededError(absl::StrCat(
+      "the task's supervisor (pid ", record_.supervisor_pid(), ") did not end its sandbox within ",
+      std::chrono::ceil<std::chrono::seconds>(timeout + kStopGrace).count(), " s"));
+}
+
+void Task::OnEvent(const pb::Event& event) {
+  if (event.phase() != pb::PHASE_NONE) {
+    MutexLock lock(mutex_);
+    status_.set_phase(event.phase());
+    status_.set_phase_detail(event.message());
+  }
+  if (event.phase() == pb::PHASE_CONNECTED) {
+    PublishConnected(event);
+    return;
+  }
+  Publish(event.message(), {event.details().begin(), event.details().end()}, event.time_ns());
+}
+
+// The first connection is told with the time that each part of the start took.
+void Task::PublishConnected(const pb::Event& event) {
+  std::shared_ptr<Control> control;
+  {
+    MutexLock lock(mutex_);
+    control = control_;
+  }
+  pb::ControlRequest request;
+  request.mutable_hello()->set_version(kSpecVersion);
+  request.mutable_hello()->set_watch(true);
+  const auto publish = [self = shared_from_this(), event](absl::StatusOr<pb::ControlReply> reply) {
+    if (!reply.ok() || reply->status().launches() != 1) {
+      self->Publish(event.message(), {event.details().begin(), event.details().end()},
+                    event.time_ns());
+      return;
+    }
+    const pb::Timings& timings = reply->status().timings();
+    self->Publish(
+        absl::StrCat(event.message(), ": sandbox ", Milliseconds(timings.sandbox_ms()),
+                     " ms, agent.jar ", Milliseconds(timings.jar_ms()), " ms, java ",
+                     Milliseconds(timings.launched_ms()), " ms, connected ",
+                     Milliseconds(timings.connected_ms()), " ms"),
+        {{"sandbox_ms", absl::StrFormat("%.1f", timings.sandbox_ms())},
+         {"jar_ms", absl::StrFormat("%.1f", timings.jar_ms())},
+         {"launched_ms", absl::StrFormat("%.1f", timings.launched_ms())},
+         {"connected_ms", absl::StrFormat("%.1f", timings.connected_ms())}},
+        event.time_ns());
+  };
+  control->Call(std::move(request), publish, kCallTimeout);
+}
+
+void Task::Publish(std::string message, std::map<std::string, std::string> details,
+                   int64_t time_ns) {
+  Log(LogLevel::kInfo, message, {{"task_id", record_.task_id()}});
+  TaskEvent event;
+  event.task_id = record_.task_id();
+  event.alloc_id = record_.alloc_id();
+  event.task_name = record_.task_name();
+  event.time_ns = time_ns != 0 ? time_ns : NowNs();
+  event.message = std::move(message);
+  event.details = std::move(details);
+  events_->Publish(std::move(event));
+}
+
+// The supervisor ends its connection only after it has told the exit. Anything else is its death,
+// and with it the sandbox's (PDEATHSIG of pid 1): what is left are files and cgroups.
+void Task::OnLost() {
+  if (exited()) return;
+  absl::StatusOr<std::optional<pb::ExitRecord>> written = ReadExitRecord(record_.task_dir());
+  if (written.ok() && written->has_value()) {
+    SetExited(**written);
+    return;
+  }
+  SetExited(EndAsLost(record_));
+}
+
+void Task::GetAgentJar(const pb::TaskStatus& status) {
+  if (exited()) return;
+  const std::weak_ptr<Task> weak = weak_from_this();
+  JarWorker::Request request;
+  request.urls.assign(status.agent_urls().begin(), status.agent_urls().end());
+  request.network_namespace = record_.network_namespace();
+  request.resolv_conf = record_.resolv_conf();
+  request.file = status.jar_path();
+  request.root_pid = status.init_pid();
+  JarWorker::Handlers handlers;
+  handlers.on_waiting = [weak](const std::string& reason) {
+    if (const auto self = weak.lock()) self->SendNote(reason);
+  };
+  handlers.on_ready = [weak](pb::JarInfo jar, const std::string& host_path) {
+    if (const auto self = weak.lock()) self->SendJar(std::move(jar), host_path);
+  };
+  handlers.on_failed = [weak](const std::string& error) {
+    if (const auto self = weak.lock()) self->EndBecause(error);
+  };
+  absl::StatusOr<std::unique_ptr<JarWorker>> worker =
+      JarWorker::Start(loop_, *tools_, std::move(request), std::move(handlers));
+  if (!worker.ok()) {
+    EndBecause(std::string(worker.status().message()));
+    return;
+  }
+  jar_worker_ = *std::move(worker);
+}
+
+void Task::SendJar(pb::JarInfo jar, const std::string& host_path) {
+  if (!host_path.empty()) {
+    const std::string link = StatePaths::JarDir(record_.task_dir()) + "/" + kAgentJar;
+    if (const absl::Status linked = ReplaceByHardLink(host_path, link); !linked.ok()) {
+      EndBecause(std::string(linked.message()));
+      return;
+    }
+    jar.set_path(absl::StrCat(kJarDir, "/", kAgentJar));
+  }
+  std::shared_ptr<Control> control;
+  {
+    MutexLock lock(mutex_);
+    control = control_;
+  }
+  pb::ControlRequest request;
+  *request.mutable_jar_ready()->mutable_jar() = std::move(jar);
+  // A command that cannot be built or executed ends the task in the supervisor, which says why.
+  control->Call(std::move(request), [](const absl::StatusOr<pb::ControlReply>&) {}, kCallTimeout);
+}
+
+void Task::SendNote(const std::string& waiting_for) {
+  Publish(waiting_for, {}, 0);
+  std::shared_ptr<Control> control;
+  {
+    MutexLock lock(mutex_);
+    status_.set_phase_detail(waiting_for);
+    control = control_;
+  }
+  pb::ControlRequest request;
+  request.mutable_note()->set_waiting_for(waiting_for);
+  control->Call(std::move(request), [](const absl::StatusOr<pb::ControlReply>&) {}, kCallTimeout);
+}
+
+void Task::EndBecause(const std::string& message) {
+  std::shared_ptr<Control> control;
+  {
+    MutexLock lock(mutex_);
+    control = control_;
+  }
+  pb::ControlRequest request;
+  request.mutable_stop()->set_signal(SIGKILL);
+  request.mutable_stop()->set_because(message);
+  control->Call(std::move(request), [](const absl::StatusOr<pb::ControlReply>&) {}, kCallTimeout);
+}
+
+}  // namespace jenkins_agent

@@ -1,0 +1,84 @@
+// One task as the plugin sees it: a connection to its supervisor, the last known state, and
+// whoever waits for its end. The task itself lives in the supervisor and survives the plugin.
+//
+// Thread-safe. Owned by TaskStore through a shared_ptr, because callbacks of the event loop and RPC
+// threads may hold it while it is being destroyed.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "driver/base/event_loop.h"
+#include "driver/base/mutex.h"
+#include "driver/supervisor/control.h"
+#include "driver/task/events.h"
+#include "driver/task/jar_worker.h"
+#include "proto/supervisor.pb.h"
+
+namespace jenkins_agent {
+
+class Task : public std::enable_shared_from_this<Task> {
+ public:
+  using Waiter = std::function<void(const pb::ExitRecord&)>;
+
+  Task(pb::TaskRecord record, EventLoop* loop, EventBus* events, const JarWorkerProgram* tools)
+      : record_(std::move(record)), loop_(loop), events_(events), tools_(tools) {}
+
+  const pb::TaskRecord& record() const { return record_; }
+
+  // Takes over the connection to a running supervisor: asks for its state, follows its events and,
+  // when it waits for an agent.jar, starts the worker that gets one.
+  absl::Status Attach(Fd connection);
+  // The task has ended already; its record was found on disk.
+  void SetExited(pb::ExitRecord exit) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Calls `waiter` once when the task has ended, at once when it has. The id is for StopWaiting.
+  uint64_t Wait(Waiter waiter) ABSL_LOCKS_EXCLUDED(mutex_);
+  void StopWaiting(uint64_t id) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool exited() const ABSL_LOCKS_EXCLUDED(mutex_);
+  std::optional<pb::ExitRecord> exit_record() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // The supervisor's view of now; the last known one after the end.
+  absl::StatusOr<pb::TaskStatus> Status() ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status Signal(int signal);
+  // Signals the payload, after `timeout` ends everything in the sandbox; returns when all is gone.
+  // OK for a task that has ended.
+  absl::Status Stop(int signal, std::chrono::milliseconds timeout);
+
+ private:
+  absl::StatusOr<pb::ControlReply> Call(pb::ControlRequest request);
+  void OnEvent(const pb::Event& event);
+  void OnLost();
+  void Publish(std::string message, std::map<std::string, std::string> details, int64_t time_ns);
+  void PublishConnected(const pb::Event& event);
+  void GetAgentJar(const pb::TaskStatus& status);
+  void SendJar(pb::JarInfo jar, const std::string& host_path);
+  void SendNote(const std::string& waiting_for);
+  void EndBecause(const std::string& message);
+  bool WaitForExit(std::chrono::milliseconds limit) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  const pb::TaskRecord record_;
+  EventLoop* const loop_;
+  EventBus* const events_;
+  const JarWorkerProgram* const tools_;
+
+  // Loop's thread only.
+  std::unique_ptr<JarWorker> jar_worker_;
+
+  mutable Mutex mutex_;
+  CondVar ended_;
+  std::shared_ptr<Control> control_ ABSL_GUARDED_BY(mutex_);
+  pb::TaskStatus status_ ABSL_GUARDED_BY(mutex_);
+  std::optional<pb::ExitRecord> exit_ ABSL_GUARDED_BY(mutex_);
+  std::map<uint64_t, Waiter> waiters_ ABSL_GUARDED_BY(mutex_);
+  uint64_t next_waiter_ ABSL_GUARDED_BY(mutex_) = 1;
+};
+
+}  // namespace jenkins_agent

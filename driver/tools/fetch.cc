@@ -1,0 +1,134 @@
+#include "driver/tools/fetch.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "driver/base/file.h"
+#include "driver/base/status.h"
+
+namespace jenkins_agent {
+namespace {
+
+constexpr std::chrono::seconds kDiscoveryTimeout{60};
+constexpr std::chrono::seconds kJarTimeout{600};
+constexpr const char* kJarNames[] = {"agent.jar", "remoting.jar", "slave.jar"};
+
+std::string Join(const std::string& url, absl::string_view path) {
+  return absl::StrCat(url, absl::EndsWith(url, "/") ? "" : "/", path);
+}
+
+bool NamesAgentPort(const HttpResponse& response) {
+  return response.headers.count("x-jenkins-jnlp-port") > 0 ||
+         response.headers.count("x-hudson-jnlp-port") > 0;
+}
+
+// Writes pieces to the start of `fd`, at most kMaxJarBytes.
+class JarSink {
+ public:
+  explicit JarSink(int fd) : fd_(fd) {}
+  absl::Status Start() {
+    written_ = 0;
+    if (::ftruncate(fd_, 0) != 0 || ::lseek(fd_, 0, SEEK_SET) != 0) {
+      return ErrnoStatus("agent.jar in the cache");
+    }
+    return absl::OkStatus();
+  }
+  absl::Status Write(absl::string_view piece) {
+    written_ += piece.size();
+    if (written_ > kMaxJarBytes) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("is longer than ", kMaxJarBytes >> 20, " MiB, which no agent.jar is"));
+    }
+    return Annotate(WriteAll(fd_, piece), "agent.jar in the cache");
+  }
+
+ private:
+  const int fd_;
+  size_t written_ = 0;
+};
+
+absl::Status JarAnswerError(const HttpResponse& response) {
+  // A proxy in front of a restarting controller answers 502 and the like.
+  if (response.status >= 500) return absl::UnavailableError(response.status_text);
+  if (response.status == 404) return absl::NotFoundError(response.status_text);
+  return absl::FailedPreconditionError(response.status_text);
+}
+
+}  // namespace
+
+Discovery::Discovery(HttpClient& http, ControllerAddress address,
+                     std::function<void(const std::string&)> on_waiting,
+                     std::chrono::milliseconds first_delay)
+    : http_(http),
+      address_(std::move(address)),
+      on_waiting_(std::move(on_waiting)),
+      delay_(first_delay) {}
+
+absl::StatusOr<std::string> Discovery::WaitForController() {
+  for (;;) {
+    std::vector<std::string> reasons;
+    for (const std::string& url : address_.urls) {
+      const absl::Status status = Ask(url);
+      if (status.ok()) return url;
+      if (absl::IsCancelled(status) || absl::IsInternal(status)) return status;
+      const std::string reason = absl::StrCat(DisplayUrl(url), ": ", std::string(status.message()));
+      if (absl::IsInvalidArgument(status)) return absl::InvalidArgumentError(reason);
+      reasons.push_back(reason);
+    }
+    RETURN_IF_ERROR(WaitAfter(absl::StrJoin(reasons, "; ")));
+  }
+}
+
+absl::Status Discovery::WaitAfter(const std::string& reason) {
+  if (reason != last_reason_) on_waiting_(reason);
+  last_reason_ = reason;
+  const std::chrono::milliseconds delay = delay_;
+  delay_ = std::min<std::chrono::milliseconds>(delay_ * 2, kLongestRetryDelay);
+  return http_.Wait(delay);
+}
+
+absl::Status Discovery::Ask(const std::string& url) {
+  HttpRequest request;
+  request.url = Join(url, address_.web_socket ? "login" : "tcpSlaveAgentListener/");
+  request.headers = {absl::StrCat("Node-Name: ", address_.node_name)};
+  request.timeout = kDiscoveryTimeout;
+  ASSIGN_OR_RETURN(const HttpResponse response, http_.Get(request));
+  if (response.status == 404) {
+    return absl::UnavailableError(absl::StrCat(
+        response.status_text, " (is this the controller's root url, and is its TCP port for "
+                              "inbound agents switched on?)"));
+  }
+  if (response.status != 200) return absl::UnavailableError(response.status_text);
+  if (!address_.web_socket && !NamesAgentPort(response)) {
+    return absl::UnavailableError(
+        "answers, but names no agent port: it is no Jenkins or Hudson controller");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FetchAgentJar(HttpClient& http, const std::string& url, int fd,
+                           const std::function<void(const std::string&)>& on_fetching) {
+  JarSink sink(fd);
+  absl::Status last;
+  for (const char* name : kJarNames) {
+    HttpRequest request;
+    request.url = Join(url, absl::StrCat("jnlpJars/", name));
+    request.timeout = kJarTimeout;
+    request.on_body = [&sink](absl::string_view piece) { return sink.Write(piece); };
+    on_fetching(DisplayUrl(request.url));
+    RETURN_IF_ERROR(sink.Start());
+    absl::StatusOr<HttpResponse> response = http.Get(request);
+    RETURN_IF_ERROR(response.status(), DisplayUrl(request.url));
+    if (response->status == 200) return absl::OkStatus();
+    last = Annotate(JarAnswerError(*response), DisplayUrl(request.url));
+    if (!absl::IsNotFound(last)) return last;
+  }
+  return last;
+}
+
+}  // namespace jenkins_agent

@@ -1,0 +1,53 @@
+// Finding the controller and getting its agent.jar.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "driver/tools/http.h"
+
+namespace jenkins_agent {
+
+inline constexpr size_t kMaxJarBytes = 64 << 20;
+
+struct ControllerAddress {
+  std::vector<std::string> urls;  // tried in order
+  std::string node_name;          // header Node-Name, as the agent itself sends it
+  bool web_socket = false;        // then /login must answer, and no agent port is needed
+};
+
+// Asks the controllers as an agent does (GET <url>/tcpSlaveAgentListener/) until one is ready; its
+// url. There is no limit in time: the caller cancels. `on_waiting` gets the reason, whenever it
+// changes. Between the rounds: `first_delay`, doubled up to kLongestRetryDelay.
+inline constexpr std::chrono::seconds kLongestRetryDelay{5};
+class Discovery {
+ public:
+  Discovery(HttpClient& http, ControllerAddress address,
+            std::function<void(const std::string&)> on_waiting,
+            std::chrono::milliseconds first_delay = std::chrono::seconds(1));
+
+  absl::StatusOr<std::string> WaitForController();
+  // Tells the reason and waits for the next round: for errors behind the discovery too.
+  absl::Status WaitAfter(const std::string& reason);
+
+ private:
+  // OK, or why this url is not ready. InvalidArgument: it never will be.
+  absl::Status Ask(const std::string& url);
+
+  HttpClient& http_;
+  const ControllerAddress address_;
+  const std::function<void(const std::string&)> on_waiting_;
+  std::chrono::milliseconds delay_;
+  std::string last_reason_;
+};
+
+// GET <url>/jnlpJars/agent.jar, on 404 the older names remoting.jar and slave.jar, into `fd` from its
+// beginning. `on_fetching` gets each url tried. Unavailable: worth another try.
+absl::Status FetchAgentJar(HttpClient& http, const std::string& url, int fd,
+                           const std::function<void(const std::string&)>& on_fetching);
+
+}  // namespace jenkins_agent

@@ -1,0 +1,100 @@
+#include "driver/tools/privileges.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/openat2.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "absl/strings/str_cat.h"
+#include "driver/base/file.h"
+#include "driver/base/status.h"
+#include "driver/tools/fetch.h"
+
+namespace jenkins_agent {
+namespace {
+
+constexpr uid_t kNobody = 65534;
+constexpr gid_t kNoGroup = 65534;
+constexpr rlim_t kMaxOpenFiles = 64;
+constexpr rlim_t kMaxCpuSeconds = 60;
+constexpr char kResolvConf[] = "/etc/resolv.conf";
+
+absl::Status Lower(int resource, rlim_t value) {
+  rlimit limit = {};
+  if (::getrlimit(static_cast<__rlimit_resource>(resource), &limit) != 0) {
+    return ErrnoStatus("getrlimit");
+  }
+  if (limit.rlim_max < value) value = limit.rlim_max;
+  limit = {value, value};
+  if (::setrlimit(static_cast<__rlimit_resource>(resource), &limit) != 0) {
+    return ErrnoStatus("setrlimit");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status UseResolver(const std::string& resolv_conf) {
+  if (::unshare(CLONE_NEWNS) != 0) return ErrnoStatus("unshare the mount namespace");
+  // Slave, not private: a later unmount on the host must not be held up by this copy.
+  if (::mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) != 0) {
+    return ErrnoStatus("make / a slave mount");
+  }
+  if (::mount(resolv_conf.c_str(), kResolvConf, nullptr, MS_BIND, nullptr) != 0) {
+    return ErrnoStatus(absl::StrCat("bind ", resolv_conf, " over ", kResolvConf));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status EnterTaskNetwork(const std::string& network_namespace,
+                              const std::string& resolv_conf) {
+  if (!network_namespace.empty()) {
+    ASSIGN_OR_RETURN(const Fd fd, OpenFile(network_namespace, O_RDONLY),
+                     "the task's network namespace");
+    if (::setns(fd.get(), CLONE_NEWNET) != 0) {
+      return ErrnoStatus(absl::StrCat("join network namespace ", network_namespace));
+    }
+  }
+  return resolv_conf.empty() ? absl::OkStatus() : UseResolver(resolv_conf);
+}
+
+absl::StatusOr<Fd> OpenJobFile(const std::string& path, int root_pid) {
+  const std::string root_path = root_pid > 0 ? absl::StrCat("/proc/", root_pid, "/root") : "/";
+  ASSIGN_OR_RETURN(const Fd root, OpenFile(root_path, O_PATH | O_DIRECTORY));
+  // First without opening: an open alone can have effects on a device.
+  ASSIGN_OR_RETURN(const Fd place, OpenAt2(root.get(), path, O_PATH, RESOLVE_IN_ROOT), path);
+  struct stat status = {};
+  if (::fstat(place.get(), &status) != 0) return ErrnoStatus(path);
+  if (!S_ISREG(status.st_mode)) {
+    return absl::InvalidArgumentError(absl::StrCat(path, " is not a regular file"));
+  }
+  if (static_cast<size_t>(status.st_size) > kMaxJarBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, " is longer than ", kMaxJarBytes >> 20, " MiB"));
+  }
+  return OpenFile(absl::StrCat("/proc/self/fd/", place.get()), O_RDONLY);
+}
+
+absl::Status BecomeNobody() {
+  if (::geteuid() == 0) {
+    if (::setgroups(0, nullptr) != 0) return ErrnoStatus("setgroups");
+    if (::setresgid(kNoGroup, kNoGroup, kNoGroup) != 0) return ErrnoStatus("setresgid");
+    // From uid 0 to another clears every capability set, capabilities(7).
+    if (::setresuid(kNobody, kNobody, kNobody) != 0) return ErrnoStatus("setresuid");
+  }
+  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return ErrnoStatus("PR_SET_NO_NEW_PRIVS");
+  // Behind setresuid, which clears it.
+  if (::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) return ErrnoStatus("PR_SET_PDEATHSIG");
+  RETURN_IF_ERROR(Lower(RLIMIT_CORE, 0));
+  RETURN_IF_ERROR(Lower(RLIMIT_NOFILE, kMaxOpenFiles));
+  RETURN_IF_ERROR(Lower(RLIMIT_CPU, kMaxCpuSeconds));
+  return Lower(RLIMIT_FSIZE, kMaxJarBytes);
+}
+
+}  // namespace jenkins_agent

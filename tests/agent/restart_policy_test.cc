@@ -1,0 +1,165 @@
+#include "driver/agent/restart_policy.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include "tests/agent/recorded.h"
+
+namespace jenkins_agent {
+namespace {
+
+using ::testing::HasSubstr;
+using std::chrono::minutes;
+using std::chrono::seconds;
+
+constexpr int Exited(int code) { return code << 8; }
+
+// A supervisor without processes: feeds recorded output to tracker and policy on a clock of its own.
+class RestartPolicyTest : public ::testing::Test {
+ protected:
+  void Launch() {
+    tracker_.OnLaunch();
+    policy_.OnLaunch();
+  }
+  Decision Print(const char* output) {
+    Decision decision;
+    for (const PhaseChange& change : tracker_.Feed(2, output)) {
+      decision = policy_.OnPhase(change, now_);
+      if (decision.kind != Decision::kNone) return decision;
+    }
+    return decision;
+  }
+  Decision Exit(int wait_status) {
+    return policy_.OnExit(MakeExitFacts(tracker_, wait_status), now_);
+  }
+  Decision LaunchPrintExit(const char* output, int wait_status) {
+    Launch();
+    Print(output);
+    return Exit(wait_status);
+  }
+
+  PhaseTracker tracker_;
+  RestartPolicy policy_{"linux-1"};
+  RestartPolicy::TimePoint now_{};
+};
+
+TEST_F(RestartPolicyTest, WaitsForAnUnreachableControllerWithoutLimit) {
+  std::vector<int64_t> delays;
+  for (int i = 0; i < 8; ++i) {
+    const Decision decision =
+        LaunchPrintExit(i % 2 ? recorded::kOldStarting503 : recorded::kOldRefusedConnection,
+                        Exited(255));
+    ASSERT_EQ(decision.kind, Decision::kRelaunch);
+    delays.push_back(decision.delay.count());
+    now_ += minutes(10);
+  }
+  EXPECT_THAT(delays,
+              ::testing::ElementsAre(1000, 2000, 4000, 8000, 10000, 10000, 10000, 10000));
+  EXPECT_EQ(LaunchPrintExit(recorded::kOldPortOff404, Exited(255)).kind, Decision::kRelaunch);
+}
+
+TEST_F(RestartPolicyTest, BackOffBeginsAgainAfterAConnection) {
+  for (int i = 0; i < 5; ++i) LaunchPrintExit(recorded::kOldRefusedConnection, Exited(255));
+  Launch();
+  Print(recorded::kOldConnected);
+  Print("INFO: Terminated\n");
+  Print(recorded::kOldRefusedConnection);
+  EXPECT_EQ(Exit(Exited(255)).delay, seconds(1));
+}
+
+TEST_F(RestartPolicyTest, SecondWrongSecretEndsTheTask) {
+  Decision decision = LaunchPrintExit(recorded::kOldWrongSecret, Exited(255));
+  EXPECT_EQ(decision.kind, Decision::kRelaunch);
+  EXPECT_EQ(decision.delay, seconds(5));
+  Launch();
+  decision = Print(recorded::kOldWrongSecret);
+  EXPECT_EQ(decision.kind, Decision::kEnd);
+  EXPECT_EQ(decision.message,
+            "the controller refused agent 'linux-1': wrong secret (Unauthorized access)");
+  EXPECT_NE(decision.exit_code, 0);
+  // The JVM ends by itself at the same time: the answer stays the same.
+  EXPECT_EQ(Exit(Exited(255)).message, decision.message);
+}
+
+TEST_F(RestartPolicyTest, WrongSecretOfALoopingAgentIsCountedToo) {
+  Launch();
+  EXPECT_EQ(Print(recorded::kCurrentWrongSecret).kind, Decision::kNone);
+  now_ += seconds(10);
+  const Decision decision = Print(recorded::kCurrentWrongSecret);
+  EXPECT_EQ(decision.kind, Decision::kEnd);
+  EXPECT_THAT(decision.message, HasSubstr("Authorization failure"));
+}
+
+TEST_F(RestartPolicyTest, AnExitAloneCountsWhenItsLineWasNotSeenBefore) {
+  ExitFacts facts;
+  facts.wait_status = Exited(255);
+  facts.phase = pb::PHASE_REFUSED;
+  facts.refusal = Refusal::kWrongSecret;
+  EXPECT_EQ(policy_.OnExit(facts, now_).kind, Decision::kRelaunch);
+  policy_.OnLaunch();
+  EXPECT_EQ(policy_.OnExit(facts, now_).kind, Decision::kEnd);
+}
+
+TEST_F(RestartPolicyTest, AConnectionBetweenForgivesAWrongSecret) {
+  LaunchPrintExit(recorded::kOldWrongSecret, Exited(255));
+  Launch();
+  Print(recorded::kOldConnected);
+  Print("INFO: Terminated\n");
+  EXPECT_EQ(Print(recorded::kOldWrongSecret).kind, Decision::kNone);
+}
+
+TEST_F(RestartPolicyTest, UnknownNameIsTriedForFiveMinutes) {
+  EXPECT_EQ(LaunchPrintExit(recorded::kOldUnknownName, Exited(255)).delay, seconds(1));
+  now_ += minutes(4);
+  EXPECT_EQ(LaunchPrintExit(recorded::kOldUnknownName, Exited(255)).delay, seconds(2));
+  now_ += minutes(1);
+  const Decision decision = LaunchPrintExit(recorded::kOldUnknownName, Exited(255));
+  EXPECT_EQ(decision.kind, Decision::kEnd);
+  EXPECT_THAT(decision.message, HasSubstr("unknown agent name (No such slave: linux-1)"));
+}
+
+TEST_F(RestartPolicyTest, TimeSpentWaitingForTheControllerDoesNotCountAgainstTheName) {
+  LaunchPrintExit(recorded::kOldRefusedConnection, Exited(255));
+  now_ += minutes(60);
+  EXPECT_EQ(LaunchPrintExit(recorded::kOldUnknownName, Exited(255)).kind, Decision::kRelaunch);
+}
+
+TEST_F(RestartPolicyTest, UnknownNameAfterAConnectionIsAnOrphan) {
+  Launch();
+  Print(recorded::kOldConnected);
+  const Decision decision = Print(recorded::kOldUnknownName);
+  EXPECT_EQ(decision.kind, Decision::kEnd);
+  EXPECT_THAT(decision.message, HasSubstr("its node was deleted"));
+}
+
+TEST_F(RestartPolicyTest, NameInUseIsTriedForFiveMinutes) {
+  Launch();
+  EXPECT_EQ(Print(recorded::kCurrentNameInUse).kind, Decision::kNone);
+  now_ += minutes(5) - seconds(1);
+  EXPECT_EQ(Print(recorded::kCurrentNameInUse).kind, Decision::kNone);
+  now_ += seconds(1);
+  EXPECT_EQ(Print(recorded::kCurrentNameInUse).kind, Decision::kEnd);
+}
+
+TEST_F(RestartPolicyTest, UsageErrorFailsAlthoughTheAgentExitsZero) {
+  const Decision decision = LaunchPrintExit(recorded::kOldUsage, Exited(0));
+  EXPECT_EQ(decision.kind, Decision::kEnd);
+  EXPECT_EQ(decision.exit_code, 1);
+  EXPECT_THAT(decision.message, HasSubstr("is not a valid option"));
+}
+
+TEST_F(RestartPolicyTest, UnfitJdkEndsTheTask) {
+  EXPECT_EQ(LaunchPrintExit(recorded::kOldOnJava25, Exited(1)).kind, Decision::kEnd);
+}
+
+TEST_F(RestartPolicyTest, OtherExitsEndTheTaskWithThatExit) {
+  Launch();
+  Print(recorded::kOldConnected);
+  const Decision decision = Exit(SIGKILL);
+  EXPECT_EQ(decision.kind, Decision::kNone);
+  EXPECT_THAT(decision.message, HasSubstr("killed by signal 9"));
+}
+
+}  // namespace
+}  // namespace jenkins_agent

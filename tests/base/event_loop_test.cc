@@ -1,0 +1,60 @@
+#include "driver/base/event_loop.h"
+
+#include <unistd.h>
+
+#include <thread>
+
+#include "tests/support/status_matchers.h"
+
+namespace jenkins_agent {
+namespace {
+
+using std::chrono::milliseconds;
+using ::testing::ElementsAre;
+
+std::unique_ptr<EventLoop> MakeLoop() { return *EventLoop::Create(); }
+
+TEST(EventLoop, TimersFireInOrderAndCanBeCancelled) {
+  const auto loop = MakeLoop();
+  std::vector<int> fired;
+  loop->After(milliseconds(2), [&] { fired.push_back(2); });
+  loop->After(milliseconds(1), [&] { fired.push_back(1); });
+  const auto cancelled = loop->After(milliseconds(1), [&] { fired.push_back(9); });
+  loop->Cancel(cancelled);
+  loop->After(milliseconds(3), [&] { loop->Quit(); });
+  loop->Run();
+  EXPECT_THAT(fired, ElementsAre(1, 2));
+}
+
+TEST(EventLoop, WatcherMayRemoveItselfAndCloseItsDescriptor) {
+  const auto loop = MakeLoop();
+  ASSERT_OK_AND_ASSIGN(Pipe pipe, MakePipe());
+  int calls = 0;
+  ASSERT_OK(loop->Watch(pipe.read.get(), EPOLLIN, [&](uint32_t) {
+    ++calls;
+    loop->Unwatch(pipe.read.get());
+    pipe.read.Reset();
+    loop->After(milliseconds(1), [&] { loop->Quit(); });
+  }));
+  ASSERT_EQ(::write(pipe.write.get(), "x", 1), 1);
+  loop->Run();
+  EXPECT_EQ(calls, 1);
+}
+
+TEST(EventLoop, PostFromAnotherThreadRunsOnTheLoop) {
+  const auto loop = MakeLoop();
+  const std::thread::id loop_thread = std::this_thread::get_id();
+  std::thread::id ran_on;
+  std::thread other([&] {
+    loop->Post([&] {
+      ran_on = std::this_thread::get_id();
+      loop->Quit();
+    });
+  });
+  loop->Run();
+  other.join();
+  EXPECT_EQ(ran_on, loop_thread);
+}
+
+}  // namespace
+}  // namespace jenkins_agent

@@ -1,0 +1,63 @@
+#include "driver/base/packet.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "driver/base/file.h"
+#include "tests/support/status_matchers.h"
+#include "tests/support/temp_dir.h"
+
+namespace jenkins_agent {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(Packet, KeepsBoundariesAndPassesDescriptors) {
+  ASSERT_OK_AND_ASSIGN(const SocketPair pair, MakeSocketPair(SOCK_SEQPACKET));
+  ASSERT_OK_AND_ASSIGN(const Fd memfd, MakeSealedMemfd("x", "inside"));
+  ASSERT_OK(SendPacket(pair.first.get(), "one", {memfd.get()}));
+  ASSERT_OK(SendPacket(pair.first.get(), "two"));
+  ASSERT_OK_AND_ASSIGN(const Packet one, ReceivePacket(pair.second.get()));
+  EXPECT_EQ(one.data, "one");
+  ASSERT_EQ(one.fds.size(), 1u);
+  EXPECT_NE(::fcntl(one.fds[0].get(), F_GETFD) & FD_CLOEXEC, 0);
+  ASSERT_OK_AND_ASSIGN(const std::string content, ReadAll(one.fds[0].get(), 100));
+  EXPECT_EQ(content, "inside");
+  ASSERT_OK_AND_ASSIGN(const Packet two, ReceivePacket(pair.second.get()));
+  EXPECT_EQ(two.data, "two");
+}
+
+TEST(Packet, TellsEndOfStreamFromNothingThere) {
+  ASSERT_OK_AND_ASSIGN(SocketPair pair, MakeSocketPair(SOCK_SEQPACKET, SOCK_NONBLOCK));
+  EXPECT_THAT(ReceivePacket(pair.second.get()),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("nothing")));
+  pair.first.Reset();
+  EXPECT_THAT(ReceivePacket(pair.second.get()), StatusIs(absl::StatusCode::kOutOfRange, HasSubstr("end")));
+  EXPECT_THAT(SendPacket(pair.second.get(), "x"), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("gone")));
+}
+
+TEST(Packet, RefusesWhatIsTooLarge) {
+  ASSERT_OK_AND_ASSIGN(const SocketPair pair, MakeSocketPair(SOCK_SEQPACKET));
+  EXPECT_THAT(SendPacket(pair.first.get(), std::string(kMaxPacketBytes + 1, 'x')),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("too large")));
+}
+
+TEST(Packet, ListensInADirectoryWithAVeryLongName) {
+  const TempDir dir;
+  const std::string deep = dir.path() + "/" + std::string(120, 'd');
+  ASSERT_OK(MakeDirs(deep));
+  ASSERT_OK_AND_ASSIGN(const Fd dir_fd, OpenFile(deep, O_RDONLY | O_DIRECTORY));
+  ASSERT_OK_AND_ASSIGN(const Fd old_listener, ListenPacket(dir_fd.get(), "s"));
+  ASSERT_OK_AND_ASSIGN(const Fd listener, ListenPacket(dir_fd.get(), "s"));
+  struct stat info;
+  ASSERT_EQ(::stat((deep + "/s").c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0600u);
+  ASSERT_OK_AND_ASSIGN(const Fd client, ConnectPacket(dir_fd.get(), "s"));
+  const Fd accepted(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  ASSERT_TRUE(accepted.valid());
+  ASSERT_OK_AND_ASSIGN(const uid_t uid, PeerUid(accepted.get()));
+  EXPECT_EQ(uid, ::geteuid());
+}
+
+}  // namespace
+}  // namespace jenkins_agent

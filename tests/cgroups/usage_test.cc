@@ -1,0 +1,90 @@
+#include "cgroups/usage.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+
+namespace jenkins_agent::cgroups {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::Optional;
+
+FileReader FromMap(std::map<std::string, std::string> files) {
+  return [files](const std::string& controller,
+                 const std::string& file) -> std::optional<std::string> {
+    const auto found = files.find(controller + "/" + file);
+    if (found == files.end()) return std::nullopt;
+    return found->second;
+  };
+}
+
+TEST(UsageTest, ParsesNumbersAndKeys) {
+  EXPECT_THAT(ParseNumber("9223372036854771712\n"), Optional(9223372036854771712u));
+  EXPECT_EQ(ParseNumber("max\n"), std::nullopt);
+  EXPECT_EQ(ParseNumber(""), std::nullopt);
+  EXPECT_THAT(ParseKeyed("oom_kill_disable 0\nunder_oom 0\noom_kill 12\n", "oom_kill"),
+              Optional(12u));
+  EXPECT_EQ(ParseKeyed("oom_kill_disable 0\n", "oom_kill"), std::nullopt);
+  EXPECT_EQ(ParseKeyed("oom_kill x\n", "oom_kill"), std::nullopt);
+}
+
+TEST(UsageTest, PidsOfOtherNamespacesAreLeftOut) {
+  EXPECT_THAT(ParsePids("12\n0\n4194304\n"), ElementsAre(12, 4194304));
+  EXPECT_THAT(ParsePids("-5\nx\n"), IsEmpty());
+  EXPECT_THAT(ParsePids(""), IsEmpty());
+}
+
+TEST(UsageTest, ReadsV1) {
+  const Usage usage = UsageFromV1(FromMap({
+      {"memory/memory.usage_in_bytes", "1000\n"},
+      {"memory/memory.max_usage_in_bytes", "2000\n"},
+      {"memory/memory.kmem.usage_in_bytes", "30\n"},
+      {"memory/memory.stat", "cache 1\nrss 2\ntotal_cache 400\ntotal_rss 500\ntotal_swap 6\n"},
+      {"cpuacct/cpuacct.usage", "9000\n"},
+      {"cpuacct/cpuacct.usage_user", "7000\n"},
+      {"cpuacct/cpuacct.usage_sys", "2000\n"},
+      {"cpu/cpu.stat", "nr_periods 8\nnr_throttled 3\nthrottled_time 123\n"},
+      {"pids/pids.current", "17\n"},
+  }));
+  EXPECT_THAT(usage.memory_usage_bytes, Optional(1000u));
+  EXPECT_THAT(usage.memory_peak_bytes, Optional(2000u));
+  EXPECT_THAT(usage.memory_kernel_bytes, Optional(30u));
+  EXPECT_THAT(usage.memory_cache_bytes, Optional(400u));
+  EXPECT_THAT(usage.memory_rss_bytes, Optional(500u));
+  EXPECT_THAT(usage.memory_swap_bytes, Optional(6u));
+  EXPECT_THAT(usage.cpu_total_ns, Optional(9000u));
+  EXPECT_THAT(usage.cpu_user_ns, Optional(7000u));
+  EXPECT_THAT(usage.cpu_system_ns, Optional(2000u));
+  EXPECT_THAT(usage.cpu_throttled_periods, Optional(3u));
+  EXPECT_THAT(usage.cpu_throttled_ns, Optional(123u));
+  EXPECT_THAT(usage.pids, Optional(17u));
+}
+
+TEST(UsageTest, ReadsV2InNanoseconds) {
+  const Usage usage = UsageFromV2(FromMap({
+      {"memory/memory.current", "1000\n"},
+      {"memory/memory.stat", "anon 500\nfile 400\nkernel 30\n"},
+      {"cpu/cpu.stat",
+       "usage_usec 9\nuser_usec 7\nsystem_usec 2\nnr_periods 8\nnr_throttled 3\n"
+       "throttled_usec 11\n"},
+      {"pids/pids.current", "17\n"},
+  }));
+  EXPECT_THAT(usage.memory_usage_bytes, Optional(1000u));
+  EXPECT_THAT(usage.memory_rss_bytes, Optional(500u));
+  EXPECT_THAT(usage.memory_cache_bytes, Optional(400u));
+  EXPECT_THAT(usage.memory_kernel_bytes, Optional(30u));
+  EXPECT_EQ(usage.memory_peak_bytes, std::nullopt);
+  EXPECT_EQ(usage.memory_swap_bytes, std::nullopt);
+  EXPECT_THAT(usage.cpu_total_ns, Optional(9000u));
+  EXPECT_THAT(usage.cpu_user_ns, Optional(7000u));
+  EXPECT_THAT(usage.cpu_system_ns, Optional(2000u));
+  EXPECT_THAT(usage.cpu_throttled_periods, Optional(3u));
+  EXPECT_THAT(usage.cpu_throttled_ns, Optional(11000u));
+  EXPECT_THAT(usage.pids, Optional(17u));
+}
+
+}  // namespace
+}  // namespace jenkins_agent::cgroups

@@ -1,0 +1,128 @@
+// Nomad's schema and the README's tables, both made from the option tables.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "driver/config/hclspec.h"
+#include "driver/config/readme.h"
+
+namespace jenkins_agent {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Pair;
+using ::testing::StartsWith;
+
+// "type" or "type = default" of each attribute; the members of a block as block.member.
+using Attributes = std::map<std::string, std::string>;
+
+std::string AttributeText(const std::string& name, const hclspec::Attr& attribute) {
+  EXPECT_EQ(attribute.name(), name);
+  EXPECT_FALSE(attribute.required()) << name;
+  return attribute.type();
+}
+
+void Collect(const std::string& prefix, const hclspec::Spec& spec, Attributes& found) {
+  ASSERT_TRUE(spec.has_object());
+  for (const auto& [name, member] : spec.object().attributes()) {
+    if (member.has_block_value()) {
+      EXPECT_EQ(member.block_value().name(), name);
+      EXPECT_FALSE(member.block_value().required());
+      found[prefix + name] = "block";
+      Collect(absl::StrCat(prefix, name, "."), member.block_value().nested(), found);
+    } else if (member.has_default_()) {
+      // The name has to be explicit inside Default (nomad-driver-protocol.md 3.1).
+      ASSERT_TRUE(member.default_().primary().has_attr()) << name;
+      ASSERT_TRUE(member.default_().default_().has_literal()) << name;
+      found[prefix + name] = absl::StrCat(AttributeText(name, member.default_().primary().attr()),
+                                          " = ", member.default_().default_().literal().value());
+    } else {
+      ASSERT_TRUE(member.has_attr()) << name;
+      found[prefix + name] = AttributeText(name, member.attr());
+    }
+  }
+}
+
+// What Nomad makes of the schema after the wire.
+Attributes AttributesOf(const hclspec::Spec& spec) {
+  hclspec::Spec received;
+  EXPECT_TRUE(received.ParseFromString(spec.SerializeAsString()));
+  Attributes found;
+  Collect("", received, found);
+  return found;
+}
+
+TEST(SchemaTest, TaskConfig) {
+  EXPECT_THAT(AttributesOf(TaskConfigSpec()),
+              ElementsAre(Pair("agent", "block"),                                 //
+                          Pair("agent.ca_file", "string"),                        //
+                          Pair("agent.direct", "string"),                         //
+                          Pair("agent.extra_args", "list(string)"),               //
+                          Pair("agent.instance_identity", "string"),              //
+                          Pair("agent.jar", "string = \"auto\""),                 //
+                          Pair("agent.name", "string"),                           //
+                          Pair("agent.root_dir", "string = \"/local/agent\""),    //
+                          Pair("agent.secret_file", "string"),                    //
+                          Pair("agent.tunnel", "string"),                         //
+                          Pair("agent.url", "string"),                            //
+                          Pair("agent.web_socket", "bool"),                       //
+                          Pair("agent.web_socket_headers", "list(map(string))"),  //
+                          Pair("args", "list(string)"),                           //
+                          Pair("class", "string"),                                //
+                          Pair("class_path", "string"),                           //
+                          Pair("command", "string"),                              //
+                          Pair("jar_path", "string"),                             //
+                          Pair("java_home", "string"),                            //
+                          Pair("java_version", "string"),                         //
+                          Pair("jvm_options", "list(string)"),                    //
+                          Pair("pids_limit", "number = 2048"),                    //
+                          Pair("work_dir", "string")));
+}
+
+TEST(SchemaTest, PluginConfig) {
+  EXPECT_THAT(AttributesOf(PluginConfigSpec()),
+              ElementsAre(Pair("allow_root", "bool = false"), Pair("java_homes", "list(string)"),
+                          Pair("log_collection", "string = \"nomad\""),
+                          Pair("state_dir", "string = \"/var/lib/nomad-driver-jenkins-agent\"")));
+}
+
+TEST(ReadmeTest, TaskTable) {
+  const std::string table = TaskOptionTable();
+  EXPECT_THAT(table, StartsWith("| option | type | default | meaning |\n|---|---|---|---|\n"
+                                "| `agent` | block | – | run an inbound Jenkins agent;"));
+  EXPECT_THAT(table, HasSubstr("\n| `agent.url` | string | – | the controller's root URL; "));
+  EXPECT_THAT(table, HasSubstr("\n| `agent.root_dir` | string | `\"/local/agent\"` | "));
+  EXPECT_THAT(table, HasSubstr("\n| `agent.web_socket_headers` | list(map(string)) | – | "));
+  EXPECT_THAT(table, HasSubstr("\n| `pids_limit` | number | `2048` | "));
+}
+
+TEST(ReadmeTest, PluginTable) {
+  EXPECT_EQ(
+      PluginOptionTable(),
+      "| option | type | default | meaning |\n"
+      "|---|---|---|---|\n"
+      "| `state_dir` | string | `\"/var/lib/nomad-driver-jenkins-agent\"` | where the driver "
+      "keeps its state, an absolute path; one Nomad agent per directory |\n"
+      "| `log_collection` | string | `\"nomad\"` | who writes the tasks' log files; `nomad` is "
+      "the only choice |\n"
+      "| `allow_root` | bool | `false` | whether a job may run its program as root |\n"
+      "| `java_homes` | list(string) | – | the Java installations to offer, absolute paths; "
+      "left out: those in the usual places |\n");
+}
+
+TEST(ReadmeTest, EveryRowHasFourCells) {
+  for (const std::string& table : {TaskOptionTable(), PluginOptionTable()}) {
+    for (const absl::string_view row : absl::StrSplit(table, '\n', absl::SkipEmpty())) {
+      EXPECT_EQ(std::count(row.begin(), row.end(), '|'), 5) << row;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace jenkins_agent

@@ -1,0 +1,234 @@
+"""A real Nomad agent with the driver in its plugin_dir."""
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+
+from machine import DRIVER, DRIVER_FILE, HttpError, Server, free_port, http, nomad_binary, wait_for
+from traces import children, executable
+
+EXAMPLE_TASK = "agent"  # the task's name in every job of these tests
+
+
+class NomadAgent(Server):
+    """Server and client in one process, with the driver in its plugin_dir.
+
+    dev: state in memory, ready in 2-3 s, its end kills all tasks. Otherwise state is kept in the data
+    directory and tasks survive the agent; prepare() then spares a race of a fresh data directory that
+    costs 20-30 s in half of the starts (nodes are refused until the keyring stands).
+    """
+
+    CONFIG = """
+data_dir             = "{data}"
+plugin_dir           = "{plugins}"
+bind_addr            = "127.0.0.1"
+disable_update_check = true
+log_level            = "TRACE"
+advertise {{
+  http = "127.0.0.1"
+  rpc  = "127.0.0.1"
+  serf = "127.0.0.1"
+}}
+ports {{
+  http = {http}
+  rpc  = {rpc}
+  serf = {serf}
+}}
+server {{
+  enabled          = true
+  bootstrap_expect = 1
+}}
+client {{
+  enabled           = {client}
+  network_interface = "lo"
+  options = {{
+    # env_*: the cloud metadata probes ask link-local addresses and can keep the agent from starting.
+    "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean,consul,vault,signal"
+  }}
+}}
+plugin "raw_exec" {{
+  config {{
+    enabled = true
+  }}
+}}
+{driver}
+"""
+    DRIVER_BLOCK = """
+plugin "nomad-driver-jenkins-agent" {{
+  config {{
+    state_dir = "{state}"
+    {options}
+  }}
+}}
+"""
+
+    def __init__(self, scratch, dev=True, options="", with_driver=True):
+        directory = scratch.path / "nomad"
+        directory.mkdir(mode=0o755)
+        super().__init__("nomad", directory)
+        self.dev = dev
+        self.binary = nomad_binary()
+        self.data, self.plugins = directory / "data", directory / "plugins"
+        self.state, self.tmp = directory / "driver-state", directory / "tmp"
+        for path in (self.plugins, self.tmp):
+            path.mkdir()
+        self.ports = {name: free_port() for name in ("http", "rpc", "serf")}
+        self.address = f"http://127.0.0.1:{self.ports['http']}"
+        self.driver_block = ""
+        if with_driver:
+            install(DRIVER, self.plugins / DRIVER_FILE)
+            self.driver_block = self.DRIVER_BLOCK.format(state=self.state, options=options)
+
+    def environment(self):
+        return {"PATH": os.environ["PATH"], "HOME": str(self.directory), "TMPDIR": str(self.tmp),
+                "NOMAD_ADDR": self.address}
+
+    # life
+
+    def _write_config(self, client):
+        file = self.directory / "agent.hcl"
+        file.write_text(self.CONFIG.format(
+            data=self.data, plugins=self.plugins, client="true" if client else "false",
+            driver=self.driver_block, **self.ports))
+        return file
+
+    def start(self):
+        if not self.dev and not self.data.exists():
+            self._prepare()
+        config = self._write_config(client=True)
+        self.spawn([self.binary, "agent", *(["-dev"] if self.dev else []), "-config", config],
+                   self.environment())
+        wait_for("a ready Nomad node", self._ready, 60)
+        return self
+
+    def _prepare(self):
+        self.spawn([self.binary, "agent", "-config", self._write_config(client=False)], self.environment())
+        wait_for("Nomad's keyring", lambda: self._answers("/v1/operator/keyring/keys"), 60)
+        self.end()
+
+    def _answers(self, path):
+        self.must_live()
+        try:
+            return self.get(path)
+        except (OSError, HttpError):
+            return None
+
+    def _ready(self):
+        nodes = self._answers("/v1/nodes")
+        if not nodes or nodes[0]["Status"] != "ready":
+            return None
+        drivers = nodes[0]["Drivers"]
+        wanted = "jenkins-agent" if self.driver_block else "raw_exec"
+        return drivers.get(wanted, {}).get("Healthy") and nodes[0]
+
+    def stop(self):
+        """Ends all jobs, lets Nomad remove their allocations, ends the agent."""
+        if not self.alive():
+            return
+        for job in self.get("/v1/jobs"):
+            self.stop_job(job["ID"])
+        self.request("PUT", "/v1/system/gc")
+        wait_for("Nomad to remove its allocations", lambda: not self.get("/v1/allocations"), 60)
+        wait_for("the client to remove their directories", lambda: not self.allocation_directories(), 60)
+        self.end()
+
+    def allocation_directories(self):
+        return [path for path in self.data.glob("alloc/*") if path.is_dir()]
+
+    # API
+
+    def request(self, method, path, body=None):
+        data = json.dumps(body).encode() if body is not None else None
+        return http(method, self.address + path, data)
+
+    def get(self, path):
+        return json.loads(self.request("GET", path))
+
+    def command(self, *arguments, ok=(0,)):
+        """The nomad CLI, as an operator uses it; returns its output."""
+        run = subprocess.run([self.binary, *map(str, arguments)], env=self.environment(), text=True,
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                             timeout=120, check=False)
+        if run.returncode not in ok:
+            raise AssertionError(f"nomad {' '.join(map(str, arguments))}: exit {run.returncode}\n{run.stdout}")
+        return run.stdout
+
+    def put_variable(self, path, items):
+        self.request("PUT", f"/v1/var/{path}", {"Path": path, "Items": items})
+
+    def run_job(self, file, **variables):
+        pairs = [word for name, value in variables.items() for word in ("-var", f"{name}={value}")]
+        return self.command("job", "run", "-detach", *pairs, file)
+
+    def run_job_text(self, text, **variables):
+        file = self.directory / f"job-{secrets.token_hex(4)}.nomad.hcl"
+        file.write_text(text)
+        return self.run_job(file, **variables)
+
+    def stop_job(self, job, purge=True):
+        self.request("DELETE", f"/v1/job/{job}?purge={'true' if purge else 'false'}")
+
+    def allocation(self, job, seconds=30):
+        """The newest allocation of a job."""
+        def newest():
+            found = self.get(f"/v1/job/{job}/allocations")
+            return max(found, key=lambda a: a["CreateIndex"]) if found else None
+        return wait_for(f"an allocation of {job}", newest, seconds)["ID"]
+
+    def task(self, allocation, task=EXAMPLE_TASK):
+        """The state of a task: State, Failed, Events."""
+        states = self.get(f"/v1/allocation/{allocation}").get("TaskStates") or {}
+        return states.get(task) or {"State": "none", "Failed": False, "Events": []}
+
+    def wait_task(self, allocation, state, seconds, task=EXAMPLE_TASK):
+        """Waits until the task is pending, running or dead; returns its state."""
+        def reached():
+            now = self.task(allocation, task)
+            if now["State"] == "dead" != state:
+                raise AssertionError(f"the task is dead:\n{self.story(allocation, task)}")
+            return now if now["State"] == state else None
+        return wait_for(f"task {task} to be {state}", reached, seconds)
+
+    def story(self, allocation, task=EXAMPLE_TASK):
+        """The task's events as text, one a line."""
+        return "\n".join(f"{e['Type']}: {e.get('DisplayMessage') or ''} {e.get('Details') or {}}"
+                         for e in self.task(allocation, task)["Events"])
+
+    def wait_event(self, allocation, pattern, seconds, task=EXAMPLE_TASK):
+        """Waits for an event whose type and message match; returns it."""
+        def found():
+            for event in self.task(allocation, task)["Events"]:
+                if re.search(pattern, f"{event['Type']}: {event.get('DisplayMessage') or ''}"):
+                    return event
+            return None
+        try:
+            return wait_for(f"an event matching {pattern!r}", found, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.story(allocation, task)}") from None
+
+    def logs(self, allocation, stream, task=EXAMPLE_TASK):
+        try:
+            return self.request("GET", f"/v1/client/fs/logs/{allocation}?task={task}&type={stream}&plain=true")
+        except HttpError:
+            return ""  # nothing written yet
+
+    # the driver's process
+
+    def plugin_pid(self):
+        """The driver process that this agent keeps."""
+        mine = [pid for pid in children(self.process.pid) if executable(pid).startswith(str(self.plugins))]
+        return mine[0] if len(mine) == 1 else None
+
+    def driver_log(self):
+        return "\n".join(line for line in self.log_text().splitlines() if "jenkins-agent" in line)
+
+
+def install(source, target):
+    """A hard link where that is possible, else a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    target.chmod(0o755)

@@ -1,0 +1,101 @@
+#!/usr/bin/env python3
+"""What may die while an agent works: the controller, the plugin, the Nomad agent, the JVM."""
+import os
+import re
+import signal
+import time
+import unittest
+
+import cluster
+from cluster import Controller, NomadAgent, Scratch
+
+NODE = "linux-1"
+EARLY_SECONDS = 20  # how long the agent waits for its controller
+
+
+def setUpModule():
+    global nomad, controller, allocation, started
+    cluster.require()
+    scratch = Scratch()
+    unittest.addModuleCleanup(scratch.remove)
+    controller = Controller(scratch, [NODE])
+    unittest.addModuleCleanup(controller.stop)
+    nomad = NomadAgent(scratch, dev=False)
+    unittest.addModuleCleanup(cluster.remove_nomad_cgroups)
+    unittest.addModuleCleanup(nomad.stop)
+    nomad.start()
+    nomad.put_variable(f"nomad/jobs/{cluster.EXAMPLE_JOB_ID}", {"secret": controller.secret})
+    nomad.run_job(cluster.EXAMPLE_JOB, url=controller.url, name=NODE)
+    allocation = nomad.allocation(cluster.EXAMPLE_JOB_ID)
+    nomad.wait_task(allocation, "running", 30)
+    started = time.monotonic()
+
+
+def jvm_pid():
+    found = [pid for pid in cluster.sandboxed_processes()
+             if os.path.basename(cluster.executable(pid)) == "java"]
+    return found[0] if len(found) == 1 else None
+
+
+class RecoveryTest(unittest.TestCase):
+    """In this order: the first test starts the controller, the last one ends the job."""
+
+    def start_build(self, job):
+        controller.create_job(job, NODE, "echo begun; for i in 1 2 3 4 5 6; do sleep 1; echo tick $i; done; echo ended")
+        number = controller.trigger(job)
+        controller.wait_console(job, number, "begun")
+        return number
+
+    def assert_build_survived(self, job, number):
+        build = controller.wait_build(job, number)
+        self.assertEqual(build.result, "SUCCESS", build.console + nomad.driver_log()[-4000:])
+        self.assertIn("ended", build.console)
+
+    def test_1_agent_waits_for_its_controller(self):
+        # Not a wait for something: this is the time for which the controller is away.
+        time.sleep(max(0, EARLY_SECONDS - (time.monotonic() - started)))
+        self.assertEqual(nomad.task(allocation)["State"], "running", nomad.story(allocation))
+        controller.start()
+        controller.wait_online(NODE, 90)
+        self.assertEqual(nomad.allocation(cluster.EXAMPLE_JOB_ID), allocation)
+        self.assertEqual(nomad.task(allocation)["Restarts"], 0)
+
+    def test_2_plugin_dies_during_a_build(self):
+        jvm, plugin = jvm_pid(), nomad.plugin_pid()
+        self.assertTrue(jvm and plugin, cluster.our_processes())
+        number = self.start_build("plugin-dies")
+        os.kill(plugin, signal.SIGKILL)
+        cluster.wait_for("a new plugin process", lambda: nomad.plugin_pid() not in (None, plugin), 20)
+        self.assert_build_survived("plugin-dies", number)
+        self.assertEqual(jvm_pid(), jvm)
+        self.assertEqual(nomad.task(allocation)["State"], "running", nomad.story(allocation))
+
+    def test_3_nomad_agent_restarts_during_a_build(self):
+        jvm = jvm_pid()
+        number = self.start_build("agent-restarts")
+        nomad.end()
+        nomad.start()
+        self.assert_build_survived("agent-restarts", number)
+        self.assertEqual(jvm_pid(), jvm)
+        cluster.wait_for("Nomad to have the task again", lambda: nomad.task(allocation)["State"] == "running", 20)
+
+    def test_4_killed_jvm_comes_back_in_the_same_task(self):
+        jvm = jvm_pid()
+        os.kill(jvm, signal.SIGKILL)
+        cluster.wait_for("a new JVM", lambda: jvm_pid() not in (None, jvm), 30)
+        controller.wait_online(NODE)
+        build = controller.build("after-the-jvm", NODE, "echo fine")
+        self.assertEqual(build.result, "SUCCESS", build.console)
+        self.assertEqual(nomad.task(allocation)["Restarts"], 0, nomad.story(allocation))
+
+    def test_5_stop_is_seen_with_its_exit_code(self):
+        nomad.stop_job(cluster.EXAMPLE_JOB_ID, purge=False)
+        task = nomad.wait_task(allocation, "dead", 30)
+        self.assertFalse(task["Failed"], nomad.story(allocation))
+        details = nomad.wait_event(allocation, "^Terminated", 5)["Details"]
+        self.assertTrue(re.fullmatch("0|143", details["exit_code"]), nomad.story(allocation))
+        self.assertEqual(cluster.sandboxed_processes(), {})
+
+
+if __name__ == "__main__":
+    cluster.main()

@@ -1,0 +1,101 @@
+#!/usr/bin/env python3
+"""Any program as a task: start, stop, exit code."""
+import unittest
+
+import cluster
+from cluster import NomadAgent, Scratch
+
+JOB = """
+job "%(job)s" {
+  type = "%(type)s"
+  group "g" {
+    restart {
+      attempts = 0
+      mode     = "fail"
+    }
+    reschedule {
+      attempts  = 0
+      unlimited = false
+    }
+    task "agent" {
+      driver = "jenkins-agent"
+      config {
+        %(config)s
+      }
+      kill_timeout = "5s"
+      resources {
+        cpu    = 100
+        memory = 64
+      }
+    }
+  }
+}
+"""
+
+
+def job(name, config, kind="batch"):
+    return JOB % {"job": name, "type": kind, "config": config}
+
+
+def setUpModule():
+    global nomad
+    cluster.require()
+    scratch = Scratch()
+    unittest.addModuleCleanup(scratch.remove)
+    nomad = NomadAgent(scratch)
+    unittest.addModuleCleanup(cluster.remove_nomad_cgroups)
+    unittest.addModuleCleanup(nomad.stop)
+    nomad.start()
+
+
+class ProgramTest(unittest.TestCase):
+    def run_job(self, name, config, kind="batch"):
+        nomad.run_job_text(job(name, config, kind))
+        return nomad.allocation(name)
+
+    def test_long_running_program_is_stopped(self):
+        allocation = self.run_job("sleep", 'command = "/bin/sleep"\n args = ["600"]', "service")
+        nomad.wait_task(allocation, "running", 30)
+        inside = cluster.sandboxed_processes()
+        self.assertTrue(any("/bin/sleep 600" in line for line in inside.values()), inside)
+        nomad.stop_job("sleep", purge=False)
+        nomad.wait_task(allocation, "dead", 30)
+        terminated = nomad.wait_event(allocation, "^Terminated", 5)
+        self.assertEqual((terminated["Details"]["exit_code"], terminated["Details"]["signal"]), ("143", "15"),
+                         nomad.story(allocation))
+        self.assertEqual(cluster.sandboxed_processes(), {})
+
+    def test_exit_code_and_output(self):
+        allocation = self.run_job("seven", 'command = "/bin/sh"\n args = ["-c", "echo out; echo err >&2; exit 7"]')
+        task = nomad.wait_task(allocation, "dead", 30)
+        self.assertTrue(task["Failed"])
+        self.assertEqual(nomad.wait_event(allocation, "^Terminated", 5)["Details"]["exit_code"], "7")
+        self.assertEqual(nomad.logs(allocation, "stdout"), "out\n")
+        self.assertEqual(nomad.logs(allocation, "stderr"), "err\n")
+
+    def test_success_of_a_batch_task(self):
+        allocation = self.run_job("fine", 'command = "/bin/true"')
+        self.assertFalse(nomad.wait_task(allocation, "dead", 30)["Failed"], nomad.story(allocation))
+
+    def test_exec_and_signal_by_the_operator(self):
+        allocation = self.run_job(
+            "operator", 'command = "/bin/sh"\n args = ["-c", '
+            '"trap \'exit 9\' HUP; echo ready; while :; do sleep 0.1; done"]', "service")
+        nomad.wait_task(allocation, "running", 30)
+        cluster.wait_for("the program's first word", lambda: "ready" in nomad.logs(allocation, "stdout"), 20)
+        self.assertIn("/local", nomad.command("alloc", "exec", "-t=false", "-i=false", allocation, "/bin/sh", "-c",
+                                              "echo $NOMAD_TASK_DIR"))
+        nomad.command("alloc", "exec", "-t=false", "-i=false", allocation, "/bin/sh", "-c", "exit 5", ok=(5,))
+        nomad.command("alloc", "signal", "-s", "SIGHUP", allocation)
+        nomad.wait_task(allocation, "dead", 30)
+        self.assertEqual(nomad.wait_event(allocation, "^Terminated", 5)["Details"]["exit_code"], "9")
+
+    def test_memory_limit_is_told(self):
+        allocation = self.run_job("hungry", 'command = "/usr/bin/python3"\n args = ["-c", "x = b\'x\' * (512 << 20)"]')
+        nomad.wait_task(allocation, "dead", 30)
+        details = nomad.wait_event(allocation, "^Terminated", 5)["Details"]
+        self.assertEqual(details["oom_killed"], "true", nomad.story(allocation))
+
+
+if __name__ == "__main__":
+    cluster.main()

@@ -1,0 +1,226 @@
+// The emitted programs, run by a small BPF interpreter, against the rules they came from and against
+// what libseccomp makes of the same rules.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "driver/sandbox/filter_program.h"
+#include "driver/sandbox/seccomp.h"
+
+namespace jenkins_agent {
+namespace {
+
+constexpr uint32_t kAllow = SECCOMP_RET_ALLOW;
+constexpr uint32_t kPermission = SECCOMP_RET_ERRNO | EPERM;
+constexpr uint32_t kMissing = SECCOMP_RET_ERRNO | ENOSYS;
+constexpr uint32_t kMalformed = 0xdeadbeef;
+constexpr uint32_t kLastNumber = 600;
+
+std::vector<sock_filter> Decode(const std::string& bytes) {
+  std::vector<sock_filter> program(bytes.size() / sizeof(sock_filter));
+  memcpy(program.data(), bytes.data(), program.size() * sizeof(sock_filter));
+  return program;
+}
+
+// The subset of classic BPF that seccomp filters use; kMalformed for anything else.
+uint32_t Evaluate(const std::vector<sock_filter>& program, const seccomp_data& data) {
+  uint32_t accumulator = 0;
+  for (size_t at = 0; at < program.size(); ++at) {
+    const sock_filter& op = program[at];
+    auto jump = [&](bool taken) { at += taken ? op.jt : op.jf; };
+    switch (op.code) {
+      case BPF_LD | BPF_W | BPF_ABS:
+        if (op.k % 4 != 0 || op.k + 4 > sizeof(data)) return kMalformed;
+        memcpy(&accumulator, reinterpret_cast<const char*>(&data) + op.k, 4);
+        break;
+      case BPF_JMP | BPF_JA:
+        at += op.k;
+        break;
+      case BPF_JMP | BPF_JEQ | BPF_K:
+        jump(accumulator == op.k);
+        break;
+      case BPF_JMP | BPF_JGE | BPF_K:
+        jump(accumulator >= op.k);
+        break;
+      case BPF_JMP | BPF_JGT | BPF_K:
+        jump(accumulator > op.k);
+        break;
+      case BPF_JMP | BPF_JSET | BPF_K:
+        jump((accumulator & op.k) != 0);
+        break;
+      case BPF_ALU | BPF_AND | BPF_K:
+        accumulator &= op.k;
+        break;
+      case BPF_RET | BPF_K:
+        return op.k;
+      default:
+        return kMalformed;
+    }
+  }
+  return kMalformed;
+}
+
+seccomp_data Call(uint32_t number, uint64_t argument0 = 0, uint64_t argument1 = 0) {
+  seccomp_data data = {};
+  data.nr = static_cast<int>(number);
+  data.arch = AUDIT_ARCH_X86_64;
+  data.args[0] = argument0;
+  data.args[1] = argument1;
+  return data;
+}
+
+bool IsConditional(const CallRule& rule) { return rule.kind >= CallRule::Kind::kAllowIfClear; }
+
+uint32_t Expected(const CallRule& rule) {
+  switch (rule.kind) {
+    case CallRule::Kind::kAllow:
+      return kAllow;
+    case CallRule::Kind::kMissing:
+      return kMissing;
+    default:
+      return kPermission;
+  }
+}
+
+CallRule RuleOf(const CallRules& rules, uint32_t number) {
+  const auto found = rules.find(number);
+  return found == rules.end() ? CallRule{} : found->second;
+}
+
+TEST(Filter, EveryNumberGetsItsRule) {
+  const CallRules rules = PayloadCallRules();
+  const std::vector<sock_filter> program = Decode(PayloadFilter());
+  for (uint32_t number = 0; number <= kLastNumber; ++number) {
+    const CallRule rule = RuleOf(rules, number);
+    if (IsConditional(rule)) continue;
+    EXPECT_EQ(Evaluate(program, Call(number)), Expected(rule)) << number;
+  }
+  EXPECT_EQ(Evaluate(program, Call(0xffffffff)), kMissing);
+}
+
+TEST(Filter, LibseccompDecidesTheSame) {
+  const CallRules rules = PayloadCallRules();
+  scmp_filter_ctx context = seccomp_init(SCMP_ACT_ERRNO(ENOSYS));
+  for (const auto& [number, rule] : rules) {
+    if (IsConditional(rule) || rule.kind == CallRule::Kind::kMissing) continue;
+    const uint32_t action = rule.kind == CallRule::Kind::kAllow ? SCMP_ACT_ALLOW
+                                                                 : SCMP_ACT_ERRNO(EPERM);
+    ASSERT_EQ(seccomp_rule_add_exact(context, action, static_cast<int>(number), 0), 0) << number;
+  }
+  const int fd = ::memfd_create("oracle", MFD_CLOEXEC);
+  ASSERT_EQ(seccomp_export_bpf(context, fd), 0);
+  seccomp_release(context);
+  std::string bytes(static_cast<size_t>(::lseek(fd, 0, SEEK_END)), '\0');
+  ASSERT_EQ(::pread(fd, bytes.data(), bytes.size(), 0), static_cast<ssize_t>(bytes.size()));
+  ::close(fd);
+  const std::vector<sock_filter> oracle = Decode(bytes);
+  const std::vector<sock_filter> program = Decode(PayloadFilter());
+  for (uint32_t number = 0; number <= kLastNumber; ++number) {
+    if (IsConditional(RuleOf(rules, number))) continue;
+    EXPECT_EQ(Evaluate(program, Call(number)), Evaluate(oracle, Call(number))) << number;
+  }
+}
+
+// A call that libseccomp can name has been looked at, or the kernel itself has none any more.
+TEST(Filter, NoKnownCallIsForgotten) {
+  const std::set<std::string> obsolete = {
+      "uselib", "ustat", "sysfs", "_sysctl", "create_module", "get_kernel_syms", "query_module",
+      "nfsservctl", "getpmsg", "putpmsg", "afs_syscall", "tuxcall", "security", "epoll_ctl_old",
+      "epoll_wait_old", "vserver"};
+  const CallRules rules = PayloadCallRules();
+  for (int number = 0; number <= static_cast<int>(kLastNumber); ++number) {
+    char* name = seccomp_syscall_resolve_num_arch(SCMP_ARCH_X86_64, number);
+    if (name == nullptr) continue;
+    EXPECT_TRUE(rules.count(static_cast<uint32_t>(number)) == 1 || obsolete.count(name) == 1)
+        << name;
+    ::free(name);
+  }
+}
+
+TEST(Filter, ForeignArchitecturesAreKilled) {
+  seccomp_data data = Call(SYS_read);
+  data.arch = AUDIT_ARCH_I386;
+  EXPECT_EQ(Evaluate(Decode(PayloadFilter()), data), SECCOMP_RET_KILL_PROCESS);
+  constexpr uint32_t kX32Bit = 0x40000000;
+  EXPECT_EQ(Evaluate(Decode(PayloadFilter()), Call(kX32Bit | SYS_read)), kMissing);
+}
+
+TEST(Filter, ThreadsAreAllowedNamespacesAreNot) {
+  const std::vector<sock_filter> program = Decode(PayloadFilter());
+  EXPECT_EQ(Evaluate(program, Call(SYS_clone, CLONE_VM | CLONE_THREAD | CLONE_SIGHAND)), kAllow);
+  for (const uint64_t flag : {CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET, CLONE_NEWUTS,
+                              CLONE_NEWIPC, CLONE_NEWCGROUP}) {
+    EXPECT_EQ(Evaluate(program, Call(SYS_clone, flag | CLONE_VM)), kPermission) << flag;
+  }
+  EXPECT_EQ(Evaluate(program, Call(SYS_clone3)), kMissing);
+  EXPECT_EQ(Evaluate(program, Call(SYS_unshare, CLONE_NEWUSER)), kPermission);
+}
+
+TEST(Filter, OnlyCommonSocketFamilies) {
+  const std::vector<sock_filter> program = Decode(PayloadFilter());
+  for (const int family : {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK}) {
+    EXPECT_EQ(Evaluate(program, Call(SYS_socket, family)), kAllow) << family;
+  }
+  for (const int family : {AF_UNSPEC, AF_PACKET, AF_ALG, AF_VSOCK, AF_BLUETOOTH, 9, 11, 99}) {
+    EXPECT_EQ(Evaluate(program, Call(SYS_socket, family)), kPermission) << family;
+  }
+  // The kernel looks at the low half only, so must the filter.
+  EXPECT_EQ(Evaluate(program, Call(SYS_socket, (uint64_t{1} << 32) | AF_ALG)), kPermission);
+}
+
+TEST(Filter, TerminalsPersonalitiesListeners) {
+  const std::vector<sock_filter> program = Decode(PayloadFilter());
+  EXPECT_EQ(Evaluate(program, Call(SYS_ioctl, 0, TIOCSTI)), kPermission);
+  EXPECT_EQ(Evaluate(program, Call(SYS_ioctl, 0, (uint64_t{7} << 32) | TIOCSTI)), kPermission);
+  EXPECT_EQ(Evaluate(program, Call(SYS_ioctl, 0, TIOCLINUX)), kPermission);
+  EXPECT_EQ(Evaluate(program, Call(SYS_ioctl, 0, FIONREAD)), kAllow);
+  EXPECT_EQ(Evaluate(program, Call(SYS_personality, 0xffffffff)), kAllow);
+  EXPECT_EQ(Evaluate(program, Call(SYS_personality, 0x0400000)), kPermission);  // READ_IMPLIES_EXEC
+  EXPECT_EQ(Evaluate(program, Call(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0)), kAllow);
+  EXPECT_EQ(Evaluate(program, Call(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
+                              SECCOMP_FILTER_FLAG_NEW_LISTENER)), kPermission);
+}
+
+TEST(Filter, WhatThePayloadMayThePidOneFilterMayToo) {
+  const std::vector<sock_filter> payload = Decode(PayloadFilter());
+  const std::vector<sock_filter> init = Decode(InitFilter());
+  for (uint32_t number = 0; number <= kLastNumber; ++number) {
+    if (Evaluate(payload, Call(number, 1)) != kAllow) continue;
+    EXPECT_EQ(Evaluate(init, Call(number, 1)), kAllow) << number;
+  }
+}
+
+TEST(Filter, StaysSmall) { EXPECT_LE(Decode(PayloadFilter()).size(), 256u); }
+
+TEST(EmitFilter, LongJumpsReachTheirTarget) {
+  CallRules rules;
+  for (uint32_t number = 0; number < 2000; number += 2) {
+    rules[number] = {CallRule::Kind::kAllow, 0, {}};
+  }
+  const std::vector<sock_filter> program = Decode(EmitFilter(rules));
+  for (uint32_t number = 0; number < 2010; ++number) {
+    const bool allowed = number % 2 == 0 && number < 2000;
+    ASSERT_EQ(Evaluate(program, Call(number)), allowed ? kAllow : kMissing) << number;
+  }
+}
+
+TEST(EmitFilter, NoRulesMeansNoCalls) {
+  EXPECT_EQ(Evaluate(Decode(EmitFilter({})), Call(SYS_read)), kMissing);
+}
+
+}  // namespace
+}  // namespace jenkins_agent

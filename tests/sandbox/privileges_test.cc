@@ -1,0 +1,140 @@
+// What a payload may do, asked from inside a real sandbox.
+#include "driver/sandbox/privileges.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "tests/sandbox/sandbox_run.h"
+#include "tests/support/requires.h"
+
+namespace jenkins_agent {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+class PrivilegesTest : public testing::Test {
+ protected:
+  void SetUp() override { REQUIRES_ROOT(); }
+
+  std::string Ask(const std::string& script) {
+    const SandboxResult result = sandbox_.Shell(script);
+    EXPECT_EQ(result.exit_code, 0) << script << "\n" << result.output;
+    return result.output;
+  }
+  template <typename... Arguments>
+  std::string Call(long number, Arguments... arguments) {
+    return sandbox_.Probe({"syscall", absl::StrCat(number), absl::StrCat(arguments)...}).output;
+  }
+
+  TestSandbox sandbox_;
+};
+
+constexpr char kNoPermission[] = "errno=1\n";
+constexpr char kNotImplemented[] = "errno=38\n";
+constexpr char kAllowed[] = "ok\n";
+
+// With a space between the columns whatever the kernel's padding.
+constexpr char kStatus[] = "tr '\\t' ' ' < /proc/self/status | tr -s ' '";
+
+TEST_F(PrivilegesTest, ThePayloadHasNone) {
+  EXPECT_EQ(Ask("id -u; id -g; id -G; umask"), "64321\n64322\n64322\n0022\n");
+  EXPECT_THAT(Ask(kStatus),
+              AllOf(HasSubstr("CapInh: 0000000000000000\n"), HasSubstr("CapPrm: 0000000000000000\n"),
+                    HasSubstr("CapEff: 0000000000000000\n"), HasSubstr("CapBnd: 0000000000000000\n"),
+                    HasSubstr("CapAmb: 0000000000000000\n"), HasSubstr("NoNewPrivs: 1\n"),
+                    HasSubstr("Seccomp: 2\n")));
+}
+
+TEST_F(PrivilegesTest, NorHasRootInside) {
+  sandbox_.user().set_uid(0);
+  sandbox_.user().set_gid(0);
+  EXPECT_THAT(Ask(kStatus),
+              AllOf(HasSubstr("Uid: 0 0 0 0\n"), HasSubstr("CapEff: 0000000000000000\n"),
+                    HasSubstr("CapPrm: 0000000000000000\n")));
+}
+
+TEST_F(PrivilegesTest, PidOneKeepsThreeCapabilities) {
+  // KILL 5, SETGID 6, SETUID 7.
+  EXPECT_THAT(Ask("tr '\\t' ' ' < /proc/1/status"),
+              AllOf(HasSubstr("CapPrm: 00000000000000e0\n"), HasSubstr("CapEff: 00000000000000e0\n"),
+                    HasSubstr("CapInh: 0000000000000000\n"), HasSubstr("CapBnd: 0000000000000000\n"),
+                    HasSubstr("NoNewPrivs: 1\n"), HasSubstr("Seccomp: 2\n")));
+}
+
+TEST_F(PrivilegesTest, PidOneCannotBeTouched) {
+  EXPECT_EQ(Call(SYS_kill, 1, SIGKILL), kNoPermission);
+  constexpr int kPtraceSeize = 0x4206;
+  EXPECT_EQ(Call(SYS_ptrace, kPtraceSeize, 1, 0, 0), kNoPermission);
+  EXPECT_NE(sandbox_.Shell("cat /proc/1/environ").exit_code, 0);
+  EXPECT_NE(sandbox_.Shell("ls /proc/1/root/").exit_code, 0);
+}
+
+TEST_F(PrivilegesTest, NoWayToNewNamespacesAndMounts) {
+  EXPECT_EQ(Call(SYS_unshare, CLONE_NEWUSER), kNoPermission);
+  EXPECT_EQ(Call(SYS_clone, CLONE_NEWUSER | SIGCHLD), kNoPermission);
+  EXPECT_EQ(Call(SYS_mount, 0, 0, 0, 0, 0), kNoPermission);
+  EXPECT_EQ(Call(SYS_keyctl, 0, -3, 0), kNoPermission);
+  EXPECT_EQ(Call(SYS_bpf, 0, 0, 0), kNoPermission);
+}
+
+TEST_F(PrivilegesTest, UnknownCallsLookUnimplemented) {
+  EXPECT_EQ(Call(999), kNotImplemented);
+  EXPECT_EQ(Call(SYS_clone3, 0, 0), kNotImplemented);
+}
+
+TEST_F(PrivilegesTest, SocketFamilies) {
+  EXPECT_EQ(Call(SYS_socket, AF_INET, SOCK_STREAM, 0), kAllowed);
+  EXPECT_EQ(Call(SYS_socket, AF_ALG, SOCK_SEQPACKET, 0), kNoPermission);
+  EXPECT_EQ(Call(SYS_socket, AF_PACKET, SOCK_RAW, 0), kNoPermission);
+}
+
+TEST_F(PrivilegesTest, TheOldEntryIsClosed) {
+  EXPECT_EQ(sandbox_.Probe({"i386"}).exit_code, 128 + SIGSYS);
+}
+
+TEST_F(PrivilegesTest, SetUidProgramsGainNothing) {
+  ASSERT_EQ(sandbox_.Probe({"euid"}).output, "euid=64321\n");
+  const std::string copy = sandbox_.directory() + "/local/as-root";
+  std::filesystem::copy_file(SANDBOX_PROBE, copy);
+  ASSERT_EQ(::chmod(copy.c_str(), 04755), 0);
+  EXPECT_EQ(sandbox_.Run({"/local/as-root", "euid"}).output, "euid=64321\n");
+}
+
+TEST_F(PrivilegesTest, LimitsHoldAndCoresAreNeverWritten) {
+  auto limit = [this](uint32_t resource, uint64_t value) {
+    pb::RlimitSpec& added = *sandbox_.spec().add_rlimits();
+    added.set_resource(resource);
+    added.set_soft(value);
+    added.set_hard(value);
+  };
+  limit(RLIMIT_NOFILE, 123);
+  limit(RLIMIT_CORE, 1 << 20);
+  EXPECT_EQ(Ask("ulimit -n; ulimit -c; ulimit -H -c"), "123\n0\n0\n");
+}
+
+TEST_F(PrivilegesTest, AMissingFilterOpensNothing) {
+  // Protobuf merges a set field only, so a damaged one stands for a missing one.
+  sandbox_.spec().set_payload_filter("x");
+  const SandboxResult result = sandbox_.Shell("true");
+  EXPECT_EQ(result.exit_code, kSetupFailed);
+  EXPECT_THAT(result.output, HasSubstr("filter is missing or damaged"));
+}
+
+TEST_F(PrivilegesTest, AJvmRuns) {
+  REQUIRES_PATH("/usr/bin/java");
+  const SandboxResult result = sandbox_.Run({"/usr/bin/java", "-Xmx64m", "-version"});
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_THAT(result.output, HasSubstr("Server VM"));
+}
+
+}  // namespace
+}  // namespace jenkins_agent
