@@ -44,6 +44,11 @@ absl::Status LimitError(const LimitWrite& limit, int error) {
     return absl::FailedPreconditionError(absl::StrCat(
         limit.file, ": controller '", limit.controller, "' is not enabled here, no such file"));
   }
+  if (error == EBUSY) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(limit.file, ": ", limit.value,
+                     " bytes are less than files in memory of an earlier start still take"));
+  }
   return ErrnoStatus(absl::StrCat(limit.file, ": '", limit.value, "'"), error);
 }
 
@@ -92,9 +97,8 @@ absl::StatusOr<Cgroup> Cgroup::Open(const Hierarchy& hierarchy, std::vector<std:
 
 absl::Status Cgroup::MakeDirectories() {
   // Without Nomad's shared cpuset the task stays where its supervisor is.
-  std::erase_if(parts_, [](const Part& part) {
-    return !part.own && ::access(part.dir.c_str(), F_OK) != 0;
-  });
+  std::erase_if(
+      parts_, [](const Part& part) { return !part.own && ::access(part.dir.c_str(), F_OK) != 0; });
   for (const Part& part : parts_) {
     if (!part.own) continue;
     RETURN_IF_ERROR(MakeDirsBelow(FloorOf(part), part.dir, &dirs_made_), Title(part.dir));
@@ -110,8 +114,7 @@ absl::Status Cgroup::FillOwnCpuset() const {
     ASSIGN_OR_RETURN(const std::string mems, ReadFileIn(part.dir, "cpuset.mems"), Title(part.dir));
     if (!mems.empty()) continue;
     const std::string parent = Parent(part.dir);
-    ASSIGN_OR_RETURN(const std::string inherited, ReadFileIn(parent, "cpuset.mems"),
-                     Title(parent));
+    ASSIGN_OR_RETURN(const std::string inherited, ReadFileIn(parent, "cpuset.mems"), Title(parent));
     RETURN_IF_ERROR(WriteFileIn(part.dir, "cpuset.mems", inherited), Title(part.dir));
   }
   return absl::OkStatus();
@@ -141,16 +144,16 @@ void Cgroup::EnableControllers() const {
 
 absl::Status Cgroup::WriteLimits(const Limits& limits) const {
   for (const LimitWrite& limit : IsV2() ? LimitWritesV2(limits) : LimitWritesV1(limits)) {
-    const bool shared_cpuset =
-        std::any_of(parts_.begin(), parts_.end(), [&limit](const Part& part) {
-          return part.controller == limit.controller && !part.own;
-        });
+    const bool shared_cpuset = std::any_of(
+        parts_.begin(), parts_.end(),
+        [&limit](const Part& part) { return part.controller == limit.controller && !part.own; });
     if (shared_cpuset) continue;  // its cores are Nomad's to choose
     const std::string dir = DirOf(limit.controller);
     if (dir.empty()) {
       // Reserved cores without Nomad's cpuset: Nomad has switched cgroups off. The freezer only
       // makes killing surer.
-      if (!limit.required || limit.controller == "cpuset" || limit.controller == "freezer") continue;
+      if (!limit.required || limit.controller == "cpuset" || limit.controller == "freezer")
+        continue;
       return absl::FailedPreconditionError(absl::StrCat("cgroup controller '", limit.controller,
                                                         "' is not mounted on this node; ",
                                                         limit.file, " cannot be set"));
@@ -315,14 +318,14 @@ std::string Cgroup::FloorOf(const Part& part) const {
 }
 
 FileReader Cgroup::Reader() const {
-  return [this](const std::string& controller,
-                const std::string& file) -> std::optional<std::string> {
-    const std::string dir = DirOf(controller);
-    if (dir.empty()) return std::nullopt;
-    absl::StatusOr<std::string> text = ReadFileIn(dir, file);
-    if (!text.ok()) return std::nullopt;  // which files there are differs from kernel to kernel
-    return *std::move(text);
-  };
+  return
+      [this](const std::string& controller, const std::string& file) -> std::optional<std::string> {
+        const std::string dir = DirOf(controller);
+        if (dir.empty()) return std::nullopt;
+        absl::StatusOr<std::string> text = ReadFileIn(dir, file);
+        if (!text.ok()) return std::nullopt;  // which files there are differs from kernel to kernel
+        return *std::move(text);
+      };
 }
 
 std::string Cgroup::Title(const std::string& dir) const {

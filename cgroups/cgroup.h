@@ -32,8 +32,8 @@ class Cgroup {
   // How long Create waits for processes that an earlier start of the same task left behind.
   static constexpr std::chrono::milliseconds kLeftoversLimit{5000};
 
-  // Makes what is missing, ends the leftovers of an earlier start, writes all limits while nobody is
-  // inside and opens what Enter, Leave and views need. Undoes what it made when a step fails.
+  // Makes what is missing, ends the leftovers of an earlier start, writes all limits while nobody
+  // is inside and opens what Enter, Leave and views need. Undoes what it made when a step fails.
   // FailedPrecondition: the host has no cgroups, lacks a controller that a limit needs, or the
   // shared cpuset has no cores yet.
   static absl::StatusOr<Cgroup> Create(const Hierarchy& hierarchy, const Placement& placement,

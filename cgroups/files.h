@@ -20,8 +20,8 @@ absl::StatusOr<std::string> ReadFileIn(const std::string& dir, absl::string_view
 // Processes in `dir` (cgroup.procs). A directory that is gone has none.
 absl::StatusOr<std::vector<pid_t>> ReadMembers(const std::string& dir);
 
-// mkdir -p of `dir` below the existing directory `floor`; what was missing is added to `made`. Other
-// tasks may remove parents that have become empty at the same time.
+// mkdir -p of `dir` below the existing directory `floor`; what was missing is added to `made`.
+// Other tasks may remove parents that have become empty at the same time.
 absl::Status MakeDirsBelow(const std::string& floor, const std::string& dir,
                            std::vector<std::string>* made);
 // rmdir; a directory that is gone is fine. FailedPrecondition while processes are inside.

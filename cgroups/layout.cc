@@ -22,9 +22,12 @@ struct V1Controller {
   bool nomads;
 };
 // Nomad makes directories in freezer, memory, cpu and cpuset only.
-constexpr std::array<V1Controller, 6> kV1Controllers = {
-    {{"freezer", true}, {"memory", true}, {"cpu", true}, {"cpuacct", false}, {"pids", false},
-     {"cpuset", true}}};
+constexpr std::array<V1Controller, 6> kV1Controllers = {{{"freezer", true},
+                                                         {"memory", true},
+                                                         {"cpu", true},
+                                                         {"cpuacct", false},
+                                                         {"pids", false},
+                                                         {"cpuset", true}}};
 
 std::string BaseName(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
@@ -33,9 +36,8 @@ absl::Status CheckName(const std::string& name) {
                              name.find('/') == std::string::npos &&
                              name.find('\0') == std::string::npos;
   if (one_component && name.size() <= kMaxNameBytes) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("cgroup name '", name, "': must be one path component of at most ",
-                   kMaxNameBytes, " bytes"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "cgroup name '", name, "': must be one path component of at most ", kMaxNameBytes, " bytes"));
 }
 
 bool IsBelow(const std::string& path, const std::string& dir) {
@@ -76,8 +78,7 @@ std::vector<Part> PlanV1(const Hierarchy& hierarchy, const Placement& placement)
 }
 
 absl::StatusOr<std::vector<Part>> PlanV2(const Hierarchy& hierarchy, const Placement& placement) {
-  std::string dir =
-      absl::StrCat(hierarchy.root(), "/", kParentV2, "/", placement.name, ".scope");
+  std::string dir = absl::StrCat(hierarchy.root(), "/", kParentV2, "/", placement.name, ".scope");
   if (IsBelow(placement.cpuset_cgroup, hierarchy.root())) dir = placement.cpuset_cgroup;
   // The whole directory is killed at the end of the task, so it must not be anybody else's.
   if (BaseName(dir) != placement.name && BaseName(dir) != placement.name + ".scope") {

@@ -10,8 +10,9 @@
 namespace jenkins_agent::cgroups {
 
 struct Placement {
-  std::string name = {};           // "<alloc_id>.<task>", one path component
-  std::string cpuset_cgroup = {};  // linux_resources.cpuset_cgroup of Nomad; may be empty or not exist
+  std::string name = {};  // "<alloc_id>.<task>", one path component
+  std::string cpuset_cgroup =
+      {};  // linux_resources.cpuset_cgroup of Nomad; may be empty or not exist
 };
 
 // One directory of a controller. Controllers that are mounted together have the same one.

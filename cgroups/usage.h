@@ -15,11 +15,11 @@ namespace jenkins_agent::cgroups {
 
 // Empty: the kernel of this host does not tell.
 struct Usage {
-  std::optional<uint64_t> memory_usage_bytes;   // all that is charged
-  std::optional<uint64_t> memory_rss_bytes;     // anonymous memory
-  std::optional<uint64_t> memory_cache_bytes;   // page cache and tmpfs
+  std::optional<uint64_t> memory_usage_bytes;  // all that is charged
+  std::optional<uint64_t> memory_rss_bytes;    // anonymous memory
+  std::optional<uint64_t> memory_cache_bytes;  // page cache and tmpfs
   std::optional<uint64_t> memory_swap_bytes;
-  std::optional<uint64_t> memory_peak_bytes;    // highest usage so far
+  std::optional<uint64_t> memory_peak_bytes;  // highest usage so far
   std::optional<uint64_t> memory_kernel_bytes;
   std::optional<uint64_t> cpu_total_ns;
   std::optional<uint64_t> cpu_user_ns;

@@ -24,8 +24,9 @@ size_t SequenceLength(absl::string_view text) {
   const auto byte = [text](size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned char first = byte(0);
   if (first < 0x80) return 1;
-  const size_t length = first < 0xC2 ? 0 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : first < 0xF5 ? 4 : 0;
-  if (length == 0 || text.size() < length) return 0;
+  if (first < 0xC2 || first > 0xF4) return 0;
+  const size_t length = first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
+  if (text.size() < length) return 0;
   for (size_t i = 1; i < length; ++i) {
     if ((byte(i) & 0xC0) != 0x80) return 0;
   }
@@ -118,12 +119,12 @@ spdlog::level::level_enum ToSpdlog(LogLevel level) {
 // members is not a string (go-plugin log_entry.go).
 std::string FormatLine(std::chrono::system_clock::time_point time, spdlog::level::level_enum level,
                        absl::string_view module, absl::string_view members) {
-  std::string line = absl::StrCat("{\"@level\":\"", LevelName(level), "\",", members, ",\"@module\":");
+  std::string line =
+      absl::StrCat("{\"@level\":\"", LevelName(level), "\",", members, ",\"@module\":");
   AppendJsonString(line, module, kMaxLogKey);
-  absl::StrAppend(&line, ",\"@timestamp\":\"",
-                  absl::FormatTime("%Y-%m-%dT%H:%M:%E6SZ", absl::FromChrono(time),
-                                   absl::UTCTimeZone()),
-                  "\"}");
+  absl::StrAppend(
+      &line, ",\"@timestamp\":\"",
+      absl::FormatTime("%Y-%m-%dT%H:%M:%E6SZ", absl::FromChrono(time), absl::UTCTimeZone()), "\"}");
   return line;
 }
 
@@ -131,10 +132,10 @@ std::string FormatLine(std::chrono::system_clock::time_point time, spdlog::level
 class HclogFormatter final : public spdlog::formatter {
  public:
   void format(const spdlog::details::log_msg& message, spdlog::memory_buf_t& out) override {
-    const std::string line = FormatLine(
-        message.time, message.level,
-        absl::string_view(message.logger_name.data(), message.logger_name.size()),
-        absl::string_view(message.payload.data(), message.payload.size()));
+    const std::string line =
+        FormatLine(message.time, message.level,
+                   absl::string_view(message.logger_name.data(), message.logger_name.size()),
+                   absl::string_view(message.payload.data(), message.payload.size()));
     out.append(line.data(), line.data() + line.size());
     out.push_back('\n');
   }

@@ -2,8 +2,8 @@
 // go-plugin hands on to the Nomad agent's own log.
 //
 // One log per process; every function may be called from any thread. Nothing here fails: a reader
-// of stderr that is gone (an agent that was restarted) costs the line, never the process, as long as
-// SIGPIPE is ignored.
+// of stderr that is gone (an agent that was restarted) costs the line, never the process, as long
+// as SIGPIPE is ignored.
 #pragma once
 
 #include <chrono>

@@ -183,11 +183,13 @@ bool ReadSome(Stream& stream) {
   return count < 0 && errno == EINTR;
 }
 
-// A program under RunProgram: its output, bounded, until its process ends.
+// A program under Run: its output, bounded, until its process ends.
 class Running {
  public:
   Running(Subprocess child, Fd error, size_t limit)
-      : child_(std::move(child)), out_{std::move(child_.output), ""}, error_{std::move(error), ""},
+      : child_(std::move(child)),
+        out_{std::move(child_.output), ""},
+        error_{std::move(error), ""},
         limit_(limit) {
     ::fcntl(out_.fd.get(), F_SETFL, O_NONBLOCK);
     ::fcntl(error_.fd.get(), F_SETFL, O_NONBLOCK);
@@ -251,7 +253,7 @@ class Running {
 
 }  // namespace
 
-absl::StatusOr<Subprocess> StartProgram(const std::vector<std::string>& argv,
+absl::StatusOr<Subprocess> Start(const std::vector<std::string>& argv,
                                  const StartOptions& options) {
   Pipe output;
   if (options.pipe_stdout) {
@@ -260,10 +262,10 @@ absl::StatusOr<Subprocess> StartProgram(const std::vector<std::string>& argv,
   ASSIGN_OR_RETURN(Pipe error, MakePipe());
   Subprocess child;
   {
-    ASSIGN_OR_RETURN(const Plan plan,
-                     MakePlan(argv, options,
-                              options.pipe_stdout ? output.write.get() : options.stdout_fd,
-                              error.write.get()));
+    ASSIGN_OR_RETURN(
+        const Plan plan,
+        MakePlan(argv, options, options.pipe_stdout ? output.write.get() : options.stdout_fd,
+                 error.write.get()));
     ASSIGN_OR_RETURN(child.pid, Fork(plan));
   }
   error.write.Reset();
@@ -289,7 +291,7 @@ absl::StatusOr<ExitStatus> Wait(const Subprocess& child) {
   return ToExitStatus(info);
 }
 
-absl::StatusOr<RunResult> RunProgram(const std::vector<std::string>& argv, const RunOptions& options) {
+absl::StatusOr<RunResult> Run(const std::vector<std::string>& argv, const RunOptions& options) {
   const Clock::time_point deadline = Clock::now() + options.timeout;
   Fd input;
   if (!options.stdin_data.empty()) {
@@ -297,7 +299,7 @@ absl::StatusOr<RunResult> RunProgram(const std::vector<std::string>& argv, const
     ASSIGN_OR_RETURN(input, MakeSealedMemfd("stdin", options.stdin_data));
   }
   ASSIGN_OR_RETURN(Pipe error, MakePipe());
-  ASSIGN_OR_RETURN(Subprocess child, StartProgram(argv, {.env = options.env,
+  ASSIGN_OR_RETURN(Subprocess child, Start(argv, {.env = options.env,
                                                   .stdin_fd = input.get(),
                                                   .stderr_fd = error.write.get(),
                                                   .pipe_stdout = true}));
@@ -307,9 +309,9 @@ absl::StatusOr<RunResult> RunProgram(const std::vector<std::string>& argv, const
   running.KillGroup();
   ASSIGN_OR_RETURN(const ExitStatus exit, running.Reap(), argv[0]);
   if (!ended) {
-    return absl::DeadlineExceededError(absl::StrCat("'", argv[0], "' did not end within ",
-                                                    options.timeout.count(), " ms; its last words: '",
-                                                    running.error_tail(), "'"));
+    return absl::DeadlineExceededError(
+        absl::StrCat("'", argv[0], "' did not end within ", options.timeout.count(),
+                     " ms; its last words: '", running.error_tail(), "'"));
   }
   running.Drain();
   return std::move(running).Result(exit);

@@ -42,10 +42,10 @@ struct Subprocess {
   Fd output;  // read end of its stdout, with pipe_stdout
 };
 
-// Starts argv[0], which is a path; there is no search in PATH. "/proc/self/fd/N" runs a program that
-// the caller holds as a descriptor (memfd). Returns after the exec, so a program that cannot be
-// executed is an error here.
-absl::StatusOr<Subprocess> StartProgram(const std::vector<std::string>& argv, const StartOptions& options);
+// Starts argv[0], which is a path; there is no search in PATH. "/proc/self/fd/N" runs a program
+// that the caller holds as a descriptor (memfd). Returns after the exec, so a program that cannot
+// be executed is an error here.
+absl::StatusOr<Subprocess> Start(const std::vector<std::string>& argv, const StartOptions& options);
 
 // Waits for the end of a child and reaps it.
 absl::StatusOr<ExitStatus> Wait(const Subprocess& child);
@@ -66,6 +66,6 @@ struct RunResult {
 
 // Runs a program to its end, then ends whatever it left in its process group. A program that runs
 // too long is killed: DeadlineExceeded. An exit code is no error.
-absl::StatusOr<RunResult> RunProgram(const std::vector<std::string>& argv, const RunOptions& options);
+absl::StatusOr<RunResult> Run(const std::vector<std::string>& argv, const RunOptions& options);
 
 }  // namespace jenkins_agent

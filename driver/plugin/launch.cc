@@ -68,15 +68,15 @@ absl::Status CheckLaunchEnvironment(const EnvGetter& env) {
   }
   const std::string versions = env(kVersionsName).value_or("");
   if (!Contains(versions, kProtocolVersion)) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("the host offers plugin protocol versions '", versions, "' (", kVersionsName,
-                     "), this plugin speaks ", kProtocolVersion, "; use a supported Nomad version"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the host offers plugin protocol versions '", versions, "' (", kVersionsName,
+        "), this plugin speaks ", kProtocolVersion, "; use a supported Nomad version"));
   }
   if (!env(kClientCertName).value_or("").empty()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(kClientCertName,
-                     " is set: the host wants TLS on the plugin's socket, which this plugin does "
-                     "not offer; Nomad does not set it, so remove it from the agent's environment"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        kClientCertName,
+        " is set: the host wants TLS on the plugin's socket, which this plugin does "
+        "not offer; Nomad does not set it, so remove it from the agent's environment"));
   }
   return absl::OkStatus();
 }

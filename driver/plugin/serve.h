@@ -1,5 +1,5 @@
-// go-plugin's server side: a gRPC server on a unix socket of its own, announced on stdout, until the
-// host asks for the end.
+// go-plugin's server side: a gRPC server on a unix socket of its own, announced on stdout, until
+// the host asks for the end.
 //
 // The order in main: PrepareProcess, CheckLaunchEnvironment (launch.h), build the services, Serve.
 #pragma once

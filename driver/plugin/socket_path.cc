@@ -15,16 +15,17 @@ absl::StatusOr<std::string> SocketPath(const EnvGetter& env, uint64_t random) {
     const std::string value = env(name).value_or("");
     if (value.empty()) continue;
     if (!absl::StartsWith(value, "/")) {
-      return absl::InvalidArgumentError(absl::StrCat(name, " '", value, "' is not an absolute path"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(name, " '", value, "' is not an absolute path"));
     }
     dir = value;
     break;
   }
   const std::string path = absl::StrFormat("%s/plugin%016x", dir, random);
   if (path.size() > kLongest) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("socket path '", path, "' has ", path.size(), " bytes, a unix socket's at most ",
-                     kLongest, "; give the agent a shorter TMPDIR"));
+    return absl::InvalidArgumentError(absl::StrCat("socket path '", path, "' has ", path.size(),
+                                                   " bytes, a unix socket's at most ", kLongest,
+                                                   "; give the agent a shorter TMPDIR"));
   }
   return path;
 }

@@ -58,8 +58,8 @@ absl::Status Fill(int dir_fd) {
 }  // namespace
 
 absl::StatusOr<Fd> MakeDeviceTree(bool read_only) {
-  ASSIGN_OR_RETURN(Fd tree, NewTmpfs(kDeviceTreeBytes, 0755, 0, 0,
-                                     MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC));
+  ASSIGN_OR_RETURN(Fd tree,
+                   NewTmpfs(kDeviceTreeBytes, 0755, 0, 0, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC));
   RETURN_IF_ERROR(Fill(tree.get()));
   if (read_only) RETURN_IF_ERROR(SetAttributes(tree.get(), MOUNT_ATTR_RDONLY));
   return tree;

@@ -6,7 +6,6 @@
 #include <linux/seccomp.h>
 #include <stddef.h>
 
-
 namespace jenkins_agent {
 namespace {
 

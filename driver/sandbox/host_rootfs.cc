@@ -24,21 +24,21 @@ constexpr size_t kMaxEtcFile = 1 << 20;  // passwd, group, hosts of the host
 constexpr const char* kSystemTrees[] = {"/usr",   "/bin",   "/sbin",  "/lib",
                                         "/lib32", "/lib64", "/libx32"};
 
-// What programs need of /etc and nobody minds to show. Everything else, above all credentials, stays
-// out: a job mounts what it wants and the operator allows.
-constexpr const char* kEtcEntries[] = {
-    "alternatives",  "ca-certificates", "ca-certificates.conf", "crypto-policies",
-    "fonts",         "gai.conf",        "host.conf",            "ld.so.cache",
-    "ld.so.conf",    "ld.so.conf.d",    "localtime",            "nsswitch.conf",
-    "os-release",    "pki/ca-trust",    "pki/java",             "pki/tls/certs",
-    "protocols",     "services",        "ssl/certs",            "ssl/openssl.cnf",
-    "timezone"};
+// What programs need of /etc and nobody minds to show. Everything else, above all credentials,
+// stays out: a job mounts what it wants and the operator allows.
+constexpr const char* kEtcEntries[] = {"alternatives",    "ca-certificates", "ca-certificates.conf",
+                                       "crypto-policies", "fonts",           "gai.conf",
+                                       "host.conf",       "ld.so.cache",     "ld.so.conf",
+                                       "ld.so.conf.d",    "localtime",       "nsswitch.conf",
+                                       "os-release",      "pki/ca-trust",    "pki/java",
+                                       "pki/tls/certs",   "protocols",       "services",
+                                       "ssl/certs",       "ssl/openssl.cnf", "timezone"};
 // Each distribution names its JDK settings differently: java-17-openjdk, java, .java.
 constexpr char kJavaPrefix[] = "java";
 
 // No home is made at or below these: they are read-only, the kernel's, or bring it along.
-constexpr const char* kNoHomeBelow[] = {"/alloc", "/local", "/secrets", "/tmp", "/usr",
-                                        "/bin",   "/sbin",  "/lib",     "/dev", "/proc",
+constexpr const char* kNoHomeBelow[] = {"/alloc", "/local", "/secrets", "/tmp",        "/usr",
+                                        "/bin",   "/sbin",  "/lib",     "/dev",        "/proc",
                                         "/sys",   "/run",   "/etc",     "/nonexistent"};
 
 pb::MountSpec Entry(pb::MountSpec::Kind kind, const std::string& target) {
@@ -250,8 +250,8 @@ class Plan {
 
 absl::Status CheckPaths(const HostRootfs& rootfs) {
   std::vector<std::string> paths = rootfs.extra_read_only;
-  for (const std::string& path : {rootfs.alloc_dir, rootfs.logs_dir, rootfs.local_dir,
-                                  rootfs.secrets_dir, rootfs.jar_dir}) {
+  for (const std::string& path :
+       {rootfs.alloc_dir, rootfs.logs_dir, rootfs.local_dir, rootfs.secrets_dir, rootfs.jar_dir}) {
     if (!path.empty()) paths.push_back(path);
   }
   if (!rootfs.home.empty() && rootfs.home != "/") paths.push_back(rootfs.home);
@@ -295,10 +295,10 @@ absl::StatusOr<std::vector<pb::MountSpec>> PlanHostRootfs(const HostRootfs& root
 // and GHSA-jq35-85cj-fj4p (thermal_throttle).
 std::vector<std::string> DefaultMaskedPaths() {
   std::vector<std::string> paths = {
-      "/proc/acpi",       "/proc/asound",        "/proc/interrupts", "/proc/kcore",
-      "/proc/keys",       "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi",
-      "/proc/timer_list", "/proc/timer_stats",   "/sys/firmware",
-      "/sys/devices/virtual/powercap"};
+      "/proc/acpi",        "/proc/asound",  "/proc/interrupts",
+      "/proc/kcore",       "/proc/keys",    "/proc/latency_stats",
+      "/proc/sched_debug", "/proc/scsi",    "/proc/timer_list",
+      "/proc/timer_stats", "/sys/firmware", "/sys/devices/virtual/powercap"};
   std::error_code error;
   for (int cpu = 0;; ++cpu) {  // numbered without gaps; an offline CPU keeps its directory
     const std::string directory = absl::StrCat("/sys/devices/system/cpu/cpu", cpu);

@@ -22,12 +22,13 @@ struct HostRootfs {
   std::string logs_dir;
   std::string local_dir;
   std::string secrets_dir;
-  std::string jar_dir;                       // host directory seen read-only at kJarDir; "" = none
+  // Host directory seen read-only at kJarDir, readable for everybody; "" = none.
+  std::string jar_dir;
   std::vector<std::string> extra_read_only;  // same path inside, e.g. a JDK under /opt
   uint32_t uid = 0;
   uint32_t gid = 0;
   std::string user_name;
-  std::string home;          // inside; made when it lies outside the directories above
+  std::string home;  // inside; made when it lies outside the directories above
   std::string hostname;
   uint64_t tmp_size_bytes = 0;  // 0 = the sandbox's default (64 MiB)
   uint64_t shm_size_bytes = 0;

@@ -7,15 +7,15 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
-#include <optional>
+#include <utility>
 
 #include "absl/cleanup/cleanup.h"
 #include "driver/base/fd.h"
 #include "driver/base/file.h"
 #include "driver/base/status.h"
+#include "driver/sandbox/covered_paths.h"
 #include "driver/sandbox/device_tree.h"
 #include "driver/sandbox/mount_fd.h"
 
@@ -25,10 +25,9 @@ namespace {
 constexpr uint64_t kPlain = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
 constexpr uint64_t kInert = kPlain | MOUNT_ATTR_NOEXEC;
 
-constexpr uint64_t kRootBytes = 8 << 20;            // directories, links and the files of /etc
-constexpr uint64_t kDefaultTmpfsBytes = 64 << 20;   // of a TMPFS without size
+constexpr uint64_t kRootBytes = 8 << 20;           // directories, links and the files of /etc
+constexpr uint64_t kDefaultTmpfsBytes = 64 << 20;  // of a TMPFS without size
 constexpr uint64_t kCgroupTreeBytes = 64 * 1024;
-constexpr uint64_t kMaskBytes = 4096;
 // Where the new root hangs until the switch. It hides nothing that a plan may bind: /proc of the
 // host is never a source. ("/" itself would do as well, were it not for ".." in host links.)
 constexpr char kStagingPoint[] = "/proc";
@@ -46,8 +45,8 @@ absl::Status LeaveHostPropagation() {
   return absl::OkStatus();
 }
 
-// The kernel clones mounts of the own namespace only, and dir_fd may be one of the host's: go by its
-// path, then make sure that it is the same directory. Needs the host's /proc.
+// The kernel clones mounts of the own namespace only, and dir_fd may be one of the host's: go by
+// its path, then make sure that it is the same directory. Needs the host's /proc.
 absl::StatusOr<Fd> CloneCgroup(int dir_fd) {
   char path[PATH_MAX];
   const std::string link = absl::StrCat("/proc/self/fd/", dir_fd);
@@ -220,75 +219,6 @@ absl::Status SwitchTo(int root_fd) {
   if (::syscall(SYS_pivot_root, ".", ".") != 0) return ErrnoStatus("switch to the new root");
   if (::umount2(".", MNT_DETACH) != 0) return ErrnoStatus("drop the host's root");
   if (::chdir("/") != 0) return ErrnoStatus("enter /");
-  return absl::OkStatus();
-}
-
-// A missing path needs no cover; which ones exist depends on the kernel.
-absl::StatusOr<std::optional<Fd>> OpenIfExists(int root_fd, const std::string& path) {
-  absl::StatusOr<Fd> fd = OpenInRoot(root_fd, path);
-  if (absl::IsNotFound(fd.status())) return std::optional<Fd>();
-  if (!fd.ok()) return fd.status();
-  return std::optional<Fd>(*std::move(fd));
-}
-
-// What hidden paths look like: files are /dev/null, directories one shared empty tmpfs.
-class Mask {
- public:
-  explicit Mask(int root_fd) : root_fd_(root_fd) {}
-
-  absl::Status Cover(int target_fd) {
-    struct stat target = {};
-    if (::fstat(target_fd, &target) != 0) return ErrnoStatus("look");
-    ASSIGN_OR_RETURN(const Fd cover, S_ISDIR(target.st_mode) ? EmptyDirectory() : NullDevice());
-    RETURN_IF_ERROR(Attach(cover.get(), target_fd));
-    // Only a mount that hangs somewhere can be cloned (before Linux 6.15): the first one serves.
-    if (S_ISDIR(target.st_mode) && !attached_) {
-      ASSIGN_OR_RETURN(Fd kept, Duplicate(cover.get()));
-      attached_ = std::move(kept);
-    }
-    return absl::OkStatus();
-  }
-
- private:
-  absl::StatusOr<Fd> EmptyDirectory() const {
-    if (attached_) return CloneTree(attached_.get(), 0);
-    return NewTmpfs(kMaskBytes, 0555, 0, 0, kInert | MOUNT_ATTR_RDONLY);
-  }
-
-  // The device is checked, not its path: a link there would be bound over the secret instead.
-  absl::StatusOr<Fd> NullDevice() const {
-    ASSIGN_OR_RETURN(const Fd null, OpenInRoot(root_fd_, "/dev/null"));
-    struct stat found = {};
-    if (::fstat(null.get(), &found) != 0) return ErrnoStatus("look at /dev/null");
-    if (!S_ISCHR(found.st_mode) || found.st_rdev != ::makedev(1, 3)) {
-      return absl::FailedPreconditionError("/dev/null is not the null device");
-    }
-    return CloneTree(null.get(), MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
-  }
-
-  int root_fd_;
-  Fd attached_;
-};
-
-absl::Status HidePaths(int root_fd, const pb::SandboxSpec& spec) {
-  Mask mask(root_fd);
-  for (const std::string& path : spec.masked_paths()) {
-    ASSIGN_OR_RETURN(const std::optional<Fd> target, OpenIfExists(root_fd, path), "hide ", path);
-    if (target) RETURN_IF_ERROR(mask.Cover(target->get()), "hide ", path);
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ProtectPath(int target_fd) {
-  ASSIGN_OR_RETURN(const Fd copy, CloneTree(target_fd, kInert | MOUNT_ATTR_RDONLY));
-  return Attach(copy.get(), target_fd);
-}
-
-absl::Status ProtectPaths(int root_fd, const pb::SandboxSpec& spec) {
-  for (const std::string& path : spec.read_only_paths()) {
-    ASSIGN_OR_RETURN(const std::optional<Fd> target, OpenIfExists(root_fd, path), "protect ", path);
-    if (target) RETURN_IF_ERROR(ProtectPath(target->get()), "protect ", path);
-  }
   return absl::OkStatus();
 }
 

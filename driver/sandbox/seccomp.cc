@@ -11,14 +11,14 @@
 namespace jenkins_agent {
 namespace {
 
-// Allowed whatever the arguments. A process without capabilities and with no_new_privs gains nothing
-// by these beyond what file permissions and its own namespaces give.
+// Allowed whatever the arguments. A process without capabilities and with no_new_privs gains
+// nothing by these beyond what file permissions and its own namespaces give.
 constexpr const char* kAllowed[] = {
     // processes and threads
     "fork", "vfork", "execve", "execveat", "exit", "exit_group", "wait4", "waitid", "getpid",
     "getppid", "gettid", "getpgid", "getpgrp", "setpgid", "getsid", "setsid", "set_tid_address",
     "set_robust_list", "get_robust_list", "rseq", "membarrier", "arch_prctl", "prctl", "pidfd_open",
-    "pidfd_send_signal", "process_mrelease", "restart_syscall", "set_thread_area",
+    "getrandom", "pidfd_send_signal", "process_mrelease", "restart_syscall", "set_thread_area",
     "get_thread_area", "ptrace", "process_vm_readv", "process_vm_writev",
     // signals
     "kill", "tkill", "tgkill", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "rt_sigpending",
@@ -26,9 +26,9 @@ constexpr const char* kAllowed[] = {
     "pause", "signalfd", "signalfd4",
     // user and group ids, limits, priorities
     "getuid", "geteuid", "getgid", "getegid", "getresuid", "getresgid", "getgroups", "setuid",
-    "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setfsuid", "setfsgid",
-    "setgroups", "capget", "capset", "getrlimit", "setrlimit", "prlimit64", "getrusage", "times",
-    "getpriority", "setpriority", "ioprio_get", "ioprio_set", "sched_yield", "sched_getaffinity",
+    "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setfsuid", "setfsgid", "setgroups",
+    "capget", "capset", "getrlimit", "setrlimit", "prlimit64", "getrusage", "times", "getpriority",
+    "setpriority", "ioprio_get", "ioprio_set", "sched_yield", "sched_getaffinity",
     "sched_setaffinity", "sched_getparam", "sched_setparam", "sched_getscheduler",
     "sched_setscheduler", "sched_getattr", "sched_setattr", "sched_get_priority_max",
     "sched_get_priority_min", "sched_rr_get_interval", "getcpu", "umask", "uname", "sysinfo",
@@ -63,14 +63,14 @@ constexpr const char* kAllowed[] = {
     "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat", "utime", "utimes",
     "futimesat", "utimensat", "name_to_handle_at", "setxattr", "lsetxattr", "fsetxattr", "getxattr",
     "lgetxattr", "fgetxattr", "listxattr", "llistxattr", "flistxattr", "removexattr",
-    "lremovexattr", "fremovexattr",
-    "mknod", "mknodat",  // FIFOs and sockets; devices need CAP_MKNOD
+    "lremovexattr", "fremovexattr", "mknod",
+    "mknodat",  // FIFOs and sockets; devices need CAP_MKNOD
     // sockets; which families: see ConditionalRules
     "socketpair", "connect", "accept", "accept4", "bind", "listen", "shutdown", "sendto",
     "recvfrom", "sendmsg", "recvmsg", "sendmmsg", "recvmmsg", "getsockname", "getpeername",
     "setsockopt", "getsockopt",
     // self-confinement of build tools and browsers
-    "getrandom", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"};
+    "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"};
 
 // Known and refused: a permission error tells a person more than "not implemented".
 constexpr const char* kDenied[] = {

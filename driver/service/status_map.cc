@@ -29,8 +29,8 @@ grpc::StatusCode ToGrpcCode(absl::StatusCode code) {
   return static_cast<grpc::StatusCode>(code);  // both have the numbers of google.rpc.Code
 }
 
-// Nomad's client takes the status from these bytes when they are there, and only if the code in them
-// is the call's own.
+// Nomad's client takes the status from these bytes when they are there, and only if the code in
+// them is the call's own.
 std::string RecoverableDetails(grpc::StatusCode code, const std::string& message) {
   structs::RecoverableError recoverable;
   recoverable.set_recoverable(true);

@@ -50,7 +50,7 @@ absl::Status Spawner::StartProcess() {
   StartOptions options;
   options.fds = {{sockets.second.get(), kSpawnerSocket}};
   const std::string program = absl::StrCat("/proc/self/fd/", program_.get());
-  ASSIGN_OR_RETURN(process_, StartProgram({program}, options), "start the spawner");
+  ASSIGN_OR_RETURN(process_, jenkins_agent::Start({program}, options), "start the spawner");
   socket_ = std::move(sockets.first);
   return absl::OkStatus();
 }

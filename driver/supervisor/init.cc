@@ -25,6 +25,15 @@ namespace {
 
 constexpr char kProcessName[] = "ja-init";
 
+// Bit i: <homes[i]>/bin/java can be executed by the caller.
+uint32_t ExecutableJavas(const google::protobuf::RepeatedPtrField<pb::JavaHome>& homes) {
+  uint32_t usable = 0;
+  for (int i = 0; i < homes.size() && i < kMaxJavaHomes; ++i) {
+    if (::access(absl::StrCat(homes[i].path(), "/bin/java").c_str(), X_OK) == 0) usable |= 1u << i;
+  }
+  return usable;
+}
+
 class Init {
  public:
   explicit Init(const InitParameters& parameters)
@@ -38,7 +47,7 @@ class Init {
  private:
   absl::Status DieWithSupervisor();
   absl::Status BuildSandbox();
-  uint32_t UsableJavaHomes() const;
+  absl::StatusOr<uint32_t> UsableJavaHomes() const;
   void HandleRequest();
   void FinishLaunch();
   void Reap();
@@ -90,18 +99,29 @@ absl::Status Init::SetUp() {
   if (!children_) return ErrnoStatus("signalfd");
   InitReport ready;
   ready.kind = InitReport::Kind::kReady;
-  ready.number = UsableJavaHomes();
+  ASSIGN_OR_RETURN(ready.number, UsableJavaHomes());
   Report(std::move(ready));
   return absl::OkStatus();
 }
 
-// pid 1 has no DAC capability left, so this sees what the payload's user will see of a JDK.
-uint32_t Init::UsableJavaHomes() const {
+// Asks in a child that has become the payload: pid 1 is root and may search directories that the
+// payload may not.
+absl::StatusOr<uint32_t> Init::UsableJavaHomes() const {
   const auto& homes = parameters_.spec.agent().java_homes();
-  uint32_t usable = 0;
-  for (int i = 0; i < homes.size() && i < 32; ++i) {
-    if (::access(absl::StrCat(homes[i].path(), "/bin/java").c_str(), X_OK) == 0) usable |= 1u << i;
+  if (homes.empty()) return 0;
+  ASSIGN_OR_RETURN(Pipe answer, MakePipe());
+  const pid_t child = ::fork();
+  if (child < 0) return ErrnoStatus("fork");
+  if (child == 0) {
+    if (!BecomePayload(context_.user, context_.sandbox).ok()) ::_exit(1);
+    const uint32_t usable = ExecutableJavas(homes);
+    ::_exit(::write(answer.write.get(), &usable, sizeof(usable)) == sizeof(usable) ? 0 : 1);
   }
+  answer.write.Reset();
+  uint32_t usable = 0;
+  const ssize_t size = ::read(answer.read.get(), &usable, sizeof(usable));
+  ::waitpid(child, nullptr, 0);
+  if (size != sizeof(usable)) return absl::InternalError("cannot check java_home as the task's user");
   return usable;
 }
 

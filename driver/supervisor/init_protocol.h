@@ -14,6 +14,8 @@
 
 namespace jenkins_agent {
 
+inline constexpr int kMaxJavaHomes = 32;  // that are looked at: bits of InitReport::number
+
 struct InitReport {
   enum class Kind : char {
     kReady = 'R',         // the sandbox stands; `number`: bit i = java_homes[i] can be executed

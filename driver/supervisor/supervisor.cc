@@ -252,6 +252,7 @@ void Supervisor::Finish() {
   payload_pid_ = 0;
   if (!outcome_.start_error.ok()) {
     RemoveCgroup();
+    server_->StopListening(task_dir_.get());
     pb::ControlReply reply;
     reply.set_error(std::string(outcome_.start_error.message()));
     reply.set_error_code(static_cast<int>(outcome_.start_error.code()));
@@ -263,6 +264,7 @@ void Supervisor::Finish() {
     Log(absl::StrCat("exit record: ", written.message()));
   }
   RemoveCgroup();
+  server_->StopListening(task_dir_.get());
   server_->PublishExit(record);
   Linger();
 }
@@ -288,9 +290,8 @@ pb::ExitRecord Supervisor::MakeExitRecord() {
   return record;
 }
 
-// Whoever connected late still gets the record; a peer acknowledges by closing.
+// A peer that asks late still gets the record; it acknowledges by closing.
 void Supervisor::Linger() {
-  server_->StopListening(task_dir_.get());
   timer_ = loop_->After(kLingerTimeout, [this] { loop_->Quit(); });
   server_->NotifyWhenAlone([this] { loop_->Quit(); });
 }

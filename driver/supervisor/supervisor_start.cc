@@ -143,7 +143,7 @@ absl::Status Supervisor::KeepUsableJavaHomes(uint32_t usable) {
   google::protobuf::RepeatedPtrField<pb::JavaHome> homes;
   std::string refused;
   for (int i = 0; i < agent.java_homes_size(); ++i) {
-    if (i < 32 && (usable & (1u << i)) != 0) {
+    if (i < kMaxJavaHomes && (usable & (1u << i)) != 0) {
       *homes.Add() = agent.java_homes(i);
     } else {
       absl::StrAppend(&refused, refused.empty() ? "" : ", ", agent.java_homes(i).path(), "/bin/java");

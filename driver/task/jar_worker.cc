@@ -40,9 +40,9 @@ pb::JarInfo JarInfoOf(const json& jar) {
   info.set_main_class(TextOf(jar, "main_class"));
   info.set_version(TextOf(jar, "version"));
   info.set_sha256(TextOf(jar, "sha256"));
-  const std::string generation = TextOf(jar, "generation");
-  if (generation == "hudson") info.set_generation(pb::LAUNCHER_HUDSON);
-  if (generation == "jenkins") info.set_generation(pb::LAUNCHER_JENKINS);
+  pb::LauncherGeneration generation = pb::LAUNCHER_UNKNOWN;
+  pb::LauncherGeneration_Parse(TextOf(jar, "generation"), &generation);
+  info.set_generation(generation);
   if (const auto it = jar.find("min_java"); it != jar.end() && it->is_number_unsigned()) {
     info.set_min_java(it->get<uint32_t>());
   }

@@ -68,6 +68,9 @@ absl::Status Task::Attach(Fd connection) {
     MutexLock lock(mutex_);
     status_ = status;
   }
+  if (status.timings().connected_ms() > 0) {
+    loop_->Post([self = shared_from_this()] { self->connected_before_ = true; });
+  }
   if (status.state() == pb::WAITING_FOR_JAR) {
     loop_->Post([self = shared_from_this(), status] { self->GetAgentJar(status); });
   }
@@ -191,11 +194,18 @@ void Task::OnEvent(const pb::Event& event) {
     status_.set_phase(event.phase());
     status_.set_phase_detail(event.message());
   }
-  if (event.phase() == pb::PHASE_CONNECTED) {
-    PublishConnected(event);
-    return;
+  switch (event.phase()) {
+    case pb::PHASE_CONNECTED:
+      return PublishConnected(event);
+    // Nomad keeps ten events of a task: steps on the way to a connection are for the log only.
+    case pb::PHASE_STARTING:
+    case pb::PHASE_LOCATING:
+    case pb::PHASE_HANDSHAKING:
+      return Log(LogLevel::kDebug, event.message(), {{"task_id", record_.task_id()}});
+    default:
+      return Publish(event.message(), {event.details().begin(), event.details().end()},
+                     event.time_ns());
   }
-  Publish(event.message(), {event.details().begin(), event.details().end()}, event.time_ns());
 }
 
 // The first connection is told with the time that each part of the start took.
@@ -209,14 +219,14 @@ void Task::PublishConnected(const pb::Event& event) {
   request.mutable_hello()->set_version(kSpecVersion);
   request.mutable_hello()->set_watch(true);
   const auto publish = [self = shared_from_this(), event](absl::StatusOr<pb::ControlReply> reply) {
-    if (!reply.ok() || reply->status().launches() != 1) {
-      self->Publish(event.message(), {event.details().begin(), event.details().end()},
+    if (!reply.ok() || std::exchange(self->connected_before_, true)) {
+      self->Publish(absl::StrCat("agent ", event.message()), {event.details().begin(), event.details().end()},
                     event.time_ns());
       return;
     }
     const pb::Timings& timings = reply->status().timings();
     self->Publish(
-        absl::StrCat(event.message(), ": sandbox ", Milliseconds(timings.sandbox_ms()),
+        absl::StrCat("agent connected: sandbox ", Milliseconds(timings.sandbox_ms()),
                      " ms, agent.jar ", Milliseconds(timings.jar_ms()), " ms, java ",
                      Milliseconds(timings.launched_ms()), " ms, connected ",
                      Milliseconds(timings.connected_ms()), " ms"),
@@ -303,15 +313,15 @@ void Task::SendJar(pb::JarInfo jar, const std::string& host_path) {
 }
 
 void Task::SendNote(const std::string& waiting_for) {
-  Publish(waiting_for, {}, 0);
+  const std::string note = absl::StrCat("waiting for the controller: ", waiting_for);
   std::shared_ptr<Control> control;
   {
     MutexLock lock(mutex_);
-    status_.set_phase_detail(waiting_for);
+    status_.set_phase_detail(note);
     control = control_;
   }
   pb::ControlRequest request;
-  request.mutable_note()->set_waiting_for(waiting_for);
+  request.mutable_note()->set_waiting_for(note);
   control->Call(std::move(request), [](const absl::StatusOr<pb::ControlReply>&) {}, kCallTimeout);
 }
 

@@ -71,6 +71,7 @@ class Task : public std::enable_shared_from_this<Task> {
 
   // Loop's thread only.
   std::unique_ptr<JarWorker> jar_worker_;
+  bool connected_before_ = false;
 
   mutable Mutex mutex_;
   CondVar ended_;

@@ -42,6 +42,13 @@ std::string UrlPart(const Url& url, CURLUPart part) {
   return absl::AsciiStrToLower(copy);
 }
 
+bool IsHttpUrl(const std::string& text) {
+  const Url url = ParseUrl(text);
+  if (url == nullptr) return false;
+  const std::string scheme = UrlPart(url, CURLUPART_SCHEME);
+  return scheme == "http" || scheme == "https";
+}
+
 absl::Status CheckRedirect(const std::string& from_text, const std::string& to_text) {
   const Url from = ParseUrl(from_text), to = ParseUrl(to_text);
   if (to == nullptr) return absl::PermissionDeniedError("redirects to something that is no url");
@@ -66,7 +73,10 @@ std::string Printable(absl::string_view text, size_t limit) {
 
 // One answer as it comes in.
 struct Transfer {
-  const HttpRequest* request;
+  Transfer(CURL* handle, const HttpRequest& wanted) : easy(handle), request(wanted) {}
+
+  CURL* const easy;
+  const HttpRequest& request;
   HttpResponse response;
   size_t header_bytes = 0;
   bool complete_enough = false;  // ended by us behind the headers
@@ -93,39 +103,29 @@ struct Transfer {
     return true;
   }
 
-  bool TakeBody(CURL* easy, absl::string_view piece) {
+  bool TakeBody(absl::string_view piece) {
     long code = 0;
     ::curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &code);
-    if (code != 200 || !request->on_body) {
+    if (code != 200 || !request.on_body) {
       complete_enough = true;
       return false;
     }
-    status = request->on_body(piece);
+    status = request.on_body(piece);
     return status.ok();
   }
 };
 
-struct Receiver {
-  CURL* easy;
-  Transfer transfer;
-};
-
 size_t OnHeader(char* data, size_t size, size_t count, void* user) {
-  auto* receiver = static_cast<Receiver*>(user);
-  return receiver->transfer.TakeHeader({data, size * count}) ? size * count : 0;
+  return static_cast<Transfer*>(user)->TakeHeader({data, size * count}) ? size * count : 0;
 }
 
 size_t OnBody(char* data, size_t size, size_t count, void* user) {
-  auto* receiver = static_cast<Receiver*>(user);
-  return receiver->transfer.TakeBody(receiver->easy, {data, size * count}) ? size * count : 0;
+  return static_cast<Transfer*>(user)->TakeBody({data, size * count}) ? size * count : 0;
 }
 
 absl::Status TransferError(CURL* easy, CURLcode code) {
   long error_number = 0;
   ::curl_easy_getinfo(easy, CURLINFO_OS_ERRNO, &error_number);
-  if (code == CURLE_URL_MALFORMAT || code == CURLE_UNSUPPORTED_PROTOCOL) {
-    return absl::InvalidArgumentError("is not an http or https url");
-  }
   // libcurl's own text holds milliseconds: the same cause must give the same text.
   if (code == CURLE_COULDNT_CONNECT && error_number != 0) {
     return absl::UnavailableError(::strerror(static_cast<int>(error_number)));
@@ -140,6 +140,8 @@ class CurlClient : public HttpClient {
   ~CurlClient() override { ::curl_multi_cleanup(multi_); }
 
   absl::StatusOr<HttpResponse> Get(const HttpRequest& request) override {
+    // Not left to libcurl: it calls an answer that is no HTTP an unsupported protocol too.
+    if (!IsHttpUrl(request.url)) return absl::InvalidArgumentError("is not an http or https url");
     HttpRequest hop = request;
     for (int redirects = 0; redirects <= kMaxRedirects; ++redirects) {
       std::string next;
@@ -165,12 +167,12 @@ class CurlClient : public HttpClient {
   // `next`: where a redirect leads to, else empty.
   absl::StatusOr<HttpResponse> GetOnce(const HttpRequest& request, std::string& next) {
     CURL* easy = ::curl_easy_init();
-    Receiver receiver{easy, Transfer{.request = &request}};
+    Transfer transfer(easy, request);
     curl_slist* headers = nullptr;
     for (const std::string& header : request.headers) {
       headers = ::curl_slist_append(headers, header.c_str());
     }
-    SetOptions(easy, request, headers, receiver);
+    SetOptions(headers, transfer);
     ::curl_multi_add_handle(multi_, easy);
     const absl::Cleanup free_all = [&] {
       ::curl_multi_remove_handle(multi_, easy);
@@ -179,7 +181,6 @@ class CurlClient : public HttpClient {
     };
     CURLcode code = CURLE_OK;
     RETURN_IF_ERROR(Run(code));
-    Transfer& transfer = receiver.transfer;
     RETURN_IF_ERROR(transfer.status);
     if (code != CURLE_OK && !transfer.complete_enough) return TransferError(easy, code);
     long status = 0;
@@ -191,8 +192,9 @@ class CurlClient : public HttpClient {
     return std::move(transfer.response);
   }
 
-  void SetOptions(CURL* easy, const HttpRequest& request, curl_slist* headers,
-                  Receiver& receiver) {
+  void SetOptions(curl_slist* headers, Transfer& transfer) {
+    CURL* const easy = transfer.easy;
+    const HttpRequest& request = transfer.request;
     ::curl_easy_setopt(easy, CURLOPT_URL, request.url.c_str());
     ::curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     ::curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers);
@@ -205,9 +207,9 @@ class CurlClient : public HttpClient {
     ::curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, kLowSpeedSeconds);
     ::curl_easy_setopt(easy, CURLOPT_USERAGENT, "nomad-driver-jenkins-agent");
     ::curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, &OnHeader);
-    ::curl_easy_setopt(easy, CURLOPT_HEADERDATA, &receiver);
+    ::curl_easy_setopt(easy, CURLOPT_HEADERDATA, &transfer);
     ::curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, &OnBody);
-    ::curl_easy_setopt(easy, CURLOPT_WRITEDATA, &receiver);
+    ::curl_easy_setopt(easy, CURLOPT_WRITEDATA, &transfer);
     if (!ca_pem_.empty()) {
       curl_blob blob{ca_pem_.data(), ca_pem_.size(), CURL_BLOB_NOCOPY};
       ::curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &blob);

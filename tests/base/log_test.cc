@@ -98,7 +98,7 @@ TEST(LogLine, ForeignJsonStaysInsideAString) {
 
 TEST(LogLine, ReplacesInvalidUtf8) {
   EXPECT_EQ(MessageOf("a\xFFz"), "a\uFFFDz");
-  EXPECT_EQ(MessageOf("\xC0\x80"), "\uFFFD\uFFFD");          // overlong
+  EXPECT_EQ(MessageOf("\xC0\x80"), "\uFFFD\uFFFD");            // overlong
   EXPECT_EQ(MessageOf("\xED\xA0\x80"), "\uFFFD\uFFFD\uFFFD");  // surrogate
   EXPECT_EQ(MessageOf("\xF4\x90\x80\x80"), "\uFFFD\uFFFD\uFFFD\uFFFD");
   EXPECT_EQ(MessageOf("cut \xE2\x82"), "cut \uFFFD\uFFFD");
@@ -108,8 +108,12 @@ TEST(LogLine, ReplacesInvalidUtf8) {
 TEST(LogLine, StaysBelowTheReadersLimitAndWhole) {
   const std::string control(200'000, '\x01');  // six bytes each when escaped
   const std::string invalid(200'000, '\xFF');
-  const std::string line = Format(control, {{"a", invalid}, {"b", control}, {"c", invalid},
-                                            {"d", control}, {"e", invalid}, {"f", control}});
+  const std::string line = Format(control, {{"a", invalid},
+                                            {"b", control},
+                                            {"c", invalid},
+                                            {"d", control},
+                                            {"e", invalid},
+                                            {"f", control}});
   EXPECT_LT(line.size(), kMaxLogLine);
   const nlohmann::json parsed = nlohmann::json::parse(line);
   EXPECT_THAT(parsed["@message"].get<std::string>(), EndsWith("..."));

@@ -34,7 +34,7 @@ std::vector<std::string> Shell(const std::string& script) { return {"/bin/sh", "
 std::vector<std::string> ListFds(const StartOptions& options) {
   StartOptions with_pipe = options;
   with_pipe.pipe_stdout = true;
-  auto child = StartProgram({"/bin/ls", "/proc/self/fd"}, with_pipe);
+  auto child = Start({"/bin/ls", "/proc/self/fd"}, with_pipe);
   EXPECT_OK(child);
   const std::string listing = *ReadAll(child->output.get(), 4096);
   EXPECT_OK(Wait(*child));
@@ -42,7 +42,8 @@ std::vector<std::string> ListFds(const StartOptions& options) {
 }
 
 TEST(Run, ReturnsOutputAndExitCode) {
-  ASSERT_OK_AND_ASSIGN(const RunResult result, RunProgram(Shell("echo out; echo err >&2; exit 3"), {}));
+  ASSERT_OK_AND_ASSIGN(const RunResult result,
+                       jenkins_agent::Run(Shell("echo out; echo err >&2; exit 3"), {}));
   EXPECT_EQ(result.exit.exit_code, 3);
   EXPECT_EQ(result.exit.signal, 0);
   EXPECT_EQ(result.output, "out\n");
@@ -51,7 +52,7 @@ TEST(Run, ReturnsOutputAndExitCode) {
 }
 
 TEST(Run, ReportsASignal) {
-  ASSERT_OK_AND_ASSIGN(const RunResult result, RunProgram(Shell("kill -TERM $$"), {}));
+  ASSERT_OK_AND_ASSIGN(const RunResult result, jenkins_agent::Run(Shell("kill -TERM $$"), {}));
   EXPECT_EQ(result.exit.exit_code, 128 + SIGTERM);
   EXPECT_EQ(result.exit.signal, SIGTERM);
 }
@@ -59,21 +60,22 @@ TEST(Run, ReportsASignal) {
 TEST(Run, GivesOnlyTheEnvironmentItWasGiven) {
   ::setenv("SECRET_OF_THE_AGENT", "x", 1);
   ASSERT_OK_AND_ASSIGN(const RunResult result,
-                       RunProgram({"/usr/bin/env"}, {.env = {"A=1", "EMPTY=", "B=x=y:z"}}));
+                       jenkins_agent::Run({"/usr/bin/env"}, {.env = {"A=1", "EMPTY=", "B=x=y:z"}}));
   EXPECT_EQ(result.output, "A=1\nEMPTY=\nB=x=y:z\n");
 }
 
 TEST(Run, PassesStdin) {
   const std::string input(300'000, 'x');
-  ASSERT_OK_AND_ASSIGN(const RunResult result, RunProgram({"/bin/cat"}, {.stdin_data = input}));
+  ASSERT_OK_AND_ASSIGN(const RunResult result,
+                       jenkins_agent::Run({"/bin/cat"}, {.stdin_data = input}));
   EXPECT_EQ(result.output, input);
 }
 
 TEST(Run, KeepsTheFirstOutputAndTheLastErrors) {
   ASSERT_OK_AND_ASSIGN(
       const RunResult result,
-      RunProgram(Shell("for i in 1 2 3 4 5 6 7 8; do echo out$i; echo err$i >&2; done"),
-          {.max_output = 10}));
+      jenkins_agent::Run(Shell("for i in 1 2 3 4 5 6 7 8; do echo out$i; echo err$i >&2; done"),
+                         {.max_output = 10}));
   EXPECT_EQ(result.output, "out1\nout2\n");
   EXPECT_EQ(result.error_tail, "err7\nerr8\n");
   EXPECT_TRUE(result.truncated);
@@ -82,19 +84,21 @@ TEST(Run, KeepsTheFirstOutputAndTheLastErrors) {
 TEST(Run, ReadsAMegabyteOfBothWithoutDeadlock) {
   ASSERT_OK_AND_ASSIGN(
       const RunResult result,
-      RunProgram(Shell("head -c 1000000 /dev/zero >&2; head -c 1000000 /dev/zero"), {}));
+      jenkins_agent::Run(Shell("head -c 1000000 /dev/zero >&2; head -c 1000000 /dev/zero"), {}));
   EXPECT_EQ(result.output.size(), 1'000'000u);
   EXPECT_EQ(result.error_tail.size(), 1'000'000u);
 }
 
 TEST(Run, EndsAProgramThatTakesTooLong) {
-  EXPECT_THAT(RunProgram(Shell("echo busy >&2; sleep 1000 & sleep 1000"), {.timeout = milliseconds(300)}),
+  EXPECT_THAT(jenkins_agent::Run(Shell("echo busy >&2; sleep 1000 & sleep 1000"),
+                                 {.timeout = milliseconds(300)}),
               StatusIs(absl::StatusCode::kDeadlineExceeded, HasSubstr("busy")));
 }
 
 TEST(Run, DoesNotWaitForWhatTheProgramLeftBehind) {
   // The sleeper holds both pipes; it is in the program's process group and ends with it.
-  ASSERT_OK_AND_ASSIGN(const RunResult result, RunProgram(Shell("sleep 1000 & echo $!"), {}));
+  ASSERT_OK_AND_ASSIGN(const RunResult result,
+                       jenkins_agent::Run(Shell("sleep 1000 & echo $!"), {}));
   int pid = 0;
   ASSERT_TRUE(absl::SimpleAtoi(result.output, &pid));
   for (int i = 0; i < 1000 && ::kill(pid, 0) == 0; ++i) {
@@ -107,12 +111,14 @@ TEST(Run, DoesNotWaitForWhatTheProgramLeftBehind) {
 }
 
 TEST(Run, NamesAProgramThatCannotBeExecuted) {
-  EXPECT_THAT(RunProgram({"/no/such/program"}, {}),
+  EXPECT_THAT(jenkins_agent::Run({"/no/such/program"}, {}),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("/no/such/program")));
-  EXPECT_THAT(RunProgram({"/etc/passwd"}, {}),
+  EXPECT_THAT(jenkins_agent::Run({"/etc/passwd"}, {}),
               StatusIs(absl::StatusCode::kPermissionDenied, HasSubstr("/etc/passwd")));
-  EXPECT_THAT(RunProgram({"ls"}, {}), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'ls'")));
-  EXPECT_THAT(RunProgram({}, {}), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("path")));
+  EXPECT_THAT(jenkins_agent::Run({"ls"}, {}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'ls'")));
+  EXPECT_THAT(jenkins_agent::Run({}, {}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("path")));
 }
 
 TEST(Start, ChildHasItsStandardDescriptorsOnly) {
@@ -131,11 +137,10 @@ TEST(Start, ChildHasTheDescriptorsItWasGivenAtTheirNumbers) {
 TEST(Start, DescriptorsMaySwapTheirNumbers) {
   ASSERT_OK_AND_ASSIGN(Fd first, MakeSealedMemfd("first", "first"));
   ASSERT_OK_AND_ASSIGN(Fd second, MakeSealedMemfd("second", "second"));
-  ASSERT_OK_AND_ASSIGN(
-      const Subprocess child,
-      StartProgram(Shell(absl::StrCat("cat <&", first.get(), "; cat <&", second.get())),
-            {.pipe_stdout = true,
-             .fds = {{first.get(), second.get()}, {second.get(), first.get()}}}));
+  ASSERT_OK_AND_ASSIGN(const Subprocess child,
+                       Start(Shell(absl::StrCat("cat <&", first.get(), "; cat <&", second.get())),
+                             {.pipe_stdout = true,
+                              .fds = {{first.get(), second.get()}, {second.get(), first.get()}}}));
   EXPECT_EQ(*ReadAll(child.output.get(), 100), "secondfirst");
   ASSERT_OK(Wait(child));
 }
@@ -144,7 +149,7 @@ TEST(Start, AnErrorIsSeenEvenWhenEveryLowNumberIsTaken) {
   ASSERT_OK_AND_ASSIGN(const Pipe pipe, MakePipe());
   StartOptions options;
   for (int number = 3; number < 40; ++number) options.fds.emplace_back(pipe.read.get(), number);
-  EXPECT_THAT(StartProgram({"/no/such/program"}, options),
+  EXPECT_THAT(Start({"/no/such/program"}, options),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("/no/such/program")));
 }
 
@@ -153,10 +158,9 @@ TEST(Start, RunsAProgramHeldAsADescriptor) {
   ASSERT_OK_AND_ASSIGN(const Fd memfd, MakeSealedMemfd("echo", program));
   // Another descriptor takes its number in the child.
   ASSERT_OK_AND_ASSIGN(const Pipe pipe, MakePipe());
-  ASSERT_OK_AND_ASSIGN(
-      const Subprocess child,
-      StartProgram({absl::StrCat("/proc/self/fd/", memfd.get()), "from", "memory"},
-            {.pipe_stdout = true, .fds = {{pipe.read.get(), memfd.get()}}}));
+  ASSERT_OK_AND_ASSIGN(const Subprocess child,
+                       Start({absl::StrCat("/proc/self/fd/", memfd.get()), "from", "memory"},
+                             {.pipe_stdout = true, .fds = {{pipe.read.get(), memfd.get()}}}));
   EXPECT_EQ(*ReadAll(child.output.get(), 100), "from memory\n");
   ASSERT_OK_AND_ASSIGN(const ExitStatus exit, Wait(child));
   EXPECT_EQ(exit.exit_code, 0);
@@ -169,21 +173,22 @@ TEST(Start, ChildDoesNotInheritIgnoredSignalsOrTheMask) {
   ::sigemptyset(&blocked);
   ::sigaddset(&blocked, SIGUSR1);
   ::pthread_sigmask(SIG_BLOCK, &blocked, nullptr);
-  ASSERT_OK_AND_ASSIGN(const RunResult result,
-                       RunProgram({"/bin/grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status"}, {}));
+  ASSERT_OK_AND_ASSIGN(
+      const RunResult result,
+      jenkins_agent::Run({"/bin/grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status"}, {}));
   EXPECT_EQ(result.output, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
   ::pthread_sigmask(SIG_UNBLOCK, &blocked, nullptr);
 }
 
 TEST(Start, ChildLeadsItsOwnSession) {
   ASSERT_OK_AND_ASSIGN(const Subprocess child,
-                       StartProgram(Shell("read line"), {.stdin_fd = MakePipe()->read.get()}));
+                       Start(Shell("read line"), {.stdin_fd = MakePipe()->read.get()}));
   EXPECT_NE(::getsid(child.pid), ::getsid(0));
   ASSERT_OK(Wait(child));
 }
 
 TEST(Start, PidfdTellsTheEnd) {
-  ASSERT_OK_AND_ASSIGN(const Subprocess child, StartProgram({"/bin/sleep", "1000"}, {}));
+  ASSERT_OK_AND_ASSIGN(const Subprocess child, Start({"/bin/sleep", "1000"}, {}));
   pollfd end = {child.pidfd.get(), POLLIN, 0};
   EXPECT_EQ(::poll(&end, 1, 0), 0);
   ::kill(child.pid, SIGKILL);
@@ -197,7 +202,7 @@ TEST(Start, ManyAtOnceDoNotHoldEachOthersPipes) {
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([] {
       for (int i = 0; i < 10; ++i) {
-        auto result = RunProgram({"/bin/echo", "x"}, {.timeout = seconds(60)});
+        auto result = jenkins_agent::Run({"/bin/echo", "x"}, {.timeout = seconds(60)});
         ASSERT_OK(result);
         EXPECT_EQ(result->output, "x\n");
         EXPECT_THAT(ListFds({}), ElementsAre("0", "1", "2", "3"));

@@ -111,19 +111,19 @@ inline std::vector<Node> NomadTreeV1(const std::string& shared_cores = "0-1\n") 
   };
   return {
       Dir("freezer", {File("tasks"), task({File("freezer.state")})}),
-      Dir("memory", {File("tasks"), Dir("agent", {Dir("1", {File("tasks")})}),
-                     task({File("memory.limit_in_bytes"), File("memory.soft_limit_in_bytes"),
-                           File("memory.swappiness"), File("memory.max_usage_in_bytes"),
-                           File("memory.oom_control",
-                                "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")})}),
+      Dir("memory",
+          {File("tasks"), Dir("agent", {Dir("1", {File("tasks")})}),
+           task({File("memory.limit_in_bytes"), File("memory.soft_limit_in_bytes"),
+                 File("memory.swappiness"), File("memory.max_usage_in_bytes"),
+                 File("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")})}),
       Dir("cpu", {File("tasks"), task({File("cpu.shares")})}),
       Dir("cpuacct", {File("tasks"), task({File("cpuacct.usage", "77\n")})}),
       Dir("pids", {File("tasks"), task({File("pids.max"), File("pids.current", "4\n")})}),
       Dir("cpuset",
           {File("tasks"),
            Dir("nomad",
-               {Dir("share", {File("tasks"), File("cpuset.cpus", shared_cores),
-                              File("cpuset.mems", "0\n")}),
+               {Dir("share",
+                    {File("tasks"), File("cpuset.cpus", shared_cores), File("cpuset.mems", "0\n")}),
                 Dir("reserve", {File("cpuset.mems", "0\n"),
                                 Dir("a1.web", {File("tasks"), File("cpuset.cpus"),
                                                File("cpuset.mems"), File("cgroup.procs")})})})}),
@@ -132,19 +132,18 @@ inline std::vector<Node> NomadTreeV1(const std::string& shared_cores = "0-1\n") 
 
 inline std::vector<Node> NomadTreeV2() {
   const std::string all = "cpuset cpu io memory pids\n";
-  return {
-      File("cgroup.controllers", all), File("cgroup.subtree_control", all), File("cgroup.procs"),
-      Dir("agent", {File("cgroup.procs")}),
-      Dir("nomad.slice",
-          {File("cgroup.subtree_control", all),
-           Dir("reserve.slice",
-               {File("cgroup.subtree_control", all),
-                Dir("a1.web.scope",
-                    {File("cgroup.procs"), File("cgroup.events", "populated 0\nfrozen 0\n"),
-                     File("cgroup.freeze"), File("memory.max"), File("memory.low"),
-                     File("memory.swap.max"), File("cpu.weight"), File("pids.max"),
-                     File("cpuset.cpus"), File("memory.events", "oom 2\noom_kill 1\n"),
-                     File("memory.current", "8192\n")})})})};
+  return {File("cgroup.controllers", all), File("cgroup.subtree_control", all),
+          File("cgroup.procs"), Dir("agent", {File("cgroup.procs")}),
+          Dir("nomad.slice",
+              {File("cgroup.subtree_control", all),
+               Dir("reserve.slice",
+                   {File("cgroup.subtree_control", all),
+                    Dir("a1.web.scope",
+                        {File("cgroup.procs"), File("cgroup.events", "populated 0\nfrozen 0\n"),
+                         File("cgroup.freeze"), File("memory.max"), File("memory.low"),
+                         File("memory.swap.max"), File("cpu.weight"), File("pids.max"),
+                         File("cpuset.cpus"), File("memory.events", "oom 2\noom_kill 1\n"),
+                         File("memory.current", "8192\n")})})})};
 }
 
 }  // namespace jenkins_agent::cgroups

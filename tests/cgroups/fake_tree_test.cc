@@ -1,7 +1,8 @@
 // Create, Enter and the readers on trees of plain files: which values go to which files.
+#include "tests/cgroups/fake_tree.h"
+
 #include "cgroups/cgroup.h"
 #include "driver/base/status.h"
-#include "tests/cgroups/fake_tree.h"
 #include "tests/support/status_matchers.h"
 
 namespace jenkins_agent::cgroups {
@@ -15,14 +16,13 @@ using ::testing::Optional;
 constexpr Limits kSome = {.memory_bytes = 64 << 20, .cpu_shares = 1000, .pids = 9};
 
 absl::StatusOr<Cgroup> CreateOn(const FakeHost& host, const std::string& cpuset,
-                                const Limits& limits = kSome,
-                                const std::string& name = "a1.web") {
+                                const Limits& limits = kSome, const std::string& name = "a1.web") {
   ASSIGN_OR_RETURN(const Hierarchy hierarchy,
                    Hierarchy::Detect(host.proc_root(), host.cgroup_root()));
-  return Cgroup::Create(hierarchy,
-                        {.name = name,
-                         .cpuset_cgroup = cpuset.empty() ? "" : host.cgroup_root() + "/" + cpuset},
-                        limits);
+  return Cgroup::Create(
+      hierarchy,
+      {.name = name, .cpuset_cgroup = cpuset.empty() ? "" : host.cgroup_root() + "/" + cpuset},
+      limits);
 }
 
 std::vector<std::string> Names(const Cgroup& cgroup) {
@@ -70,8 +70,7 @@ TEST_F(V1TreeTest, TheSharedCpusetIsJoinedButNotTheTasks) {
 TEST_F(V1TreeTest, ReservedCoresAreWrittenToTheTasksOwnCpuset) {
   Limits limits = kSome;
   limits.cpuset_cpus = "1";
-  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup,
-                       CreateOn(host_, "cpuset/nomad/reserve/a1.web", limits));
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, CreateOn(host_, "cpuset/nomad/reserve/a1.web", limits));
   EXPECT_EQ(host_.Read("cpuset/nomad/reserve/a1.web/cpuset.cpus"), "1");
   EXPECT_EQ(host_.Read("cpuset/nomad/reserve/a1.web/cpuset.mems"), "0");
   EXPECT_EQ(cgroup.dirs().back(), host_.cgroup_root() + "/cpuset/nomad/reserve/a1.web");
@@ -170,8 +169,8 @@ TEST(V1HostTest, ALimitWhoseControllerIsMissingFails) {
 
 TEST(V1HostTest, ControllersMountedTogetherAreJoinedOnce) {
   const FakeHost host(
-      {Dir("cpu,cpuacct", {File("tasks"), Dir("nomad", {Dir("a1.web", {File("tasks"),
-                                                                       File("cpu.shares")})})}),
+      {Dir("cpu,cpuacct",
+           {File("tasks"), Dir("nomad", {Dir("a1.web", {File("tasks"), File("cpu.shares")})})}),
        Dir("cpuset", {Dir("nomad")})},
       {"31 23 0:28 / @ rw - tmpfs tmpfs rw\n"
        "34 31 0:31 / @/cpuset rw - cgroup cgroup rw,cpuset\n"

@@ -29,9 +29,9 @@ TEST(LimitsTest, SharesStayInTheKernelsRange) {
 
 TEST(LimitsTest, WeightsAreThoseOfRuncCrunAndNomad) {
   const std::map<int64_t, int64_t> table = {
-      {0, 1},       {2, 1},       {100, 17},     {250, 34},      {500, 58},       {1000, 99},
-      {1024, 100},  {2000, 170},  {2600, 210},   {5000, 356},    {10000, 627},    {20000, 1112},
-      {262143, 10000}, {262144, 10000}, {300000, 10000}};
+      {0, 1},       {2, 1},        {100, 17},       {250, 34},       {500, 58},
+      {1000, 99},   {1024, 100},   {2000, 170},     {2600, 210},     {5000, 356},
+      {10000, 627}, {20000, 1112}, {262143, 10000}, {262144, 10000}, {300000, 10000}};
   for (const auto& [shares, weight] : table) EXPECT_EQ(SharesToWeight(shares), weight) << shares;
 }
 

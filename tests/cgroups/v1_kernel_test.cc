@@ -50,10 +50,10 @@ class V1KernelTest : public testing::Test {
 };
 
 TEST_F(V1KernelTest, LimitsAreWrittenAndTakenBack) {
-  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create({.memory_bytes = 64 << 20,
-                                                    .memory_soft_bytes = 32 << 20,
-                                                    .cpu_shares = 1,
-                                                    .pids = 12}));
+  ASSERT_OK_AND_ASSIGN(
+      const Cgroup cgroup,
+      Create(
+          {.memory_bytes = 64 << 20, .memory_soft_bytes = 32 << 20, .cpu_shares = 1, .pids = 12}));
   EXPECT_EQ(ReadIn("memory", "memory.limit_in_bytes"), "67108864");
   EXPECT_EQ(ReadIn("memory", "memory.soft_limit_in_bytes"), "33554432");
   EXPECT_EQ(ReadIn("memory", "memory.swappiness"), "0");
@@ -72,8 +72,8 @@ TEST_F(V1KernelTest, LimitsAreWrittenAndTakenBack) {
 TEST_F(V1KernelTest, ALifeLeavesNothingBehind) {
   const std::set<std::string> before = DirectoriesNamed(hierarchy_.root(), name_);
   ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create());
-  EXPECT_THAT(cgroup.dirs(), ElementsAre(Dir("freezer"), Dir("memory"), Dir("cpu"),
-                                         Dir("cpuacct"), Dir("pids")));
+  EXPECT_THAT(cgroup.dirs(),
+              ElementsAre(Dir("freezer"), Dir("memory"), Dir("cpu"), Dir("cpuacct"), Dir("pids")));
   EXPECT_THAT(DirectoriesNamed(hierarchy_.root(), name_), SizeIs(before.size() + 5));
   Child child([&cgroup](int ready) { return cgroup.Enter().ok() ? Idle(ready) : 1; });
   ASSERT_TRUE(child.WaitReady());
@@ -106,9 +106,8 @@ TEST_F(V1KernelTest, AChildUsesAndLeaves) {
   Child child([&cgroup](int ready) {
     if (!cgroup.Enter().ok()) return 1;
     constexpr size_t kBytes = 8 << 20;
-    void* memory =
-        ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE,
-               -1, 0);
+    void* memory = ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (memory == MAP_FAILED) return 2;
     return Idle(ready);
   });
@@ -163,8 +162,8 @@ TEST_F(V1KernelTest, TheMemoryLimitKillsAndIsCounted) {
     if (!cgroup.Enter().ok()) return 1;
     (void)::mmap(nullptr, 64 << 20, PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-    char* memory = static_cast<char*>(::mmap(nullptr, 64 << 20, PROT_READ | PROT_WRITE,
-                                             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    char* memory = static_cast<char*>(
+        ::mmap(nullptr, 64 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     for (size_t at = 0; at < (64u << 20); at += 4096) memory[at] = 1;
     return 0;
   });
@@ -232,6 +231,21 @@ TEST_F(V1KernelTest, LeftoversAreEndedAndAFrozenDirectoryIsThawedBeforeANewStart
   EXPECT_OK(first.Remove());
 }
 
+TEST_F(V1KernelTest, ALimitBelowWhatAnEarlierStartLeftIsRefusedInWords) {
+  ASSERT_OK_AND_ASSIGN(const Cgroup first, Create());
+  const Fd file(::memfd_create("left", MFD_CLOEXEC));  // held by this process, charged to the child
+  Child child([&](int) {
+    const std::string block(32 << 20, 'x');
+    if (!first.Enter().ok()) return 1;
+    return ::write(file.get(), block.data(), block.size()) > 0 ? 0 : 2;
+  });
+  ASSERT_EQ(child.Wait(), 0);
+  EXPECT_THAT(Create({.memory_bytes = 4 << 20}),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr(name_ + ": memory.limit_in_bytes: 4194304 bytes are less")));
+  EXPECT_OK(first.Remove());
+}
+
 TEST_F(V1KernelTest, ReservedCoresAreTheTasksOwn) {
   // What Nomad prepares, under a name of this test.
   const std::string cpuset = hierarchy_.ControllerPath("cpuset");
@@ -242,8 +256,8 @@ TEST_F(V1KernelTest, ReservedCoresAreTheTasksOwn) {
   ASSERT_OK_AND_ASSIGN(const std::string mems, ReadFileIn(cpuset, "cpuset.mems"));
 
   // Before Nomad has written the cores.
-  EXPECT_THAT(Create({}, parent), StatusIs(absl::StatusCode::kFailedPrecondition,
-                                           HasSubstr("has no cores yet")));
+  EXPECT_THAT(Create({}, parent),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("has no cores yet")));
   EXPECT_NE(::access(Dir("memory").c_str(), F_OK), 0) << "a failed Create undoes its directories";
 
   ASSERT_OK(WriteFileIn(parent, "cpuset.cpus", cores));

@@ -16,6 +16,7 @@ namespace {
 
 using std::chrono::milliseconds;
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 
@@ -32,10 +33,10 @@ class V2KernelTest : public testing::Test {
     if (hierarchy_.version() != Version::kV2) GTEST_SKIP() << "needs a cgroup2 mount";
     parent_ = absl::StrCat(hierarchy_.root(), "/jenkins-agent-test-", ::getpid());
   }
-  absl::StatusOr<Cgroup> Create() const {
+  absl::StatusOr<Cgroup> Create(const Limits& limits = {}) const {
     const std::string name = absl::StrCat("test-", ::getpid(), ".task");
-    return Cgroup::Create(
-        hierarchy_, {.name = name, .cpuset_cgroup = parent_ + "/" + name + ".scope"}, {});
+    return Cgroup::Create(hierarchy_,
+                          {.name = name, .cpuset_cgroup = parent_ + "/" + name + ".scope"}, limits);
   }
   Hierarchy hierarchy_;
   std::string parent_;
@@ -94,9 +95,16 @@ TEST_F(V2KernelTest, LeftoversAreEndedBeforeANewStart) {
   ASSERT_OK_AND_ASSIGN(const Cgroup second, Create());
   EXPECT_TRUE(WIFSIGNALED(child.Wait()));
   EXPECT_THAT(second.dirs_made(), IsEmpty());
-  EXPECT_OK(second.Remove());  // not its own
-  EXPECT_EQ(::access(second.dirs().front().c_str(), F_OK), 0);
+  EXPECT_OK(second.Remove());
   EXPECT_OK(first.Remove());
+}
+
+TEST_F(V2KernelTest, ALimitWhoseControllerIsNotEnabledFails) {
+  if (hierarchy_.Has("pids")) GTEST_SKIP() << "needs a cgroup2 without the controller pids";
+  EXPECT_THAT(Create({.pids = 5}),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("pids.max: controller 'pids' is not enabled")));
+  EXPECT_THAT(DirectoriesNamed(hierarchy_.root(), parent_), IsEmpty());
 }
 
 }  // namespace

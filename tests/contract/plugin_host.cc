@@ -16,7 +16,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::chrono::seconds kGracePeriod(2);  // go-plugin, between Shutdown and SIGKILL
+constexpr std::chrono::seconds kGracePeriod(2);     // go-plugin, between Shutdown and SIGKILL
 constexpr std::chrono::seconds kShutdownLimit(30);  // go-plugin has none
 
 // What go-plugin's client adds for Nomad's drivers, and the little of the agent's own that programs
@@ -183,10 +183,10 @@ absl::StatusOr<std::unique_ptr<PluginHost>> PluginHost::Launch(const std::string
   argv.insert(argv.end(), options.args.begin(), options.args.end());
   ASSIGN_OR_RETURN(Pipe out, MakePipe());
   ASSIGN_OR_RETURN(Pipe err, MakePipe());
-  ASSIGN_OR_RETURN(Subprocess child, StartProgram(argv, {.env = Environment(options),
-                                                         .stdout_fd = out.write.get(),
-                                                         .stderr_fd = err.write.get(),
-                                                         .fds = options.fds}));
+  ASSIGN_OR_RETURN(Subprocess child, Start(argv, {.env = Environment(options),
+                                                  .stdout_fd = out.write.get(),
+                                                  .stderr_fd = err.write.get(),
+                                                  .fds = options.fds}));
   out.write.Reset();
   err.write.Reset();
   std::unique_ptr<PluginHost> host(
@@ -206,9 +206,8 @@ bool PluginHost::Exited(std::chrono::milliseconds timeout) const {
 absl::StatusOr<PluginHost::End> PluginHost::Reap(bool killed) {
   for (const auto& pipe : {stdout_.get(), stderr_.get()}) {
     if (pipe != nullptr && !pipe->AwaitEnd(kPatience)) {
-      return absl::DeadlineExceededError(
-          absl::StrCat("the plugin is dead, but somebody holds its ",
-                       pipe == stdout_.get() ? "stdout" : "stderr"));
+      return absl::DeadlineExceededError(absl::StrCat("the plugin is dead, but somebody holds its ",
+                                                      pipe == stdout_.get() ? "stdout" : "stderr"));
     }
   }
   ASSIGN_OR_RETURN(const ExitStatus exit, Wait(child_));

@@ -1,6 +1,6 @@
 // Asks the kernel something from inside a sandbox and prints the answer.
 //   sandbox_probe syscall NUMBER [ARGUMENT...]   "ok" or "errno=N"
-//   sandbox_probe i386                           getpid by the 32-bit entry, which no sandbox allows
+//   sandbox_probe i386                           getpid by the 32-bit entry, never allowed
 //   sandbox_probe euid                           "euid=N" (run from a set-uid copy)
 #include <errno.h>
 #include <stdio.h>
@@ -13,8 +13,8 @@ namespace {
 int Syscall(int count, char** arguments) {
   long values[7] = {};
   for (int i = 0; i < count && i < 7; ++i) values[i] = strtol(arguments[i], nullptr, 0);
-  const long result = syscall(values[0], values[1], values[2], values[3], values[4], values[5],
-                              values[6]);
+  const long result =
+      syscall(values[0], values[1], values[2], values[3], values[4], values[5], values[6]);
   if (result < 0) {
     printf("errno=%d\n", errno);
   } else {

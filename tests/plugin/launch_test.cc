@@ -34,8 +34,8 @@ TEST(LaunchEnvironment, OfNomadIsAccepted) {
 TEST(LaunchEnvironment, VersionsAreAList) {
   EXPECT_OK(CheckLaunchEnvironment(
       Env({{"NOMAD_PLUGIN_MAGIC_COOKIE", kCookie}, {"PLUGIN_PROTOCOL_VERSIONS", "1, 2,3"}})));
-  EXPECT_THAT(CheckLaunchEnvironment(Env({{"NOMAD_PLUGIN_MAGIC_COOKIE", kCookie},
-                                          {"PLUGIN_PROTOCOL_VERSIONS", "12,22"}})),
+  EXPECT_THAT(CheckLaunchEnvironment(Env(
+                  {{"NOMAD_PLUGIN_MAGIC_COOKIE", kCookie}, {"PLUGIN_PROTOCOL_VERSIONS", "12,22"}})),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("'12,22'")));
 }
 
@@ -46,10 +46,10 @@ TEST(LaunchEnvironment, OfAPersonHasNoCookie) {
 }
 
 TEST(LaunchEnvironment, AnotherHostsCookieIsRefused) {
-  EXPECT_THAT(CheckLaunchEnvironment(Env({{"NOMAD_PLUGIN_MAGIC_COOKIE", "vault"},
-                                          {"PLUGIN_PROTOCOL_VERSIONS", "2"}})),
-              StatusIs(absl::StatusCode::kFailedPrecondition,
-                       HasSubstr("NOMAD_PLUGIN_MAGIC_COOKIE")));
+  EXPECT_THAT(
+      CheckLaunchEnvironment(
+          Env({{"NOMAD_PLUGIN_MAGIC_COOKIE", "vault"}, {"PLUGIN_PROTOCOL_VERSIONS", "2"}})),
+      StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("NOMAD_PLUGIN_MAGIC_COOKIE")));
 }
 
 TEST(LaunchEnvironment, TlsIsRefused) {

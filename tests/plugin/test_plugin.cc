@@ -41,8 +41,7 @@ int Main(const std::string& mode) {
                       Log(LogLevel::kInfo, absl::StrCat("config of ", msgpack.size(), " bytes"));
                       return absl::OkStatus();
                     }});
-  const absl::Status served =
-      Serve({&base}, [] { Log(LogLevel::kInfo, "asked to end"); });
+  const absl::Status served = Serve({&base}, [] { Log(LogLevel::kInfo, "asked to end"); });
   if (!served.ok()) return Fail(served);
   while (mode == "hang") ::pause();
   return 0;

@@ -32,8 +32,7 @@ TEST(Accounts, GroupsAreAppendedOnce) {
 }
 
 TEST(Accounts, OddLinesSurvive) {
-  EXPECT_EQ(PasswdWithUser("+::::::\nx\n", "u", 7, 8, "/h"),
-            "+::::::\nx\nu:x:7:8::/h:/bin/sh\n");
+  EXPECT_EQ(PasswdWithUser("+::::::\nx\n", "u", 7, 8, "/h"), "+::::::\nx\nu:x:7:8::/h:/bin/sh\n");
 }
 
 }  // namespace

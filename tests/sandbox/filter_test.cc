@@ -1,5 +1,5 @@
-// The emitted programs, run by a small BPF interpreter, against the rules they came from and against
-// what libseccomp makes of the same rules.
+// The emitted programs, run by a small BPF interpreter, against the rules they came from and
+// against what libseccomp makes of the same rules.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/audit.h>
@@ -117,8 +117,8 @@ TEST(Filter, LibseccompDecidesTheSame) {
   scmp_filter_ctx context = seccomp_init(SCMP_ACT_ERRNO(ENOSYS));
   for (const auto& [number, rule] : rules) {
     if (IsConditional(rule) || rule.kind == CallRule::Kind::kMissing) continue;
-    const uint32_t action = rule.kind == CallRule::Kind::kAllow ? SCMP_ACT_ALLOW
-                                                                 : SCMP_ACT_ERRNO(EPERM);
+    const uint32_t action =
+        rule.kind == CallRule::Kind::kAllow ? SCMP_ACT_ALLOW : SCMP_ACT_ERRNO(EPERM);
     ASSERT_EQ(seccomp_rule_add_exact(context, action, static_cast<int>(number), 0), 0) << number;
   }
   const int fd = ::memfd_create("oracle", MFD_CLOEXEC);
@@ -138,9 +138,10 @@ TEST(Filter, LibseccompDecidesTheSame) {
 // A call that libseccomp can name has been looked at, or the kernel itself has none any more.
 TEST(Filter, NoKnownCallIsForgotten) {
   const std::set<std::string> obsolete = {
-      "uselib", "ustat", "sysfs", "_sysctl", "create_module", "get_kernel_syms", "query_module",
-      "nfsservctl", "getpmsg", "putpmsg", "afs_syscall", "tuxcall", "security", "epoll_ctl_old",
-      "epoll_wait_old", "vserver"};
+      "uselib",        "ustat",           "sysfs",          "_sysctl",
+      "create_module", "get_kernel_syms", "query_module",   "nfsservctl",
+      "getpmsg",       "putpmsg",         "afs_syscall",    "tuxcall",
+      "security",      "epoll_ctl_old",   "epoll_wait_old", "vserver"};
   const CallRules rules = PayloadCallRules();
   for (int number = 0; number <= static_cast<int>(kLastNumber); ++number) {
     char* name = seccomp_syscall_resolve_num_arch(SCMP_ARCH_X86_64, number);
@@ -191,8 +192,9 @@ TEST(Filter, TerminalsPersonalitiesListeners) {
   EXPECT_EQ(Evaluate(program, Call(SYS_personality, 0xffffffff)), kAllow);
   EXPECT_EQ(Evaluate(program, Call(SYS_personality, 0x0400000)), kPermission);  // READ_IMPLIES_EXEC
   EXPECT_EQ(Evaluate(program, Call(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0)), kAllow);
-  EXPECT_EQ(Evaluate(program, Call(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
-                              SECCOMP_FILTER_FLAG_NEW_LISTENER)), kPermission);
+  EXPECT_EQ(Evaluate(program,
+                     Call(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER)),
+            kPermission);
 }
 
 TEST(Filter, WhatThePayloadMayThePidOneFilterMayToo) {

@@ -23,8 +23,8 @@ namespace fs = std::filesystem;
 // One line a mount; the fake tree's path reads HOST.
 std::vector<std::string> Describe(const std::vector<pb::MountSpec>& mounts,
                                   const std::string& host_root) {
-  static const char* const kKinds[] = {"bind",  "tmpfs",  "proc",   "sysfs", "devpts",   "mqueue",
-                                       "dev",   "cgroup", "link",   "file",  "directory"};
+  static const char* const kKinds[] = {"bind", "tmpfs",  "proc", "sysfs", "devpts",   "mqueue",
+                                       "dev",  "cgroup", "link", "file",  "directory"};
   std::vector<std::string> lines;
   for (const pb::MountSpec& mount : mounts) {
     std::string line = absl::StrCat(kKinds[mount.kind()], " ", mount.target());
@@ -60,11 +60,21 @@ class HostRootfsTest : public testing::Test {
     fs::create_symlink(text, root_.path() + "/" + path);
   }
   HostRootfs Rootfs() const {
-    return {.alloc_dir = "/nomad/a/alloc", .logs_dir = "/nomad/a/alloc/logs",
-            .local_dir = "/nomad/a/t/local", .secrets_dir = "/nomad/a/t/secrets",
-            .jar_dir = "", .extra_read_only = {}, .uid = 700, .gid = 800, .user_name = "ci",
-            .home = "/local", .hostname = "agent-1", .tmp_size_bytes = 1000,
-            .shm_size_bytes = 2000, .resolv_conf_content = "", .hosts_content = "",
+    return {.alloc_dir = "/nomad/a/alloc",
+            .logs_dir = "/nomad/a/alloc/logs",
+            .local_dir = "/nomad/a/t/local",
+            .secrets_dir = "/nomad/a/t/secrets",
+            .jar_dir = "",
+            .extra_read_only = {},
+            .uid = 700,
+            .gid = 800,
+            .user_name = "ci",
+            .home = "/local",
+            .hostname = "agent-1",
+            .tmp_size_bytes = 1000,
+            .shm_size_bytes = 2000,
+            .resolv_conf_content = "",
+            .hosts_content = "",
             .host_root = root_.path()};
   }
   std::vector<std::string> Plan(const HostRootfs& rootfs) {
@@ -114,14 +124,14 @@ TEST_F(HostRootfsTest, MergedUsrGolden) {
           "bind /etc/java-17-openjdk <- HOST/etc/java-17-openjdk ro",
           "bind /etc/resolv.conf <- HOST/etc/resolv.conf ro optional",
           "file /etc/hosts 0644 '127.0.0.1 localhost|127.0.1.1 agent-1|'",
-          "file /etc/hostname 0644 'agent-1|'",
-          "tmpfs /tmp 01777 size 1000", "proc /proc", "dev /dev ro", "devpts /dev/pts",
-          "tmpfs /dev/shm noexec 01777 size 2000", "mqueue /dev/mqueue", "sysfs /sys ro",
-          "cgroup /sys/fs/cgroup ro", "bind /alloc <- /nomad/a/alloc",
-          "bind /alloc/logs <- /nomad/a/alloc/logs ro", "bind /local <- /nomad/a/t/local",
-          "bind /secrets <- /nomad/a/t/secrets", "tmpfs /run 0755 size 1048576",
-          "tmpfs /run/jenkins-agent noexec 02750 owner 0:800 size 1048576",
-          "link /var/run <- /run", "link /var/tmp <- /tmp"));
+          "file /etc/hostname 0644 'agent-1|'", "tmpfs /tmp 01777 size 1000", "proc /proc",
+          "dev /dev ro", "devpts /dev/pts", "tmpfs /dev/shm noexec 01777 size 2000",
+          "mqueue /dev/mqueue", "sysfs /sys ro", "cgroup /sys/fs/cgroup ro",
+          "bind /alloc <- /nomad/a/alloc", "bind /alloc/logs <- /nomad/a/alloc/logs ro",
+          "bind /local <- /nomad/a/t/local", "bind /secrets <- /nomad/a/t/secrets",
+          "tmpfs /run 0755 size 1048576",
+          "tmpfs /run/jenkins-agent noexec 02750 owner 0:800 size 1048576", "link /var/run <- /run",
+          "link /var/tmp <- /tmp"));
 }
 
 TEST_F(HostRootfsTest, AnOldLayoutIsBoundTreeByTree) {

@@ -9,6 +9,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 
 #include "absl/strings/str_split.h"
 #include "driver/base/fd.h"
@@ -85,8 +86,8 @@ TEST_F(RootTest, HostProcessesAreInvisible) {
 TEST_F(RootTest, HostMountsAreInvisible) {
   const std::string mounts = Ask("cat /proc/self/mountinfo");
   EXPECT_THAT(mounts, Not(HasSubstr(" /old")));
-  const std::vector<std::string> ours = {"/usr",   "/etc/", "/tmp",  "/proc", "/dev", "/sys",
-                                         "/alloc", "/local", "/secrets", "/run"};
+  const std::vector<std::string> ours = {"/usr", "/etc/",  "/tmp",   "/proc",    "/dev",
+                                         "/sys", "/alloc", "/local", "/secrets", "/run"};
   for (absl::string_view line : absl::StrSplit(mounts, '\n', absl::SkipEmpty())) {
     const std::vector<std::string> fields = absl::StrSplit(line, ' ');
     const std::string& point = fields.at(4);
@@ -96,6 +97,16 @@ TEST_F(RootTest, HostMountsAreInvisible) {
     EXPECT_THAT(fields.at(5), HasSubstr("nosuid")) << line;
   }
   EXPECT_EQ(Ask("ls -A / | tr '\\n' ' '").find("work"), std::string::npos);
+}
+
+TEST_F(RootTest, TheHostsMountsStayAsTheyAre) {
+  auto mounts = [] {
+    std::ifstream file("/proc/self/mountinfo");
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  };
+  const std::string before = mounts();
+  Ask("true");
+  EXPECT_EQ(mounts(), before);
 }
 
 TEST_F(RootTest, EtcIsAnAllowList) {
@@ -139,8 +150,9 @@ TEST_F(RootTest, KernelSettingsCannotBeChanged) {
 
 TEST_F(RootTest, RunDirectoryIsReadableByTheGroupOnly) {
   EXPECT_EQ(Ask("stat -c '%a %u %g' /run/jenkins-agent"), "2750 0 64322\n");
-  std::ofstream(sandbox_.directory() + "/agent.jar") << "jar";
-  sandbox_.rootfs().jar_dir = sandbox_.directory();
+  sandbox_.rootfs().jar_dir = sandbox_.directory() + "/jar";
+  fs::create_directory(sandbox_.rootfs().jar_dir);
+  std::ofstream(sandbox_.rootfs().jar_dir + "/agent.jar") << "jar";
   EXPECT_EQ(Ask("cat /run/jenkins-agent/jar/agent.jar"), "jar");
 }
 

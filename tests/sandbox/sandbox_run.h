@@ -12,8 +12,8 @@
 namespace jenkins_agent {
 
 struct SandboxResult {
-  int exit_code = -1;   // 128 + signal when signalled; kSetupFailed: `output` is the error
-  std::string output;   // stdout and stderr
+  int exit_code = -1;  // 128 + signal when signalled; kSetupFailed: `output` is the error
+  std::string output;  // stdout and stderr
 };
 inline constexpr int kSetupFailed = 125;
 
@@ -23,7 +23,7 @@ class TestSandbox {
   TestSandbox();
 
   HostRootfs& rootfs() { return rootfs_; }
-  pb::SandboxSpec& spec() { return spec_; }    // added to the plan: mounts, limits
+  pb::SandboxSpec& spec() { return spec_; }  // added to the plan: mounts, limits
   pb::UserSpec& user() { return user_; }
   std::vector<CgroupView>& cgroups() { return cgroups_; }
   const std::string& directory() const { return directory_.path(); }

@@ -50,8 +50,7 @@ TEST(ToGrpc, RecoverableHasTheBytesThatNomadLooksFor) {
 TEST(ToGrpc, TheMarkSurvivesAnnotation) {
   const absl::Status marked = MakeRecoverable(absl::InternalError("disk full"));
   EXPECT_TRUE(IsRecoverable(Annotate(marked, "task a")));
-  EXPECT_EQ(ToGrpc(Annotate(marked, "task a")).error_code(),
-            grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(ToGrpc(Annotate(marked, "task a")).error_code(), grpc::StatusCode::FAILED_PRECONDITION);
   EXPECT_FALSE(IsRecoverable(absl::InternalError("x")));
   EXPECT_TRUE(MakeRecoverable(absl::OkStatus()).ok());
 }

@@ -1,0 +1,169 @@
+// An inbound agent, played by a script in the place of `java`: jar, phases, relaunch, refusal.
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+
+#include <string>
+
+#include "driver/base/file.h"
+#include "tests/supervisor/harness.h"
+#include "tests/support/status_matchers.h"
+
+namespace jenkins_agent {
+namespace {
+
+using testing::HasSubstr;
+
+class Agent : public SupervisorTest {
+ protected:
+  // `script` is what `java @file` does; it runs in /local.
+  pb::LaunchSpec AgentSpec(const std::string& script) {
+    const std::string home = directory() + "/jdk";
+    EXPECT_OK(MakeDirs(home + "/bin"));
+    EXPECT_OK(WriteFileAtomic(home + "/bin/java", "#!/bin/sh\n" + script + "\n", 0755));
+    EXPECT_EQ(::chmod((home + "/bin/java").c_str(), 0755), 0);
+    pb::LaunchSpec spec = Spec({});
+    spec.mutable_program()->clear_argv();
+    pb::AgentSpec& agent = *spec.mutable_agent();
+    agent.add_urls("http://controller.example/");
+    agent.set_name("linux-1");
+    agent.set_secret("deadbeef");
+    agent.set_root_dir("/local/agent");
+    pb::JavaHome& missing = *agent.add_java_homes();
+    missing.set_path("/opt/no-jdk");
+    missing.set_feature(21);
+    pb::JavaHome& java = *agent.add_java_homes();
+    java.set_path(home);
+    java.set_feature(17);
+    return spec;
+  }
+
+  static pb::JarInfo OldJar() {
+    pb::JarInfo jar;
+    jar.set_path("/run/jenkins-agent/jar/agent.jar");
+    jar.set_main_class("hudson.remoting.jnlp.Main");
+    jar.set_generation(pb::LAUNCHER_HUDSON);
+    jar.set_min_java(5);
+    return jar;
+  }
+};
+
+TEST_F(Agent, WaitsForTheJarThenConnects) {
+  ASSERT_OK_AND_ASSIGN(
+      const pb::TaskStatus status,
+      Start(AgentSpec("echo $1 $JAVA_HOME; cat /run/jenkins-agent/args; echo 'INFO: Connected' >&2;"
+                      "exec sleep 1000")));
+  EXPECT_EQ(status.state(), pb::WAITING_FOR_JAR);
+  EXPECT_EQ(status.agent_url(), "http://controller.example/");
+  EXPECT_EQ(status.payload_pid(), 0);
+  EXPECT_OK(watcher().Note("waiting for controller: connection refused"));
+  EXPECT_TRUE(watcher().WaitEvent("connection refused"));
+  EXPECT_EQ(watcher().Status().phase_detail(), "waiting for controller: connection refused");
+  EXPECT_THAT(watcher().Signal(SIGUSR1),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("waiting for controller")));
+
+  EXPECT_OK(watcher().JarReady(OldJar()));
+  EXPECT_TRUE(watcher().WaitEvent("connected"));
+  const pb::TaskStatus running = watcher().Status();
+  EXPECT_EQ(running.state(), pb::RUNNING);
+  EXPECT_EQ(running.phase(), pb::PHASE_CONNECTED);
+  EXPECT_EQ(running.java_home(), directory() + "/jdk");
+  EXPECT_GT(running.timings().connected_ms(), running.timings().jar_ms());
+  EXPECT_TRUE(ProcessAlive(running.payload_pid()));
+  EXPECT_THAT(Stdout(), HasSubstr("@/run/jenkins-agent/args " + directory() + "/jdk\n"));
+  EXPECT_THAT(Stdout(), HasSubstr("\"deadbeef\"\n\"linux-1\""));
+
+  EXPECT_OK(watcher().Stop(SIGTERM, kTestDeadline));
+  const auto exit = watcher().WaitExit();
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->exit_code(), 143);
+  EXPECT_EQ(exit->message(), "");
+  ExpectNothingLeft(running);
+}
+
+TEST_F(Agent, WithoutAUsableJavaTheStartFails) {
+  pb::LaunchSpec spec = AgentSpec("true");
+  spec.mutable_agent()->mutable_java_homes()->RemoveLast();
+  EXPECT_THAT(Start(spec), StatusIs(absl::StatusCode::kFailedPrecondition,
+                                    HasSubstr("/opt/no-jdk/bin/java")));
+  EXPECT_FALSE(RecordOnDisk());
+}
+
+TEST_F(Agent, AStopWhileItWaitsForTheJarEndsItAtOnce) {
+  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status, Start(AgentSpec("true")));
+  EXPECT_OK(watcher().Stop(SIGTERM, kTestDeadline));
+  const auto exit = watcher().WaitExit();
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->exit_code(), 143);
+  EXPECT_EQ(exit->launches(), 0u);
+  ExpectNothingLeft(status);
+}
+
+TEST_F(Agent, AJarThatNoJavaCanRunEndsTheTask) {
+  ASSERT_OK(Start(AgentSpec("true")));
+  pb::JarInfo jar = OldJar();
+  jar.set_min_java(99);
+  EXPECT_FALSE(watcher().JarReady(jar).ok());
+  const auto exit = watcher().WaitExit();
+  ASSERT_TRUE(exit);
+  EXPECT_NE(exit->exit_code(), 0);
+  EXPECT_THAT(exit->message(), HasSubstr("99"));
+}
+
+TEST_F(Agent, IsLaunchedAgainWhileTheControllerIsDown) {
+  ASSERT_OK(Start(AgentSpec(
+      "if [ ! -e tried ]; then touch tried; echo 'INFO: Locating server among "
+      "[http://controller.example/]' >&2; echo 'SEVERE: Failed to connect to "
+      "http://controller.example/tcpSlaveAgentListener/: Connection refused' >&2; exit 255; fi;"
+      "cat /run/jenkins-agent/args; echo 'INFO: Connected' >&2; exec sleep 1000")));
+  ASSERT_OK(watcher().JarReady(OldJar()));
+  EXPECT_TRUE(watcher().WaitEvent("connected"));
+  const pb::TaskStatus status = watcher().Status();
+  EXPECT_EQ(status.state(), pb::RUNNING);
+  EXPECT_EQ(status.launches(), 2u);
+  EXPECT_THAT(Stdout(), HasSubstr("\"deadbeef\""));
+  EXPECT_OK(watcher().Stop(SIGTERM, kTestDeadline));
+  ASSERT_TRUE(watcher().WaitExit());
+  ExpectNothingLeft(status);
+}
+
+TEST_F(Agent, AStopWhileItBacksOffEndsIt) {
+  ASSERT_OK(Start(AgentSpec(
+      "echo 'SEVERE: Failed to connect to http://controller.example/tcpSlaveAgentListener/: "
+      "Connection refused' >&2; exit 255")));
+  ASSERT_OK(watcher().JarReady(OldJar()));
+  ASSERT_TRUE(Eventually([this] { return watcher().Status().state() == pb::BACKING_OFF; }));
+  EXPECT_OK(watcher().Stop(SIGTERM, kTestDeadline));
+  const auto exit = watcher().WaitExit();
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->exit_code(), 143);
+  EXPECT_EQ(exit->message(), "");
+}
+
+TEST_F(Agent, ADeadJvmEndsTheTaskWithItsStory) {
+  ASSERT_OK(Start(AgentSpec("echo 'INFO: Connected' >&2; kill -9 $$")));
+  ASSERT_OK(watcher().JarReady(OldJar()));
+  const auto exit = watcher().WaitExit();
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->signal(), SIGKILL);
+  EXPECT_EQ(exit->exit_code(), 137);
+  EXPECT_THAT(exit->message(), HasSubstr("signal 9"));
+}
+
+TEST_F(Agent, EventsWaitForTheNextConnection) {
+  ASSERT_OK(Start(AgentSpec("until [ -e go ]; do sleep 0.05; done; echo 'INFO: Connected' >&2;"
+                            "touch done; exec sleep 1000")));
+  ASSERT_OK(watcher().JarReady(OldJar()));
+  DropConnection();
+  ASSERT_OK(WriteFileAtomic(Local("go"), ""));
+  ASSERT_TRUE(Eventually([this] { return Stderr() == "INFO: Connected\n"; }));
+  auto reconnected = Reconnect();
+  ASSERT_TRUE(reconnected);
+  reconnected->Status();
+  EXPECT_TRUE(reconnected->WaitEvent("connected"));
+  EXPECT_OK(reconnected->Stop(SIGKILL, kTestDeadline));
+  EXPECT_TRUE(reconnected->WaitExit());
+}
+
+}  // namespace
+}  // namespace jenkins_agent

@@ -1,0 +1,97 @@
+// Real spawner, real supervisors, real sandboxes: what the supervisor's tests share.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "driver/base/event_loop.h"
+#include "driver/base/mutex.h"
+#include "driver/supervisor/client.h"
+#include "driver/supervisor/control.h"
+#include "proto/supervisor.pb.h"
+#include "tests/support/temp_dir.h"
+
+namespace jenkins_agent {
+
+inline constexpr std::chrono::seconds kTestDeadline{30};
+
+// Until `condition` holds; false after kTestDeadline. For facts that no event announces.
+bool Eventually(const std::function<bool()>& condition);
+// Neither gone nor a zombie.
+bool ProcessAlive(int pid);
+bool PathExists(const std::string& path);
+
+// A connection to a supervisor, with what came over it. Blocking calls for the test's thread.
+class Watcher {
+ public:
+  Watcher(EventLoop* loop, Fd connection);
+
+  absl::StatusOr<pb::ControlReply> Call(pb::ControlRequest request);
+  pb::TaskStatus Status();  // also starts to watch
+  absl::Status Stop(int signal, std::chrono::milliseconds timeout);
+  absl::Status Signal(int signal);
+  absl::Status JarReady(const pb::JarInfo& jar);
+  absl::Status Note(const std::string& waiting_for);
+
+  std::optional<pb::ExitRecord> WaitExit();
+  bool WaitLost();
+  bool WaitEvent(const std::string& part);
+  void Close() { control_.reset(); }
+
+ private:
+  struct News {
+    Mutex mutex;
+    CondVar changed;
+    std::vector<std::string> events ABSL_GUARDED_BY(mutex);
+    std::optional<pb::ExitRecord> exit ABSL_GUARDED_BY(mutex);
+    bool lost ABSL_GUARDED_BY(mutex) = false;
+  };
+  bool WaitFor(const std::function<bool(const News&)>& condition);
+
+  const std::shared_ptr<News> news_ = std::make_shared<News>();
+  std::unique_ptr<Control> control_;
+};
+
+class SupervisorTest : public testing::Test {
+ protected:
+  void SetUp() override;
+  void TearDown() override;
+
+  // Arguments that run in the sandbox as uid 20001, with /local writable.
+  pb::LaunchSpec Spec(const std::vector<std::string>& argv);
+  pb::LaunchSpec Shell(const std::string& script) { return Spec({"/bin/sh", "-c", script}); }
+
+  // Spawns and waits for the answer; the connection is kept in watcher().
+  absl::StatusOr<pb::TaskStatus> Start(const pb::LaunchSpec& spec);
+  Watcher& watcher() { return *watcher_; }
+  std::unique_ptr<Watcher> Reconnect();
+  Spawner& spawner() { return *spawner_; }
+  void DropConnection() { watcher_.reset(); }
+
+  std::optional<pb::ExitRecord> RecordOnDisk();
+  std::string Stdout() const { return Content("stdout"); }
+  std::string Stderr() const { return Content("stderr"); }
+  std::string Local(const std::string& name) const { return directory_.path() + "/local/" + name; }
+  std::string LocalContent(const std::string& name) const { return Content("local/" + name); }
+  std::string Content(const std::string& name) const;
+  const std::string& directory() const { return directory_.path(); }
+  std::string TaskDir() const { return directory_.path() + "/task"; }
+  // No cgroup, no socket, no process of the task.
+  void ExpectNothingLeft(const pb::TaskStatus& status);
+
+ private:
+  TempDir directory_;
+  std::string cgroup_name_;
+  std::unique_ptr<EventLoop> loop_;
+  std::thread loop_thread_;
+  std::unique_ptr<Spawner> spawner_;
+  std::unique_ptr<Watcher> watcher_;
+};
+
+}  // namespace jenkins_agent

@@ -1,0 +1,135 @@
+#include "driver/supervisor/output.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "driver/base/file.h"
+#include "tests/support/status_matchers.h"
+#include "tests/support/temp_dir.h"
+
+namespace jenkins_agent {
+namespace {
+
+std::string ReadNow(const Fd& fd) {
+  char buffer[100];
+  const ssize_t size = ::read(fd.get(), buffer, sizeof(buffer));
+  return std::string(buffer, size > 0 ? size : 0);
+}
+
+class OutputTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_OK_AND_ASSIGN(loop_, EventLoop::Create());
+    ASSERT_EQ(::mkfifo(Fifo().c_str(), 0600), 0);
+    ASSERT_OK_AND_ASSIGN(pipe_, MakePipe());
+  }
+  std::string Fifo() const { return dir_.path() + "/fifo"; }
+
+  std::unique_ptr<Output> Open(const std::string& path) {
+    auto output = std::make_unique<Output>(
+        loop_.get(), path, [this](absl::string_view bytes) { seen_ += std::string(bytes); });
+    EXPECT_OK(output->OpenSink());
+    EXPECT_OK(output->Start(std::move(pipe_.read), [this] { loop_->Quit(); }));
+    return output;
+  }
+  // Runs the loop until the output has ended.
+  void Run() {
+    const auto timeout = loop_->After(std::chrono::seconds(20), [this] {
+      ADD_FAILURE() << "the output did not end";
+      loop_->Quit();
+    });
+    loop_->Run();
+    loop_->Cancel(timeout);
+  }
+
+  TempDir dir_;
+  std::unique_ptr<EventLoop> loop_;
+  Pipe pipe_;
+  std::string seen_;
+};
+
+TEST_F(OutputTest, CopiesToAFileAndToTheReader) {
+  ASSERT_OK(WriteFileAtomic(dir_.path() + "/log", "before\n"));
+  auto output = Open(dir_.path() + "/log");
+  ASSERT_OK(WriteAll(pipe_.write.get(), "hello\n"));
+  pipe_.write.Reset();
+  Run();
+  EXPECT_EQ(seen_, "hello\n");
+  EXPECT_EQ(*ReadFile(dir_.path() + "/log"), "before\nhello\n");
+}
+
+TEST_F(OutputTest, WorksWithDevNull) {
+  auto output = Open("/dev/null");
+  ASSERT_OK(WriteAll(pipe_.write.get(), std::string(60000, 'x')));
+  pipe_.write.Reset();
+  Run();
+  EXPECT_EQ(seen_.size(), 60000u);
+}
+
+TEST_F(OutputTest, WaitsForAFifosFirstReader) {
+  auto output = Open(Fifo());
+  ASSERT_OK(WriteAll(pipe_.write.get(), "early\n"));
+  pipe_.write.Reset();
+  Fd reader;
+  loop_->After(std::chrono::milliseconds(100), [&] {
+    reader = OpenFile(Fifo(), O_RDONLY | O_NONBLOCK).value();
+  });
+  Run();
+  EXPECT_EQ(ReadNow(reader), "early\n");
+}
+
+TEST_F(OutputTest, FindsTheNextReaderAfterOneDied) {
+  ASSERT_OK_AND_ASSIGN(Fd reader, OpenFile(Fifo(), O_RDONLY | O_NONBLOCK));
+  auto output = Open(Fifo());
+  reader.Reset();
+  ASSERT_OK(WriteAll(pipe_.write.get(), "for the next\n"));
+  pipe_.write.Reset();
+  loop_->After(std::chrono::milliseconds(100), [&] {
+    reader = OpenFile(Fifo(), O_RDONLY | O_NONBLOCK).value();
+  });
+  Run();
+  EXPECT_EQ(ReadNow(reader), "for the next\n");
+}
+
+TEST_F(OutputTest, ASlowReaderGetsEverything) {
+  ASSERT_OK_AND_ASSIGN(const Fd reader, OpenFile(Fifo(), O_RDONLY | O_NONBLOCK));
+  auto output = Open(Fifo());
+  constexpr size_t kBytes = 4 << 20;
+  size_t written = 0;
+  ASSERT_EQ(::fcntl(pipe_.write.get(), F_SETFL, O_NONBLOCK), 0);
+  const std::string block(4096, 'x');
+  ASSERT_OK(loop_->Watch(pipe_.write.get(), EPOLLOUT, [&](uint32_t) {
+    const ssize_t size = ::write(pipe_.write.get(), block.data(), block.size());
+    if (size > 0) written += size;
+    if (written < kBytes) return;
+    loop_->Unwatch(pipe_.write.get());
+    pipe_.write.Reset();
+  }));
+  size_t received = 0;
+  std::function<void()> read_some = [&] {
+    char buffer[65536];
+    const ssize_t size = ::read(reader.get(), buffer, sizeof(buffer));
+    if (size > 0) received += size;
+    loop_->After(std::chrono::milliseconds(1), read_some);
+  };
+  read_some();
+  Run();
+  char rest[1 << 16];
+  for (ssize_t size; (size = ::read(reader.get(), rest, sizeof(rest))) > 0;) received += size;
+  EXPECT_EQ(received, written);
+  EXPECT_EQ(seen_.size(), written);
+}
+
+TEST_F(OutputTest, AMissingSinkIsAnError) {
+  Output output(loop_.get(), dir_.path() + "/missing", nullptr);
+  EXPECT_THAT(output.OpenSink(), StatusIs(absl::StatusCode::kNotFound, testing::HasSubstr("missing")));
+}
+
+}  // namespace
+}  // namespace jenkins_agent

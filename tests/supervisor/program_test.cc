@@ -1,0 +1,256 @@
+// Any program in a sandbox: start, exit, stop, signals, deaths of everyone around it.
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <string>
+#include <vector>
+
+#include "driver/base/file.h"
+#include "tests/supervisor/harness.h"
+#include "tests/support/status_matchers.h"
+
+namespace jenkins_agent {
+namespace {
+
+using testing::HasSubstr;
+using testing::StartsWith;
+
+class Program : public SupervisorTest {};
+
+TEST_F(Program, RunsAndItsExitCodeIsRecordedBeforeItIsTold) {
+  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status, Start(Shell("echo out; echo err >&2; exit 7")));
+  const auto told = watcher().WaitExit();
+  const auto record = RecordOnDisk();
+  ASSERT_TRUE(told && record);
+  EXPECT_EQ(told->exit_code(), 7);
+  EXPECT_EQ(record->exit_code(), 7);
+  EXPECT_EQ(record->signal(), 0);
+  EXPECT_EQ(record->launches(), 1u);
+  EXPECT_EQ(record->task_id(), "alloc/task/12345678");
+  EXPECT_EQ(record->message(), "");
+  EXPECT_LE(record->started_at_ns(), record->finished_at_ns());
+  EXPECT_EQ(Stdout(), "out\n");
+  EXPECT_EQ(Stderr(), "err\n");
+  ExpectNothingLeft(status);
+}
+
+TEST_F(Program, StatusShowsHostPidsWhileItRuns) {
+  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status, Start(Spec({"sleep", "1000"})));
+  EXPECT_EQ(status.state(), pb::RUNNING);
+  EXPECT_EQ(status.launches(), 1u);
+  EXPECT_TRUE(ProcessAlive(status.supervisor_pid()));
+  EXPECT_TRUE(ProcessAlive(status.init_pid()));
+  EXPECT_TRUE(ProcessAlive(status.payload_pid()));
+  EXPECT_GT(status.timings().launched_ms(), status.timings().sandbox_ms());
+  EXPECT_GT(status.timings().sandbox_ms(), status.timings().forked_ms());
+  for (const std::string& dir : status.cgroup_dirs()) EXPECT_TRUE(PathExists(dir)) << dir;
+  EXPECT_GT(status.cgroup_dirs_size(), 0);
+  EXPECT_OK(watcher().Stop(SIGKILL, kTestDeadline));
+  EXPECT_TRUE(watcher().WaitExit());
+}
+
+TEST_F(Program, SeesItsSandbox) {
+  ASSERT_OK(Start(Shell("hostname; id -u; echo $$; pwd; tr '\\0' ' ' </proc/1/cmdline; echo;"
+                        "cat /proc/1/environ 2>/dev/null; cut -d: -f3 /proc/self/cgroup | sort -u;"
+                        "ls /proc/self/fd | wc -l")));
+  ASSERT_TRUE(watcher().WaitExit());
+  // 4: ls itself has the directory open.
+  EXPECT_THAT(Stdout(), StartsWith("box\n20001\n2\n/local\n/proc/self/fd/")) << Stderr();
+  EXPECT_THAT(Stdout(), testing::EndsWith("\n/\n4\n"));
+}
+
+TEST_F(Program, AMissingProgramFailsTheStartAndLeavesNothing) {
+  const auto status = Start(Spec({"/bin/nope"}));
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kNotFound, "exec /bin/nope: No such file or directory"));
+  EXPECT_THAT(Start(Spec({"nope"})),
+              StatusIs(absl::StatusCode::kNotFound, "exec nope: No such file or directory"));
+  EXPECT_FALSE(RecordOnDisk());
+  EXPECT_FALSE(PathExists(TaskDir() + "/control.sock"));
+}
+
+TEST_F(Program, AProgramInLocalIsFoundByName) {
+  ASSERT_OK(WriteFileAtomic(Local("tool"), "#!/bin/sh\nexit 5\n", 0755));
+  ASSERT_OK(Start(Spec({"tool"})));
+  const auto exit = watcher().WaitExit();
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->exit_code(), 5);
+}
+
+TEST_F(Program, ABrokenSandboxFailsTheStartWithOneSentence) {
+  pb::LaunchSpec spec = Spec({"sleep", "1"});
+  pb::MountSpec& mount = *spec.mutable_sandbox()->add_mounts();
+  mount.set_kind(pb::MountSpec::BIND);
+  mount.set_source("/does/not/exist");
+  mount.set_target("/mnt");
+  EXPECT_THAT(Start(spec), StatusIs(absl::StatusCode::kNotFound, StartsWith("sandbox: mount /mnt")));
+  pb::LaunchSpec bad_dir = Spec({"sleep", "1"});
+  bad_dir.mutable_program()->set_work_dir("/nowhere");
+  EXPECT_THAT(Start(bad_dir), StatusIs(absl::StatusCode::kNotFound,
+                                       "work_dir /nowhere: No such file or directory"));
+  pb::LaunchSpec no_log = Spec({"sleep", "1"});
+  no_log.mutable_output()->set_stdout_path("/does/not/exist");
+  EXPECT_THAT(Start(no_log), StatusIs(absl::StatusCode::kNotFound,
+                                      "stdout: open /does/not/exist: No such file or directory"));
+}
+
+TEST_F(Program, DirectoriesAreMadeByTheTasksUser) {
+  pb::LaunchSpec spec = Shell("stat -c %u a/b");
+  spec.mutable_program()->add_make_dirs("/local/a/b");
+  ASSERT_OK(Start(spec));
+  ASSERT_TRUE(watcher().WaitExit());
+  EXPECT_EQ(Stdout(), "20001\n");
+  pb::LaunchSpec refused = Shell("true");
+  refused.mutable_program()->add_make_dirs("/usr/a");
+  EXPECT_THAT(Start(refused), testing::AnyOf(StatusIs(absl::StatusCode::kPermissionDenied, HasSubstr("/usr/a")), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("/usr/a"))));
+}
+
+TEST_F(Program, TheArgumentsFileIsReadableAndFixed) {
+  pb::LaunchSpec spec = Shell("cat /run/jenkins-agent/args; rm -f /run/jenkins-agent/args;"
+                              "echo x 2>/dev/null >/run/jenkins-agent/args || echo refused");
+  spec.mutable_program()->set_arguments_file("secret\n");
+  ASSERT_OK(Start(spec));
+  ASSERT_TRUE(watcher().WaitExit());
+  EXPECT_EQ(Stdout(), "secret\nrefused\n");
+}
+
+TEST_F(Program, TheSecondStartInTheSameDirectoryWorks) {
+  ASSERT_OK(Start(Shell("exit 1")));
+  ASSERT_TRUE(watcher().WaitExit());
+  DropConnection();
+  ASSERT_OK(Start(Shell("exit 2")));
+  const auto exit = watcher().WaitExit();
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->exit_code(), 2);
+}
+
+TEST_F(Program, SignalsReachItAndADeathBySignalIsRecorded) {
+  ASSERT_OK(Start(Shell("trap 'echo usr1; kill -9 $$' USR1; echo ready; while :; do sleep 1; done")));
+  ASSERT_TRUE(Eventually([this] { return Stdout() == "ready\n"; }));
+  EXPECT_OK(watcher().Signal(SIGUSR1));
+  const auto exit = watcher().WaitExit();
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->exit_code(), 137);
+  EXPECT_EQ(exit->signal(), SIGKILL);
+  EXPECT_FALSE(exit->oom_killed());
+  EXPECT_EQ(Stdout(), "ready\nusr1\n");
+}
+
+TEST_F(Program, StopEndsItWithItsOwnExitCode) {
+  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status,
+                       Start(Shell("trap 'exit 143' TERM; echo ready; while :; do sleep 0.1; done")));
+  ASSERT_TRUE(Eventually([this] { return Stdout() == "ready\n"; }));
+  EXPECT_OK(watcher().Stop(SIGTERM, kTestDeadline));
+  const auto exit = watcher().WaitExit();
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->exit_code(), 143);
+  EXPECT_EQ(exit->signal(), 0);
+  EXPECT_EQ(exit->message(), "");
+  ExpectNothingLeft(status);
+}
+
+TEST_F(Program, WhoIgnoresTheStopIsKilledWithEverythingItStarted) {
+  ASSERT_OK_AND_ASSIGN(
+      const pb::TaskStatus status,
+      Start(Shell("trap '' TERM; (setsid sh -c 'trap \"\" TERM; sleep 98765' &) ; echo ready;"
+                  "while :; do sleep 1; done")));
+  ASSERT_TRUE(Eventually([this] { return Stdout() == "ready\n"; }));
+  EXPECT_OK(watcher().Stop(SIGTERM, std::chrono::milliseconds(200)));
+  EXPECT_EQ(watcher().Status().state(), pb::STOPPING);
+  const auto exit = watcher().WaitExit();
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->exit_code(), 137);
+  EXPECT_EQ(exit->signal(), SIGKILL);
+  EXPECT_EQ(exit->message(), "");
+  ExpectNothingLeft(status);  // the cgroup could not be removed with a process inside
+}
+
+TEST_F(Program, ItsDaemonsEndWithIt) {
+  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status,
+                       Start(Shell("(setsid sleep 98765 &); exit 0")));
+  const auto exit = watcher().WaitExit();
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->exit_code(), 0);
+  ExpectNothingLeft(status);
+}
+
+TEST_F(Program, ThePidsLimitHolds) {
+  pb::LaunchSpec spec = Shell("for i in $(seq 40); do sleep 1000 & done; echo all");
+  spec.mutable_cgroup()->set_pids(10);
+  ASSERT_OK(Start(spec));
+  const auto exit = watcher().WaitExit();
+  ASSERT_TRUE(exit);
+  EXPECT_NE(exit->exit_code(), 0);
+  EXPECT_THAT(Stderr(), HasSubstr("fork"));
+}
+
+TEST_F(Program, AnOutOfMemoryKillIsRecorded) {
+  pb::LaunchSpec spec = Spec({"tail", "/dev/zero"});
+  spec.mutable_cgroup()->set_memory_bytes(32 << 20);
+  ASSERT_OK(Start(spec));
+  const auto exit = watcher().WaitExit();
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->signal(), SIGKILL);
+  EXPECT_TRUE(exit->oom_killed());
+}
+
+TEST_F(Program, TheSandboxDiesWithItsSupervisor) {
+  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status, Start(Spec({"sleep", "1000"})));
+  ASSERT_EQ(::kill(status.supervisor_pid(), SIGKILL), 0);
+  EXPECT_TRUE(watcher().WaitLost());
+  EXPECT_TRUE(Eventually([&] { return !ProcessAlive(status.payload_pid()); }));
+  EXPECT_TRUE(Eventually([&] { return !ProcessAlive(status.init_pid()); }));
+  EXPECT_FALSE(RecordOnDisk());
+  DropConnection();
+  // The cgroup stays behind; the next start of the task, or recovery, clears it.
+  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus again, Start(Shell("exit 3")));
+  ASSERT_TRUE(watcher().WaitExit());
+  ExpectNothingLeft(again);
+}
+
+TEST_F(Program, TheDeathOfPidOneIsRecorded) {
+  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status, Start(Spec({"sleep", "1000"})));
+  ASSERT_EQ(::kill(status.init_pid(), SIGKILL), 0);
+  const auto exit = watcher().WaitExit();
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->signal(), SIGKILL);
+  EXPECT_THAT(exit->message(), HasSubstr("pid 1 of the sandbox"));
+  ExpectNothingLeft(status);
+}
+
+TEST_F(Program, ItOutlivesThePluginsConnectionAndTheSpawner) {
+  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status, Start(Spec({"sleep", "1000"})));
+  DropConnection();
+  ASSERT_EQ(::kill(spawner().pid(), SIGKILL), 0);
+  auto reconnected = Reconnect();
+  ASSERT_TRUE(reconnected);
+  EXPECT_EQ(reconnected->Status().payload_pid(), status.payload_pid());
+  EXPECT_TRUE(ProcessAlive(status.payload_pid()));
+  EXPECT_OK(reconnected->Stop(SIGTERM, kTestDeadline));
+  const auto exit = reconnected->WaitExit();
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->exit_code(), 143);
+  EXPECT_EQ(exit->signal(), SIGTERM);
+  reconnected->Close();
+  EXPECT_TRUE(Eventually([&] { return !ProcessAlive(status.supervisor_pid()); }));
+  // A spawner that died is started anew.
+  ASSERT_OK(Start(Shell("exit 9")));
+  EXPECT_TRUE(watcher().WaitExit());
+}
+
+TEST_F(Program, AnExitWhileNobodyIsConnectedIsOnDisk) {
+  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status,
+                       Start(Shell("until [ -e go ]; do sleep 0.05; done; exit 4")));
+  DropConnection();
+  ASSERT_OK(WriteFileAtomic(Local("go"), ""));
+  ASSERT_TRUE(Eventually([&] { return !ProcessAlive(status.supervisor_pid()); }));
+  const auto record = RecordOnDisk();
+  ASSERT_TRUE(record);
+  EXPECT_EQ(record->exit_code(), 4);
+  ExpectNothingLeft(status);
+  EXPECT_THAT(ConnectToSupervisor(TaskDir()), StatusIs(absl::StatusCode::kUnavailable, testing::_));
+}
+
+}  // namespace
+}  // namespace jenkins_agent

@@ -1,0 +1,42 @@
+#include "driver/task/events.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace jenkins_agent {
+namespace {
+
+using ::testing::ElementsAre;
+
+TaskEvent Event(std::string message) {
+  TaskEvent event;
+  event.message = std::move(message);
+  return event;
+}
+
+TEST(EventBus, KeepsEventsForTheFirstSubscriber) {
+  EventBus bus;
+  bus.Publish(Event("early"));
+  std::vector<std::string> seen;
+  const uint64_t id = bus.Subscribe([&](const TaskEvent& event) { seen.push_back(event.message); });
+  bus.Publish(Event("late"));
+  bus.Unsubscribe(id);
+  bus.Publish(Event("kept"));
+  EXPECT_THAT(seen, ElementsAre("early", "late"));
+  bus.Subscribe([&](const TaskEvent& event) { seen.push_back(event.message); });
+  EXPECT_THAT(seen, ElementsAre("early", "late", "kept"));
+}
+
+TEST(EventBus, WhatWaitsIsBoundedAndTheOldestGo) {
+  EventBus bus;
+  for (size_t i = 0; i < EventBus::kMaxKept + 2; ++i) bus.Publish(Event(std::to_string(i)));
+  std::vector<std::string> seen;
+  bus.Subscribe([&](const TaskEvent& event) { seen.push_back(event.message); });
+  ASSERT_EQ(seen.size(), EventBus::kMaxKept);
+  EXPECT_EQ(seen.front(), "2");
+}
+
+}  // namespace
+}  // namespace jenkins_agent

@@ -1,0 +1,190 @@
+#include "driver/task/plan.h"
+
+#include <algorithm>
+
+#include "tests/support/status_matchers.h"
+
+namespace jenkins_agent {
+namespace {
+
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
+using NomadTask = hashicorp::nomad::plugins::drivers::proto::TaskConfig;
+
+class Plan : public ::testing::Test {
+ protected:
+  Plan() {
+    task_.set_id("alloc-1/agent/abc");
+    task_.set_alloc_id("alloc-1");
+    task_.set_name("agent");
+    task_.set_alloc_dir("/data/alloc-1");
+    task_.set_stdout_path("/data/alloc-1/alloc/logs/.agent.stdout.fifo");
+    (*task_.mutable_env())["NOMAD_ALLOC_NAME"] = "jenkins-slave.group[0]";
+    auto& resources = *task_.mutable_resources();
+    resources.mutable_allocated_resources()->mutable_memory()->set_memory_mb(512);
+    resources.mutable_linux_resources()->set_cpu_shares(1000);
+    javas_ = {{"/usr/lib/jvm/java-25", 25, "25", ""}, {"/opt/jdk-17", 17, "17.0.1", ""}};
+  }
+
+  void UseAgent() {
+    options_.has_agent = true;
+    options_.agent.url = "https://jenkins.example/";
+    options_.agent.name = "linux-1";
+    (*task_.mutable_env())["JENKINS_SECRET"] = "0123secret";
+  }
+
+  absl::StatusOr<pb::LaunchSpec> Run() {
+    PlanInput input{.options = options_, .task = task_};
+    input.user.set_uid(65534);
+    input.user.set_gid(65534);
+    input.user.set_name("nobody");
+    input.user.set_home("/nonexistent");
+    input.task_dir = "/state/tasks/0";
+    input.javas = javas_;
+    input.read_secret_file = [](const std::string& path) -> absl::StatusOr<std::string> {
+      if (path == "/secrets/token") return "from-file\n";
+      return absl::NotFoundError("open " + path);
+    };
+    return PlanTask(input);
+  }
+
+  TaskConfig options_;
+  NomadTask task_;
+  std::vector<JavaInstall> javas_;
+};
+
+std::vector<std::string> EnvOf(const pb::LaunchSpec& spec) {
+  return {spec.program().env().begin(), spec.program().env().end()};
+}
+
+TEST_F(Plan, CommandRunsInTheTasksOwnDirectoryWithTheTasksEnvironment) {
+  options_.command = "/bin/sleep";
+  options_.args = {"60"};
+  (*task_.mutable_env())["FOO"] = "bar";
+  ASSERT_OK_AND_ASSIGN(const pb::LaunchSpec spec, Run());
+  EXPECT_THAT(spec.program().argv(), ElementsAre("/bin/sleep", "60"));
+  EXPECT_EQ(spec.program().work_dir(), "/local");
+  EXPECT_THAT(EnvOf(spec), Contains("FOO=bar"));
+  EXPECT_THAT(EnvOf(spec), Contains("USER=nobody"));
+  EXPECT_THAT(EnvOf(spec), Contains(StartsWith("PATH=/usr/local/sbin:")));
+  EXPECT_FALSE(spec.has_agent());
+}
+
+TEST_F(Plan, LimitsAreNomads) {
+  options_.command = "/bin/true";
+  ASSERT_OK_AND_ASSIGN(pb::LaunchSpec spec, Run());
+  EXPECT_EQ(spec.cgroup().name(), "alloc-1.agent");
+  EXPECT_EQ(spec.cgroup().memory_bytes(), int64_t{512} << 20);
+  EXPECT_EQ(spec.cgroup().memory_soft_bytes(), 0);
+  EXPECT_EQ(spec.cgroup().cpu_shares(), 1000);
+  EXPECT_EQ(spec.cgroup().pids(), 2048);
+
+  auto& memory = *task_.mutable_resources()->mutable_allocated_resources()->mutable_memory();
+  memory.set_memory_max_mb(1024);
+  ASSERT_OK_AND_ASSIGN(spec, Run());
+  EXPECT_EQ(spec.cgroup().memory_bytes(), int64_t{1024} << 20);
+  EXPECT_EQ(spec.cgroup().memory_soft_bytes(), int64_t{512} << 20);
+  memory.set_memory_max_mb(-1);
+  ASSERT_OK_AND_ASSIGN(spec, Run());
+  EXPECT_EQ(spec.cgroup().memory_bytes(), 0);
+}
+
+TEST_F(Plan, TheSecretIsInTheAgentsPartOnly) {
+  UseAgent();
+  ASSERT_OK_AND_ASSIGN(pb::LaunchSpec spec, Run());
+  EXPECT_EQ(spec.agent().secret(), "0123secret");
+  EXPECT_EQ(spec.agent().root_dir(), "/local/agent");
+  EXPECT_THAT(EnvOf(spec), Not(Contains(HasSubstr("0123secret"))));
+  EXPECT_THAT(spec.agent().jvm_options(), Contains("-XX:-UsePerfData"));
+  spec.clear_agent();
+  EXPECT_THAT(spec.SerializeAsString(), Not(HasSubstr("0123secret")));
+}
+
+TEST_F(Plan, TheEnvironmentAloneMakesAnAgent) {
+  auto& env = *task_.mutable_env();
+  env["JENKINS_URL"] = "http://controller:8080/";
+  env["JENKINS_AGENT_NAME"] = "env-agent";
+  env["JENKINS_SECRET"] = "@/secrets/token";
+  env["JENKINS_AGENT_WORKDIR"] = "/local/elsewhere";
+  ASSERT_OK_AND_ASSIGN(const pb::LaunchSpec spec, Run());
+  EXPECT_THAT(spec.agent().urls(), ElementsAre("http://controller:8080/"));
+  EXPECT_EQ(spec.agent().name(), "env-agent");
+  EXPECT_EQ(spec.agent().secret(), "from-file");
+  EXPECT_EQ(spec.agent().root_dir(), "/local/elsewhere");
+}
+
+TEST_F(Plan, WhatIsMissingIsNamed) {
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("JENKINS_URL")));
+  UseAgent();
+  options_.agent.url.clear();
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("agent.url")));
+  options_.agent.url = "https://jenkins.example/";
+  task_.mutable_env()->erase("JENKINS_SECRET");
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("secret")));
+  options_.agent.secret_file = "/secrets/none";
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kNotFound, HasSubstr("agent.secret_file: open")));
+}
+
+TEST_F(Plan, JavaOfTheJobsChoice) {
+  UseAgent();
+  options_.java_version = "17";
+  ASSERT_OK_AND_ASSIGN(const pb::LaunchSpec spec, Run());
+  ASSERT_EQ(spec.agent().java_homes_size(), 1);
+  EXPECT_EQ(spec.agent().java_homes(0).path(), "/opt/jdk-17");
+  const auto& mounts = spec.sandbox().mounts();
+  EXPECT_TRUE(std::any_of(mounts.begin(), mounts.end(), [](const pb::MountSpec& mount) {
+    return mount.target() == "/opt/jdk-17" && mount.read_only();
+  }));
+  options_.java_version = "11";
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kFailedPrecondition,
+                              HasSubstr("no Java 11; it has 25, 17")));
+  javas_.clear();
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("no JDK found")));
+}
+
+TEST_F(Plan, TheJavaDriversNames) {
+  options_.jar_path = "local/tool.jar";
+  options_.jvm_options = {"-Xmx64m"};
+  options_.args = {"a b"};
+  ASSERT_OK_AND_ASSIGN(pb::LaunchSpec spec, Run());
+  EXPECT_THAT(spec.program().argv(),
+              ElementsAre("/usr/lib/jvm/java-25/bin/java", "@/run/jenkins-agent/args"));
+  EXPECT_EQ(spec.program().arguments_file(), "-Xmx64m\n-jar\n/local/tool.jar\n\"a b\"\n");
+}
+
+TEST_F(Plan, HostNameIsFitForEveryProgram) {
+  options_.command = "/bin/true";
+  ASSERT_OK_AND_ASSIGN(pb::LaunchSpec spec, Run());
+  EXPECT_EQ(spec.sandbox().hostname(), "jenkins-slave-group-0");
+  (*task_.mutable_env())["NOMAD_ALLOC_NAME"] = "[[]]";
+  ASSERT_OK_AND_ASSIGN(spec, Run());
+  EXPECT_EQ(spec.sandbox().hostname(), "agent");
+}
+
+TEST_F(Plan, VolumesAreBoundAndUnsupportedAsksAreRefused) {
+  options_.command = "/bin/true";
+  auto& volume = *task_.add_mounts();
+  volume.set_task_path("/cache");
+  volume.set_host_path("/srv/cache");
+  volume.set_readonly(true);
+  ASSERT_OK_AND_ASSIGN(const pb::LaunchSpec spec, Run());
+  const pb::MountSpec& last = spec.sandbox().mounts(spec.sandbox().mounts_size() - 1);
+  EXPECT_EQ(last.target(), "/cache");
+  EXPECT_EQ(last.source(), "/srv/cache");
+  EXPECT_TRUE(last.read_only());
+  volume.set_propagation_mode("bidirectional");
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'bidirectional'")));
+}
+
+TEST_F(Plan, DnsOfTheJobBecomesResolvConf) {
+  task_.mutable_dns()->add_servers("10.0.0.1");
+  task_.mutable_dns()->add_searches("example");
+  task_.mutable_dns()->add_options("ndots:2");
+  EXPECT_EQ(ResolvConf(task_), "nameserver 10.0.0.1\nsearch example\noptions ndots:2\n");
+}
+
+}  // namespace
+}  // namespace jenkins_agent

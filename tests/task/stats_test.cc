@@ -1,0 +1,48 @@
+#include "driver/task/stats.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace jenkins_agent {
+namespace {
+
+namespace nomad = hashicorp::nomad::plugins::drivers::proto;
+using ::testing::Contains;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+constexpr std::chrono::seconds kSecond{1};
+
+TEST(Stats, PercentOfOneCoreAndTicks) {
+  cgroups::Usage before, now;
+  before.cpu_total_ns = 0;
+  before.cpu_user_ns = 0;
+  now.cpu_total_ns = 2'000'000'000;
+  now.cpu_user_ns = 1'500'000'000;
+  const nomad::TaskResourceUsage usage = ToResourceUsage(before, now, kSecond, 2400);
+  EXPECT_DOUBLE_EQ(usage.cpu().percent(), 200);
+  EXPECT_DOUBLE_EQ(usage.cpu().user_mode(), 150);
+  EXPECT_DOUBLE_EQ(usage.cpu().total_ticks(), 4800);
+  EXPECT_THAT(usage.cpu().measured_fields(), Contains(nomad::CPUUsage::TOTAL_TICKS));
+  EXPECT_THAT(usage.cpu().measured_fields(), Not(Contains(nomad::CPUUsage::SYSTEM_MODE)));
+}
+
+TEST(Stats, TheFirstSampleClaimsNoPercentages) {
+  cgroups::Usage now;
+  now.cpu_total_ns = 5;
+  now.memory_usage_bytes = 1024;
+  const nomad::TaskResourceUsage usage = ToResourceUsage(std::nullopt, now, kSecond, 2400);
+  EXPECT_THAT(usage.cpu().measured_fields(), IsEmpty());
+  EXPECT_EQ(usage.memory().usage(), 1024u);
+  EXPECT_THAT(usage.memory().measured_fields(), testing::ElementsAre(nomad::MemoryUsage::USAGE));
+}
+
+TEST(Stats, ACounterThatWentBackIsNotMeasured) {
+  cgroups::Usage before, now;
+  before.cpu_total_ns = 10;
+  now.cpu_total_ns = 5;
+  EXPECT_THAT(ToResourceUsage(before, now, kSecond, 0).cpu().measured_fields(), IsEmpty());
+}
+
+}  // namespace
+}  // namespace jenkins_agent

@@ -1,0 +1,210 @@
+#include "driver/task/store.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <future>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "driver/base/file.h"
+#include "driver/task/record.h"
+#include "tests/support/requires.h"
+#include "tests/support/status_matchers.h"
+#include "tests/support/temp_dir.h"
+
+namespace jenkins_agent {
+namespace {
+
+using ::testing::HasSubstr;
+using NomadTask = hashicorp::nomad::plugins::drivers::proto::TaskConfig;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+// fixmap { "command": command, "args": [args...] } as Nomad sends it; short strings only.
+std::string Msgpack(const std::string& command, const std::vector<std::string>& args) {
+  const auto text = [](const std::string& s) {
+    return std::string{static_cast<char>(0xd9), static_cast<char>(s.size())} + s;
+  };
+  std::string bytes = "\x82" + text("command") + text(command) + text("args");
+  bytes += static_cast<char>(0x90 + args.size());
+  for (const std::string& arg : args) bytes += text(arg);
+  return bytes;
+}
+
+class Store : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    REQUIRES_ROOT();
+    for (const char* part : {"alloc/logs", "agent/local", "agent/secrets"}) {
+      const std::string path = absl::StrCat(dir_.path(), "/allocs/", part);
+      ASSERT_OK(MakeDirs(path));
+      ASSERT_EQ(::chmod(path.c_str(), 0777), 0);
+    }
+    // The sandbox's user must reach its directories; mkdtemp made this one 0700.
+    ASSERT_EQ(::chmod(dir_.path().c_str(), 0711), 0);
+    ASSERT_OK_AND_ASSIGN(loop_, EventLoop::Create());
+    thread_ = std::thread([this] { loop_->Run(); });
+    ASSERT_OK_AND_ASSIGN(Fd program, OpenFile(SUPERVISOR_PROGRAM, O_RDONLY));
+    ASSERT_OK_AND_ASSIGN(spawner_, Spawner::Start(std::move(program)));
+    ASSERT_OK_AND_ASSIGN(tools_.executable, OpenFile(TOOLS_PROGRAM, O_RDONLY));
+    ASSERT_OK(OpenStore());
+  }
+  void TearDown() override {
+    if (store_ != nullptr) EXPECT_OK(store_->Destroy(kId, /*force=*/true));
+    store_.reset();
+    if (loop_ != nullptr) {
+      loop_->Quit();
+      thread_.join();
+    }
+  }
+
+  TaskStore::Options MakeOptions() {
+    TaskStore::Options options;
+    options.config.state_dir = dir_.path() + "/state";
+    options.loop = loop_.get();
+    options.events = &events_;
+    options.spawner = spawner_.get();
+    options.tools = &tools_;
+    return options;
+  }
+  absl::Status OpenStore() {
+    store_.reset();
+    absl::StatusOr<std::unique_ptr<TaskStore>> store = TaskStore::Open(MakeOptions());
+    if (store.ok()) store_ = *std::move(store);
+    return store.status();
+  }
+
+  NomadTask Config(const std::string& command, const std::vector<std::string>& args) {
+    NomadTask config;
+    config.set_id(kId);
+    config.set_alloc_id(absl::StrCat("store-test-", ::getpid()));
+    config.set_name("agent");
+    config.set_alloc_dir(dir_.path() + "/allocs");
+    config.set_stdout_path("/dev/null");
+    config.set_stderr_path("/dev/null");
+    config.set_msgpack_driver_config(Msgpack(command, args));
+    config.mutable_resources()->mutable_allocated_resources()->mutable_memory()->set_memory_mb(64);
+    return config;
+  }
+
+  pb::ExitRecord AwaitExit() {
+    std::promise<pb::ExitRecord> exit;
+    std::future<pb::ExitRecord> future = exit.get_future();
+    (*store_->Find(kId))->Wait([&exit](const pb::ExitRecord& record) { exit.set_value(record); });
+    if (future.wait_for(seconds(60)) != std::future_status::ready) {
+      ADD_FAILURE() << "the task did not end";
+      std::abort();
+    }
+    return future.get();
+  }
+
+  static constexpr char kId[] = "alloc/agent/1";
+  const TempDir dir_;
+  EventBus events_;
+  JarWorkerProgram tools_;
+  std::unique_ptr<EventLoop> loop_;
+  std::thread thread_;
+  std::unique_ptr<Spawner> spawner_;
+  std::unique_ptr<TaskStore> store_;
+};
+
+TEST_F(Store, StartRunsWaitTellsDestroyForgets) {
+  ASSERT_OK(store_->Start(Config("/bin/sh", {"-c", "exit 7"}), 0));
+  const pb::ExitRecord exit = AwaitExit();
+  EXPECT_EQ(exit.exit_code(), 7);
+  EXPECT_EQ(exit.signal(), 0);
+  EXPECT_EQ(AwaitExit().exit_code(), 7);  // repeatable until Destroy
+  ASSERT_OK(store_->Destroy(kId, /*force=*/false));
+  EXPECT_THAT(store_->Find(kId), StatusIs(absl::StatusCode::kNotFound, HasSubstr(kId)));
+  EXPECT_TRUE(std::filesystem::is_empty(dir_.path() + "/state/tasks"));
+  EXPECT_OK(store_->Destroy(kId, true));
+}
+
+TEST_F(Store, AFailedStartLeavesNothing) {
+  EXPECT_THAT(store_->Start(Config("/bin/nope", {}), 0),
+              StatusIs(testing::_, HasSubstr("/bin/nope: No such file or directory")));
+  EXPECT_THAT(store_->Find(kId), StatusIs(absl::StatusCode::kNotFound, HasSubstr(kId)));
+  EXPECT_TRUE(std::filesystem::is_empty(dir_.path() + "/state/tasks"));
+  ASSERT_OK(store_->Start(Config("/bin/sleep", {"60"}), 0));
+}
+
+TEST_F(Store, ARunningTaskIsNotStartedTwiceNorDestroyedWithoutForce) {
+  ASSERT_OK(store_->Start(Config("/bin/sleep", {"60"}), 0));
+  EXPECT_THAT(store_->Start(Config("/bin/sleep", {"60"}), 0),
+              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("already started")));
+  EXPECT_THAT(store_->Destroy(kId, false),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("still running")));
+  const std::shared_ptr<Task> task = *store_->Find(kId);
+  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status, task->Status());
+  EXPECT_GT(status.payload_pid(), 0);
+  ASSERT_OK(task->Stop(SIGTERM, seconds(10)));
+  EXPECT_EQ(AwaitExit().exit_code(), 143);
+  EXPECT_OK(task->Stop(SIGTERM, seconds(10)));
+}
+
+TEST_F(Store, ASignalReachesThePayload) {
+  ASSERT_OK(store_->Start(Config("/bin/sleep", {"60"}), 0));
+  ASSERT_OK((*store_->Find(kId))->Signal(SIGUSR1));
+  const pb::ExitRecord exit = AwaitExit();
+  EXPECT_EQ(exit.exit_code(), 128 + SIGUSR1);
+  EXPECT_EQ(exit.signal(), SIGUSR1);
+}
+
+TEST_F(Store, AnotherPluginIsRefusedWithTheOwnersPid) {
+  EXPECT_THAT(TaskStore::Open(MakeOptions()),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr(absl::StrCat("held by another plugin, pid ", ::getpid()))));
+}
+
+TEST_F(Store, ANewPluginFindsTheSameProcessAndItsExit) {
+  ASSERT_OK_AND_ASSIGN(const std::string state, store_->Start(Config("/bin/sleep", {"60"}), 0));
+  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus before, (*store_->Find(kId))->Status());
+  ASSERT_OK(OpenStore());
+  ASSERT_OK(store_->Recover(kId, state));
+  ASSERT_OK(store_->Recover(kId, state));
+  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus after, (*store_->Find(kId))->Status());
+  EXPECT_EQ(after.payload_pid(), before.payload_pid());
+
+  const std::shared_ptr<Task> task = *store_->Find(kId);
+  ASSERT_OK(task->Stop(SIGKILL, milliseconds(0)));
+  ASSERT_OK(OpenStore());
+  ASSERT_OK(store_->Recover(kId, state));
+  EXPECT_EQ(AwaitExit().exit_code(), 137);
+}
+
+TEST_F(Store, ASupervisorThatWasKilledEndsTheTaskWithThatReason) {
+  ASSERT_OK_AND_ASSIGN(const std::string state, store_->Start(Config("/bin/sleep", {"60"}), 0));
+  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status, (*store_->Find(kId))->Status());
+  ASSERT_EQ(::kill(status.supervisor_pid(), SIGKILL), 0);
+  const pb::ExitRecord exit = AwaitExit();
+  EXPECT_EQ(exit.exit_code(), -1);
+  EXPECT_THAT(exit.message(), HasSubstr(absl::StrCat("supervisor (pid ", status.supervisor_pid())));
+  for (const std::string& dir : status.cgroup_dirs()) EXPECT_FALSE(std::filesystem::exists(dir)) << dir;
+  ASSERT_OK(OpenStore());
+  ASSERT_OK(store_->Recover(kId, state));
+  EXPECT_EQ(AwaitExit().exit_code(), -1);
+}
+
+TEST_F(Store, RecoverRefusesWhatIsNotThisTasks) {
+  ASSERT_OK_AND_ASSIGN(const std::string state, store_->Start(Config("/bin/sleep", {"60"}), 0));
+  EXPECT_THAT(store_->Recover("other/agent/2", state),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("belongs to task")));
+  EXPECT_THAT(store_->Recover("other/agent/2", "garbage"),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("damaged")));
+}
+
+TEST_F(Store, DestroyFindsATaskThatOnlyTheDiskKnows) {
+  ASSERT_OK(store_->Start(Config("/bin/sleep", {"60"}), 0));
+  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status, (*store_->Find(kId))->Status());
+  ASSERT_OK(OpenStore());
+  ASSERT_OK(store_->Destroy(kId, true));
+  EXPECT_THAT(ProcessStartTime(status.payload_pid()), StatusIs(absl::StatusCode::kNotFound, HasSubstr("")));
+  EXPECT_TRUE(std::filesystem::is_empty(dir_.path() + "/state/tasks"));
+}
+
+}  // namespace
+}  // namespace jenkins_agent
