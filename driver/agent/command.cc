@@ -23,7 +23,8 @@ void AddIfSet(const std::string& option, const std::string& value, Arguments& ar
 absl::Status RefuseForOldAgent(bool given, absl::string_view option) {
   if (!given) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      absl::StrCat("agent.", option, " is set, but the controller's agent is of the Hudson "
+      absl::StrCat("agent.", option,
+                   " is set, but the controller's agent is of the Hudson "
                    "generation, which does not know it; leave it out"));
 }
 
@@ -82,15 +83,24 @@ std::string QuoteArgument(absl::string_view argument) {
   std::string quoted = "\"";
   for (const char c : argument) {
     switch (c) {
-      case '\n': quoted += "\\n"; break;
-      case '\r': quoted += "\\r"; break;
-      case '\t': quoted += "\\t"; break;
-      case '\f': quoted += "\\f"; break;
+      case '\n':
+        quoted += "\\n";
+        break;
+      case '\r':
+        quoted += "\\r";
+        break;
+      case '\t':
+        quoted += "\\t";
+        break;
+      case '\f':
+        quoted += "\\f";
+        break;
       case '\\':
       case '"':
         quoted += '\\';
         [[fallthrough]];
-      default: quoted += c;
+      default:
+        quoted += c;
     }
   }
   return quoted + "\"";
@@ -108,15 +118,13 @@ absl::StatusOr<pb::JavaHome> ChooseJava(const std::vector<pb::JavaHome>& java_ho
   }
   std::string needs = absl::StrCat("this agent.jar needs Java ", min_java, " or newer");
   if (old) absl::StrAppend(&needs, " and older than ", kFirstJavaWithoutSecurityManager);
-  return absl::FailedPreconditionError(
-      absl::StrCat("no Java for the agent: ", needs, "; ",
-                   found.empty() ? "none was found"
-                                 : absl::StrCat("found only ", absl::StrJoin(found, ", ")),
-                   "; install one or set java_home"));
+  return absl::FailedPreconditionError(absl::StrCat(
+      "no Java for the agent: ", needs, "; ",
+      found.empty() ? "none was found" : absl::StrCat("found only ", absl::StrJoin(found, ", ")),
+      "; install one or set java_home"));
 }
 
-absl::StatusOr<AgentCommand> BuildAgentCommand(const pb::AgentSpec& agent,
-                                               const pb::JarInfo& jar) {
+absl::StatusOr<AgentCommand> BuildAgentCommand(const pb::AgentSpec& agent, const pb::JarInfo& jar) {
   if (jar.path().empty() || jar.generation() == pb::LAUNCHER_UNKNOWN) {
     return absl::InvalidArgumentError(
         absl::StrCat("agent.jar '", jar.path(), "' is not a Jenkins or Hudson agent"));

@@ -15,7 +15,6 @@
 
 namespace jenkins_agent {
 
-
 struct AgentCommand {
   std::vector<std::string> argv;  // {"<java_home>/bin/java", "@/run/jenkins-agent/args"}
   std::string arguments_file;     // content of kArgumentsFile; holds the secret: keep it off disks

@@ -17,8 +17,7 @@ using Environment = std::map<std::string, std::string>;
 
 std::string Lookup(const Environment& env, const std::string& name) {
   const auto it = env.find(name);
-  return it == env.end() ? std::string()
-                         : std::string(absl::StripAsciiWhitespace(it->second));
+  return it == env.end() ? std::string() : std::string(absl::StripAsciiWhitespace(it->second));
 }
 
 void Wipe(std::string& text) { ::explicit_bzero(text.data(), text.size()); }
@@ -78,26 +77,16 @@ const RemotingOption kRemotingOptions[] = {
      [](pb::AgentSpec& agent, const pb::AgentSpec& given, const std::string& value) {
        if (given.urls().empty()) agent.add_urls(value);
      }},
-    {"-secret",
-     [](pb::AgentSpec& agent, const pb::AgentSpec&, const std::string& value) {
-       SetIfEmpty(*agent.mutable_secret(), value);
-     }},
-    {"-name",
-     [](pb::AgentSpec& agent, const pb::AgentSpec&, const std::string& value) {
-       SetIfEmpty(*agent.mutable_name(), value);
-     }},
-    {"-tunnel",
-     [](pb::AgentSpec& agent, const pb::AgentSpec&, const std::string& value) {
-       SetIfEmpty(*agent.mutable_tunnel(), value);
-     }},
-    {"-workDir",
-     [](pb::AgentSpec& agent, const pb::AgentSpec&, const std::string& value) {
-       SetIfEmpty(*agent.mutable_root_dir(), value);
-     }},
-    {"-direct",
-     [](pb::AgentSpec& agent, const pb::AgentSpec&, const std::string& value) {
-       SetIfEmpty(*agent.mutable_direct(), value);
-     }},
+    {"-secret", [](pb::AgentSpec& agent, const pb::AgentSpec&,
+                   const std::string& value) { SetIfEmpty(*agent.mutable_secret(), value); }},
+    {"-name", [](pb::AgentSpec& agent, const pb::AgentSpec&,
+                 const std::string& value) { SetIfEmpty(*agent.mutable_name(), value); }},
+    {"-tunnel", [](pb::AgentSpec& agent, const pb::AgentSpec&,
+                   const std::string& value) { SetIfEmpty(*agent.mutable_tunnel(), value); }},
+    {"-workDir", [](pb::AgentSpec& agent, const pb::AgentSpec&,
+                    const std::string& value) { SetIfEmpty(*agent.mutable_root_dir(), value); }},
+    {"-direct", [](pb::AgentSpec& agent, const pb::AgentSpec&,
+                   const std::string& value) { SetIfEmpty(*agent.mutable_direct(), value); }},
     {"-instanceIdentity",
      [](pb::AgentSpec& agent, const pb::AgentSpec&, const std::string& value) {
        SetIfEmpty(*agent.mutable_instance_identity(), value);
@@ -144,7 +133,8 @@ bool HasControlCharacter(absl::string_view text) {
 
 absl::Status ValidateName(const std::string& name) {
   if (name.empty()) {
-    return MissingError("name", "set agent { name } or JENKINS_AGENT_NAME in the task's environment");
+    return MissingError("name",
+                        "set agent { name } or JENKINS_AGENT_NAME in the task's environment");
   }
   if (absl::StartsWith(name, "-") || absl::StartsWith(name, "@") || HasControlCharacter(name)) {
     return absl::InvalidArgumentError(
@@ -160,8 +150,7 @@ absl::Status ValidateSecret(const std::string& secret) {
   }
   if (absl::StartsWith(secret, "-") || HasControlCharacter(secret) ||
       absl::StrContains(secret, " ")) {
-    return absl::InvalidArgumentError(
-        "the agent's secret must be one word; it is not quoted here");
+    return absl::InvalidArgumentError("the agent's secret must be one word; it is not quoted here");
   }
   return absl::OkStatus();
 }
@@ -191,10 +180,8 @@ absl::Status ForbidTogether(bool one, bool other, absl::string_view names) {
 absl::Status ValidateCombinations(const pb::AgentSpec& agent) {
   const bool direct = !agent.direct().empty();
   const bool tunnel = !agent.tunnel().empty();
-  RETURN_IF_ERROR(
-      ForbidTogether(agent.web_socket(), direct, "agent.web_socket and agent.direct"));
-  RETURN_IF_ERROR(
-      ForbidTogether(agent.web_socket(), tunnel, "agent.web_socket and agent.tunnel"));
+  RETURN_IF_ERROR(ForbidTogether(agent.web_socket(), direct, "agent.web_socket and agent.direct"));
+  RETURN_IF_ERROR(ForbidTogether(agent.web_socket(), tunnel, "agent.web_socket and agent.tunnel"));
   RETURN_IF_ERROR(ForbidTogether(direct, tunnel, "agent.direct and agent.tunnel"));
   if (agent.web_socket() && agent.urls_size() != 1) {
     return absl::InvalidArgumentError("agent.web_socket needs exactly one agent.url");
@@ -206,8 +193,8 @@ absl::Status ValidateCombinations(const pb::AgentSpec& agent) {
     return absl::InvalidArgumentError("agent.direct and agent.instance_identity need each other");
   }
   if (tunnel && !absl::StrContains(agent.tunnel(), ":")) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "agent.tunnel '", agent.tunnel(), "' must be HOST:PORT, HOST: or :PORT"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("agent.tunnel '", agent.tunnel(), "' must be HOST:PORT, HOST: or :PORT"));
   }
   if (agent.urls().empty() && agent.jar().empty()) {
     return MissingError("jar", "with agent.direct alone there is no url to fetch agent.jar from");

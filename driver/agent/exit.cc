@@ -21,8 +21,8 @@ std::string LauncherWords(const ExitFacts& facts) {
 }
 
 std::string DescribeJvmError(const ExitFacts& facts, absl::string_view agent_name) {
-  std::string text = absl::StrCat("the JDK cannot run agent '", agent_name,
-                                  "': ", LauncherWords(facts));
+  std::string text =
+      absl::StrCat("the JDK cannot run agent '", agent_name, "': ", LauncherWords(facts));
   if (absl::StrContains(text, "Security Manager")) {
     absl::StrAppend(&text, "; this agent needs a JDK older than 24 (java_home, java_version)");
   } else if (absl::StrContains(text, "UnsupportedClassVersionError")) {
@@ -33,11 +33,10 @@ std::string DescribeJvmError(const ExitFacts& facts, absl::string_view agent_nam
 
 std::string DescribePlainExit(const ExitFacts& facts) {
   const int status = facts.wait_status;
-  std::string text =
-      WIFSIGNALED(status)
-          ? absl::StrCat("the agent's JVM was killed by signal ", WTERMSIG(status), " (",
-                         ::strsignal(WTERMSIG(status)), ")")
-          : absl::StrCat("the agent's JVM exited with code ", WEXITSTATUS(status));
+  std::string text = WIFSIGNALED(status)
+                         ? absl::StrCat("the agent's JVM was killed by signal ", WTERMSIG(status),
+                                        " (", ::strsignal(WTERMSIG(status)), ")")
+                         : absl::StrCat("the agent's JVM exited with code ", WEXITSTATUS(status));
   absl::StrAppend(&text, " while ", PhaseName(facts.phase));
   if (!facts.last_error.empty()) absl::StrAppend(&text, ": ", facts.last_error);
   return text;

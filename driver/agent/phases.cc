@@ -56,8 +56,9 @@ bool IsStartLine(absl::string_view message) {
 // Lines of the java launcher and of HotSpot before, or instead of, the program's first line.
 bool IsJvmError(absl::string_view line) {
   for (absl::string_view text :
-       {"Error: Could not create the Java Virtual Machine", "Error: Could not find or load main class",
-        "Error: Unable to access jarfile", "Error: Invalid or corrupt jarfile",
+       {"Error: Could not create the Java Virtual Machine",
+        "Error: Could not find or load main class", "Error: Unable to access jarfile",
+        "Error: Invalid or corrupt jarfile",
         "Error: LinkageError occurred while loading main class", "Error: could not open ",
         "Error occurred during initialization of", "UnsupportedClassVersionError",
         "Setting a Security Manager is not supported"}) {
@@ -88,11 +89,16 @@ Refusal ClassifyRefusal(absl::string_view reason) {
 
 absl::string_view RefusalName(Refusal refusal) {
   switch (refusal) {
-    case Refusal::kNone: return "not refused";
-    case Refusal::kWrongSecret: return "wrong secret";
-    case Refusal::kUnknownName: return "unknown agent name";
-    case Refusal::kNameInUse: return "name in use";
-    case Refusal::kOther: break;
+    case Refusal::kNone:
+      return "not refused";
+    case Refusal::kWrongSecret:
+      return "wrong secret";
+    case Refusal::kUnknownName:
+      return "unknown agent name";
+    case Refusal::kNameInUse:
+      return "name in use";
+    case Refusal::kOther:
+      break;
   }
   return "connection rejected";
 }
@@ -122,13 +128,20 @@ Unreachable ClassifyUnreachable(absl::string_view message) {
 
 absl::string_view PhaseName(pb::AgentPhase phase) {
   switch (phase) {
-    case pb::PHASE_STARTING: return "starting";
-    case pb::PHASE_LOCATING: return "locating the controller";
-    case pb::PHASE_HANDSHAKING: return "handshaking";
-    case pb::PHASE_CONNECTED: return "connected";
-    case pb::PHASE_TERMINATED: return "disconnected";
-    case pb::PHASE_REFUSED: return "refused";
-    default: return "not started";
+    case pb::PHASE_STARTING:
+      return "starting";
+    case pb::PHASE_LOCATING:
+      return "locating the controller";
+    case pb::PHASE_HANDSHAKING:
+      return "handshaking";
+    case pb::PHASE_CONNECTED:
+      return "connected";
+    case pb::PHASE_TERMINATED:
+      return "disconnected";
+    case pb::PHASE_REFUSED:
+      return "refused";
+    default:
+      return "not started";
   }
 }
 
@@ -164,8 +177,7 @@ std::vector<PhaseChange> PhaseTracker::Finish() {
   return changes;
 }
 
-void PhaseTracker::TakeLine(int stream, absl::string_view line,
-                            std::vector<PhaseChange>& changes) {
+void PhaseTracker::TakeLine(int stream, absl::string_view line, std::vector<PhaseChange>& changes) {
   line = absl::StripTrailingAsciiWhitespace(line);
   if (line.empty()) return;
   const LogMessage log = SplitLogMessage(line);

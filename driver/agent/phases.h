@@ -16,9 +16,9 @@
 
 namespace jenkins_agent {
 
-inline constexpr size_t kMaxLineBytes = 4096;     // the rest of a longer line is not looked at
-inline constexpr size_t kMaxFirstLines = 8;       // kept for the classification of an early exit
-inline constexpr size_t kMaxQuotedBytes = 512;    // of one line, in details and messages
+inline constexpr size_t kMaxLineBytes = 4096;   // the rest of a longer line is not looked at
+inline constexpr size_t kMaxFirstLines = 8;     // kept for the classification of an early exit
+inline constexpr size_t kMaxQuotedBytes = 512;  // of one line, in details and messages
 
 // Why the controller did not take the agent.
 enum class Refusal { kNone, kWrongSecret, kUnknownName, kNameInUse, kOther };
@@ -43,7 +43,8 @@ absl::string_view PhaseName(pb::AgentPhase phase);
 // change.
 struct PhaseChange {
   pb::AgentPhase phase = pb::PHASE_NONE;
-  std::string detail;  // one line: url, refusal's text, cause of an unreachable controller; or empty
+  std::string
+      detail;  // one line: url, refusal's text, cause of an unreachable controller; or empty
   Refusal refusal = Refusal::kNone;              // with PHASE_REFUSED
   Unreachable unreachable = Unreachable::kNone;  // with PHASE_LOCATING
 };

@@ -45,9 +45,9 @@ std::map<std::string, std::string> ParseRelease(absl::string_view text) {
   for (absl::string_view line : absl::StrSplit(text, '\n')) {
     const std::pair<std::string, std::string> parts = absl::StrSplit(line, absl::MaxSplits('=', 1));
     std::string value = parts.second;
-    value.erase(std::remove_if(value.begin(), value.end(),
-                               [](char c) { return c == '"' || c == '\r'; }),
-                value.end());
+    value.erase(
+        std::remove_if(value.begin(), value.end(), [](char c) { return c == '"' || c == '\r'; }),
+        value.end());
     values[parts.first] = value;
   }
   return values;
@@ -95,18 +95,17 @@ absl::StatusOr<JavaInstall> ReadJavaHome(const std::string& path) {
 absl::StatusOr<std::vector<JavaInstall>> FindJavaHomes(const std::vector<std::string>& patterns) {
   std::vector<JavaInstall> homes;
   for (const std::string& path :
-       Expand(patterns.empty() ? std::vector<std::string>(std::begin(kUsualPlaces),
-                                                          std::end(kUsualPlaces))
-                               : patterns)) {
+       Expand(patterns.empty()
+                  ? std::vector<std::string>(std::begin(kUsualPlaces), std::end(kUsualPlaces))
+                  : patterns)) {
     absl::StatusOr<JavaInstall> java = ReadJavaHome(path);
     if (java.ok()) homes.push_back(*std::move(java));
   }
   std::sort(homes.begin(), homes.end(), Newer);
-  homes.erase(std::unique(homes.begin(), homes.end(),
-                          [](const JavaInstall& a, const JavaInstall& b) {
-                            return a.path == b.path;
-                          }),
-              homes.end());
+  homes.erase(
+      std::unique(homes.begin(), homes.end(),
+                  [](const JavaInstall& a, const JavaInstall& b) { return a.path == b.path; }),
+      homes.end());
   return homes;
 }
 

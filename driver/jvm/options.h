@@ -11,8 +11,8 @@ namespace jenkins_agent {
 inline constexpr int64_t kMinAgentHeapBytes = int64_t{64} << 20;
 inline constexpr int64_t kMaxAgentHeapBytes = int64_t{256} << 20;
 
-// The complete list in order: ours, then the user's. Ours are left out where the user has an opinion
-// (another GC, -Xmx or MaxRAMPercentage, ...). `memory_bytes`: the task's limit, 0 = none.
+// The complete list in order: ours, then the user's. Ours are left out where the user has an
+// opinion (another GC, -Xmx or MaxRAMPercentage, ...). `memory_bytes`: the task's limit, 0 = none.
 std::vector<std::string> DefaultJvmOptions(int64_t memory_bytes,
                                            const std::vector<std::string>& user_options);
 

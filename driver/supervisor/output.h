@@ -26,8 +26,13 @@ class Output {
 
   using OnBytes = std::function<void(absl::string_view)>;
 
-  Output(EventLoop* loop, std::string sink_path, OnBytes on_bytes)
-      : loop_(loop), sink_path_(std::move(sink_path)), on_bytes_(std::move(on_bytes)) {}
+  // `patience` is shortened by tests. SIGPIPE must be ignored.
+  Output(EventLoop* loop, std::string sink_path, OnBytes on_bytes,
+         EventLoop::Clock::duration patience = kPatience)
+      : loop_(loop),
+        sink_path_(std::move(sink_path)),
+        on_bytes_(std::move(on_bytes)),
+        patience_limit_(patience) {}
   ~Output() { Close(); }
   Output(const Output&) = delete;
   Output& operator=(const Output&) = delete;
@@ -58,6 +63,7 @@ class Output {
   EventLoop* const loop_;
   const std::string sink_path_;
   const OnBytes on_bytes_;
+  const EventLoop::Clock::duration patience_limit_;
   std::function<void()> on_end_;
   Fd source_;
   Fd sink_;

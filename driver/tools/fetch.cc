@@ -52,8 +52,12 @@ class JarSink {
   size_t written_ = 0;
 };
 
+// What a controller, or the proxy in front of it, answers before it is up.
+bool IsStarting(const HttpResponse& response) {
+  return response.status == 502 || response.status == 503 || response.status == 504;
+}
+
 absl::Status JarAnswerError(const HttpResponse& response) {
-  // A proxy in front of a restarting controller answers 502 and the like.
   if (response.status >= 500) return absl::UnavailableError(response.status_text);
   if (response.status == 404) return absl::NotFoundError(response.status_text);
   return absl::FailedPreconditionError(response.status_text);
@@ -99,9 +103,10 @@ absl::Status Discovery::Ask(const std::string& url) {
   request.timeout = kDiscoveryTimeout;
   ASSIGN_OR_RETURN(const HttpResponse response, http_.Get(request));
   if (response.status == 404) {
-    return absl::UnavailableError(absl::StrCat(
-        response.status_text, " (is this the controller's root url, and is its TCP port for "
-                              "inbound agents switched on?)"));
+    return absl::UnavailableError(
+        absl::StrCat(response.status_text,
+                     " (is this the controller's root url, and is its TCP port for "
+                     "inbound agents switched on?)"));
   }
   if (response.status != 200) return absl::UnavailableError(response.status_text);
   if (!address_.web_socket && !NamesAgentPort(response)) {
@@ -126,7 +131,8 @@ absl::Status FetchAgentJar(HttpClient& http, const std::string& url, int fd,
     RETURN_IF_ERROR(response.status(), DisplayUrl(request.url));
     if (response->status == 200) return absl::OkStatus();
     last = Annotate(JarAnswerError(*response), DisplayUrl(request.url));
-    if (!absl::IsNotFound(last)) return last;
+    // Not 404 alone: the older controllers answer 500 for a name that they do not have.
+    if (IsStarting(*response)) return last;
   }
   return last;
 }

@@ -45,8 +45,8 @@ class Discovery {
   std::string last_reason_;
 };
 
-// GET <url>/jnlpJars/agent.jar, on 404 the older names remoting.jar and slave.jar, into `fd` from its
-// beginning. `on_fetching` gets each url tried. Unavailable: worth another try.
+// GET <url>/jnlpJars/agent.jar, on 404 the older names remoting.jar and slave.jar, into `fd` from
+// its beginning. `on_fetching` gets each url tried. Unavailable: worth another try.
 absl::Status FetchAgentJar(HttpClient& http, const std::string& url, int fd,
                            const std::function<void(const std::string&)>& on_fetching);
 

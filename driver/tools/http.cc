@@ -93,9 +93,8 @@ struct Transfer {
       // A new head: after "100 Continue" comes the real one.
       const size_t space = line.find(' ');
       response.headers.clear();
-      response.status_text =
-          Printable(space == absl::string_view::npos ? line : line.substr(space + 1),
-                    kMaxStatusLineBytes);
+      response.status_text = Printable(
+          space == absl::string_view::npos ? line : line.substr(space + 1), kMaxStatusLineBytes);
     } else if (const size_t colon = line.find(':'); colon != absl::string_view::npos) {
       response.headers[absl::AsciiStrToLower(line.substr(0, colon))] =
           std::string(absl::StripAsciiWhitespace(line.substr(colon + 1)));

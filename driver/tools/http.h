@@ -1,6 +1,7 @@
 // HTTP GET against servers that a job names: everything they send is hostile and bounded.
 //
-// One transfer at a time, one thread. A readable or closed `cancel_fd` ends any wait with Cancelled.
+// One transfer at a time, one thread. A readable or closed `cancel_fd` ends any wait with
+// Cancelled.
 #pragma once
 
 #include <chrono>
@@ -40,8 +41,8 @@ class HttpClient {
   static absl::StatusOr<std::unique_ptr<HttpClient>> Create(std::string ca_pem, int cancel_fd);
   virtual ~HttpClient() = default;
 
-  // Follows redirects within one host, never from https to http. Any HTTP answer is OK, whatever its
-  // status. Unavailable: no answer, for the reason in the message (without the url).
+  // Follows redirects within one host, never from https to http. Any HTTP answer is OK, whatever
+  // its status. Unavailable: no answer, for the reason in the message (without the url).
   // InvalidArgument: the url is none. PermissionDenied: a redirect that is not followed.
   virtual absl::StatusOr<HttpResponse> Get(const HttpRequest& request) = 0;
   // Waits; Cancelled when `cancel_fd` says so.

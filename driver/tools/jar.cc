@@ -19,10 +19,10 @@ namespace jenkins_agent {
 namespace {
 
 constexpr size_t kBlockBytes = 64 << 10;
-constexpr size_t kMaxEntries = 20000;           // a current agent.jar has about 1000
-constexpr size_t kMaxEntryBytes = 1 << 20;      // of the entries that are read
-constexpr size_t kMaxTextBytes = 128;           // of a version
-constexpr uint32_t kJavaOfClassVersion0 = 44;   // class file version 61 = Java 17
+constexpr size_t kMaxEntries = 20000;          // a current agent.jar has about 1000
+constexpr size_t kMaxEntryBytes = 1 << 20;     // of the entries that are read
+constexpr size_t kMaxTextBytes = 128;          // of a version
+constexpr uint32_t kJavaOfClassVersion0 = 44;  // class file version 61 = Java 17
 
 constexpr char kManifest[] = "META-INF/MANIFEST.MF";
 constexpr char kLauncher[] = "hudson/remoting/Launcher.class";

@@ -13,12 +13,12 @@ namespace jenkins_agent {
 // of its own). Empty strings: nothing changes.
 absl::Status EnterTaskNetwork(const std::string& network_namespace, const std::string& resolv_conf);
 
-// Opens a regular file named by a job for reading, in the root of process `root_pid` (0: the host's);
-// no symlink leads out of that root, and a FIFO or device is not opened.
+// Opens a regular file named by a job for reading, in the root of process `root_pid` (0: the
+// host's); no symlink leads out of that root, and a FIFO or device is not opened.
 absl::StatusOr<Fd> OpenJobFile(const std::string& path, int root_pid);
 
-// nobody, no groups, no capabilities, no_new_privs, small limits, dies with its parent. Without root
-// only what an ordinary user can do.
+// nobody, no groups, no capabilities, no_new_privs, small limits, dies with its parent. Without
+// root only what an ordinary user can do.
 absl::Status BecomeNobody();
 
 }  // namespace jenkins_agent

@@ -21,8 +21,8 @@ struct AgentJarRequest {
   std::string resolv_conf;        // "resolv_conf": host path used as /etc/resolv.conf; empty: none
   std::string cache_dir;          // "cache_dir": made when missing; not needed with "file"
   std::string file;               // "file": a given jar to inspect; empty: fetch
-  int root_pid = 0;               // "root_pid": file and ca_file are paths in /proc/PID/root; 0: host
-  std::string ca_file;            // "ca_file": PEM file of further trusted certificates
+  int root_pid = 0;     // "root_pid": file and ca_file are paths in /proc/PID/root; 0: host
+  std::string ca_file;  // "ca_file": PEM file of further trusted certificates
 };
 
 // Unknown keys are ignored: an older worker understands a newer plugin.

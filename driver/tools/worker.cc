@@ -54,8 +54,8 @@ absl::StatusOr<std::string> ReadRequestLine(int fd) {
 
 // What the parent opened for the child.
 struct Workplace {
-  Fd cache;           // directory; only when fetching
-  Fd jar;             // the given file, or an unnamed one in the cache
+  Fd cache;  // directory; only when fetching
+  Fd jar;    // the given file, or an unnamed one in the cache
   std::string ca_pem;
 };
 
@@ -64,8 +64,7 @@ absl::StatusOr<Workplace> OpenWorkplace(const AgentJarRequest& request) {
   if (!request.ca_file.empty()) {
     ASSIGN_OR_RETURN(const Fd file, OpenJobFile(request.ca_file, request.root_pid),
                      "agent.ca_file");
-    ASSIGN_OR_RETURN(place.ca_pem, ReadAll(file.get(), kMaxCertificateFileBytes),
-                     "agent.ca_file");
+    ASSIGN_OR_RETURN(place.ca_pem, ReadAll(file.get(), kMaxCertificateFileBytes), "agent.ca_file");
   }
   if (!request.file.empty()) {
     ASSIGN_OR_RETURN(place.jar, OpenJobFile(request.file, request.root_pid), "agent.jar");
@@ -117,8 +116,8 @@ absl::StatusOr<Json> DoChildsWork(const AgentJarRequest& request, Workplace& pla
 [[noreturn]] void ChildMain(const AgentJarRequest& request, Workplace& place, int cancel_fd,
                             int report) {
   const absl::StatusOr<Json> jar = DoChildsWork(request, place, cancel_fd, report);
-  const absl::Status told = jar.ok() ? Say(report, {{"state", "ready"}, {"jar", *jar}})
-                                     : SayFailed(report, jar.status());
+  const absl::Status told =
+      jar.ok() ? Say(report, {{"state", "ready"}, {"jar", *jar}}) : SayFailed(report, jar.status());
   ::_exit(told.ok() ? 0 : 1);
 }
 
@@ -204,7 +203,8 @@ absl::StatusOr<std::string> KeepInCache(const AgentJarRequest& request, const Wo
     return ErrnoStatus("agent.jar in the cache");
   }
   const std::string unnamed = absl::StrCat("/proc/self/fd/", place.jar.get());
-  if (::linkat(AT_FDCWD, unnamed.c_str(), place.cache.get(), name.c_str(), AT_SYMLINK_FOLLOW) != 0 &&
+  if (::linkat(AT_FDCWD, unnamed.c_str(), place.cache.get(), name.c_str(), AT_SYMLINK_FOLLOW) !=
+          0 &&
       errno != EEXIST) {
     return ErrnoStatus(absl::StrCat("link ", request.cache_dir, "/", name));
   }

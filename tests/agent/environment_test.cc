@@ -23,9 +23,12 @@ pb::AgentSpec Complete() {
 }
 
 TEST(EnvironmentTest, TheImagesNamesAloneDescribeAnAgent) {
-  Environment env = {{"JENKINS_URL", "http://c/"},         {"JENKINS_AGENT_NAME", "a"},
-                     {"JENKINS_SECRET", "5ec2e7\n"},       {"JENKINS_TUNNEL", "t:1"},
-                     {"JENKINS_AGENT_WORKDIR", "/work"},   {"JENKINS_WEB_SOCKET", "1"},
+  Environment env = {{"JENKINS_URL", "http://c/"},
+                     {"JENKINS_AGENT_NAME", "a"},
+                     {"JENKINS_SECRET", "5ec2e7\n"},
+                     {"JENKINS_TUNNEL", "t:1"},
+                     {"JENKINS_AGENT_WORKDIR", "/work"},
+                     {"JENKINS_WEB_SOCKET", "1"},
                      {"PATH", "/bin"}};
   pb::AgentSpec agent;
   ASSERT_OK(MergeEnvironment(env, agent));
@@ -92,8 +95,8 @@ TEST(EnvironmentTest, BrokenRemotingOptsAreNamedAndErasedNotQuoted) {
 }
 
 TEST(EnvironmentTest, JvmOptionsAreSplitAtWhiteSpace) {
-  EXPECT_THAT(JvmOptionsFromEnvironment({{"JENKINS_JAVA_OPTS", " -Xmx1g  -Da=b\n"},
-                                         {"JAVA_OPTS", "-Xmx2g"}}),
+  EXPECT_THAT(JvmOptionsFromEnvironment(
+                  {{"JENKINS_JAVA_OPTS", " -Xmx1g  -Da=b\n"}, {"JAVA_OPTS", "-Xmx2g"}}),
               ElementsAre("-Xmx1g", "-Da=b"));
   EXPECT_THAT(JvmOptionsFromEnvironment({{"JAVA_OPTS", "-Xmx2g"}}), ElementsAre("-Xmx2g"));
   EXPECT_THAT(JvmOptionsFromEnvironment({}), ElementsAre());

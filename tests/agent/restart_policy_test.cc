@@ -9,13 +9,14 @@
 namespace jenkins_agent {
 namespace {
 
-using ::testing::HasSubstr;
 using std::chrono::minutes;
 using std::chrono::seconds;
+using ::testing::HasSubstr;
 
 constexpr int Exited(int code) { return code << 8; }
 
-// A supervisor without processes: feeds recorded output to tracker and policy on a clock of its own.
+// A supervisor without processes: feeds recorded output to tracker and policy on a clock of its
+// own.
 class RestartPolicyTest : public ::testing::Test {
  protected:
   void Launch() {
@@ -47,15 +48,13 @@ class RestartPolicyTest : public ::testing::Test {
 TEST_F(RestartPolicyTest, WaitsForAnUnreachableControllerWithoutLimit) {
   std::vector<int64_t> delays;
   for (int i = 0; i < 8; ++i) {
-    const Decision decision =
-        LaunchPrintExit(i % 2 ? recorded::kOldStarting503 : recorded::kOldRefusedConnection,
-                        Exited(255));
+    const Decision decision = LaunchPrintExit(
+        i % 2 ? recorded::kOldStarting503 : recorded::kOldRefusedConnection, Exited(255));
     ASSERT_EQ(decision.kind, Decision::kRelaunch);
     delays.push_back(decision.delay.count());
     now_ += minutes(10);
   }
-  EXPECT_THAT(delays,
-              ::testing::ElementsAre(1000, 2000, 4000, 8000, 10000, 10000, 10000, 10000));
+  EXPECT_THAT(delays, ::testing::ElementsAre(1000, 2000, 4000, 8000, 10000, 10000, 10000, 10000));
   EXPECT_EQ(LaunchPrintExit(recorded::kOldPortOff404, Exited(255)).kind, Decision::kRelaunch);
 }
 

@@ -48,7 +48,7 @@ class RefusedTest(unittest.TestCase):
         self.refused("unknown-agent-option", 'agent {\n url = "http://127.0.0.1:1/"\n nmae = "n"\n }', "nmae")
 
     def test_wrong_type(self):
-        self.refused("wrong-type", 'command = "/bin/true"\n pids_limit = "many"', "number required")
+        self.refused("wrong-type", 'command = "/bin/true"\n pids_limit = "many"', "pids_limit", "number is required")
 
     def test_missing_url(self):
         self.refused("missing-url", f'agent {{\n name = "{NODE}"\n }}', "url")
@@ -61,7 +61,7 @@ class RefusedTest(unittest.TestCase):
                      "agent", "command")
 
     def test_no_program(self):
-        self.refused("no-program", "", "agent", "JENKINS_URL")
+        self.refused("no-program", "pids_limit = 100", "agent", "JENKINS_URL")
 
     def test_missing_program(self):
         self.refused("missing-program", 'command = "/usr/bin/no-such-program"', "no-such-program")

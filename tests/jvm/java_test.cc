@@ -36,8 +36,7 @@ TEST_F(JavaTest, NewestFirstAndEachOnce) {
   fs::create_directory_symlink(dir_.path() + "/b17", dir_.path() + "/z-link");
   fs::create_directory(dir_.path() + "/not-java");
   std::ofstream(dir_.path() + "/file") << "x";
-  ASSERT_OK_AND_ASSIGN(const std::vector<JavaInstall> homes,
-                       FindJavaHomes({dir_.path() + "/*"}));
+  ASSERT_OK_AND_ASSIGN(const std::vector<JavaInstall> homes, FindJavaHomes({dir_.path() + "/*"}));
   ASSERT_EQ(homes.size(), 4u);
   EXPECT_EQ(homes[0].feature, 25u);
   EXPECT_EQ(homes[1].version, "17.0.15");

@@ -25,9 +25,12 @@ TEST(JvmOptionsTest, HeapIsAShareWithinBounds) {
 }
 
 TEST(JvmOptionsTest, TheUsersWin) {
-  const std::vector<std::string> user = {"-XX:+UseG1GC",          "-Xss1m",
-                                         "-XX:MaxRAMPercentage=50", "-XX:TieredStopAtLevel=4",
-                                         "-XX:+UsePerfData",      "-XX:-ExitOnOutOfMemoryError"};
+  const std::vector<std::string> user = {"-XX:+UseG1GC",
+                                         "-Xss1m",
+                                         "-XX:MaxRAMPercentage=50",
+                                         "-XX:TieredStopAtLevel=4",
+                                         "-XX:+UsePerfData",
+                                         "-XX:-ExitOnOutOfMemoryError"};
   EXPECT_EQ(DefaultJvmOptions(0, user), user);
 }
 

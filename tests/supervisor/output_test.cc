@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -25,15 +26,18 @@ std::string ReadNow(const Fd& fd) {
 class OutputTest : public testing::Test {
  protected:
   void SetUp() override {
+    ::signal(SIGPIPE, SIG_IGN);  // as the supervisor does
     ASSERT_OK_AND_ASSIGN(loop_, EventLoop::Create());
     ASSERT_EQ(::mkfifo(Fifo().c_str(), 0600), 0);
     ASSERT_OK_AND_ASSIGN(pipe_, MakePipe());
   }
   std::string Fifo() const { return dir_.path() + "/fifo"; }
 
-  std::unique_ptr<Output> Open(const std::string& path) {
+  std::unique_ptr<Output> Open(const std::string& path,
+                               std::chrono::milliseconds patience = Output::kPatience) {
     auto output = std::make_unique<Output>(
-        loop_.get(), path, [this](absl::string_view bytes) { seen_ += std::string(bytes); });
+        loop_.get(), path, [this](absl::string_view bytes) { seen_ += std::string(bytes); },
+        patience);
     EXPECT_OK(output->OpenSink());
     EXPECT_OK(output->Start(std::move(pipe_.read), [this] { loop_->Quit(); }));
     return output;
@@ -124,6 +128,38 @@ TEST_F(OutputTest, ASlowReaderGetsEverything) {
   for (ssize_t size; (size = ::read(reader.get(), rest, sizeof(rest))) > 0;) received += size;
   EXPECT_EQ(received, written);
   EXPECT_EQ(seen_.size(), written);
+}
+
+TEST_F(OutputTest, AStalledReaderStopsNobodyAndIsToldWhatItMissed) {
+  ASSERT_OK_AND_ASSIGN(const Fd reader, OpenFile(Fifo(), O_RDONLY | O_NONBLOCK));
+  auto output = Open(Fifo(), std::chrono::milliseconds(20));
+  ASSERT_EQ(::fcntl(pipe_.write.get(), F_SETFL, O_NONBLOCK), 0);
+  constexpr size_t kBytes = 1 << 20;
+  const std::string block(4096, 'x');
+  size_t written = 0;
+  std::string received;
+  std::function<void()> read_until_marker = [&] {
+    char buffer[65536];
+    const ssize_t size = ::read(reader.get(), buffer, sizeof(buffer));
+    if (size > 0) received.append(buffer, size);
+    if (received.ends_with("]\n")) return pipe_.write.Reset();
+    loop_->After(std::chrono::milliseconds(1), read_until_marker);
+  };
+  ASSERT_OK(loop_->Watch(pipe_.write.get(), EPOLLOUT, [&](uint32_t) {
+    const ssize_t size = ::write(pipe_.write.get(), block.data(), block.size());
+    if (size > 0) written += size;
+    if (written < kBytes) return;
+    loop_->Unwatch(pipe_.write.get());
+    loop_->After(std::chrono::milliseconds(1), read_until_marker);
+  }));
+  Run();
+  EXPECT_EQ(seen_.size(), written);  // the phases were followed all the time
+  EXPECT_LT(received.size(), written);
+  const size_t marker = received.find("\n[nomad-driver-jenkins-agent: ");
+  ASSERT_NE(marker, std::string::npos);
+  EXPECT_NE(received.find(std::to_string(written - marker) + " bytes of output dropped", marker),
+            std::string::npos)
+      << received.substr(marker);
 }
 
 TEST_F(OutputTest, AMissingSinkIsAnError) {

@@ -17,11 +17,11 @@
 namespace jenkins_agent {
 namespace {
 
+using std::chrono::milliseconds;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
-using std::chrono::milliseconds;
 
 constexpr char kPortHeader[] = "X-Hudson-JNLP-Port: 50000\r\n";
 
@@ -33,12 +33,13 @@ class FetchTest : public ::testing::Test {
     jar_.Reset(::memfd_create("jar", MFD_CLOEXEC));
   }
   absl::StatusOr<std::string> Discover(std::vector<std::string> urls, bool web_socket = false) {
-    Discovery discovery(*http_, {std::move(urls), "linux-1", web_socket},
-                        [this](const std::string& reason) {
-                          reasons_.push_back(reason);
-                          if (cancel_when_waiting_) cancel_.write.Reset();
-                        },
-                        milliseconds(1));
+    Discovery discovery(
+        *http_, {std::move(urls), "linux-1", web_socket},
+        [this](const std::string& reason) {
+          reasons_.push_back(reason);
+          if (cancel_when_waiting_) cancel_.write.Reset();
+        },
+        milliseconds(1));
     return discovery.WaitForController();
   }
   absl::Status Fetch(const std::string& url) {
@@ -85,7 +86,10 @@ TEST_F(FetchTest, SaysWhyItWaits) {
   } cases[] = {
       {FakeController::Answer("404 Not Found", "", ""), "inbound agents switched on?"},
       {FakeController::Answer("200 OK", "", "hello"), "names no agent port"},
-      {FakeController::Answer("403 For\x01\x80" "den", "", ""), "403 For??den"},
+      {FakeController::Answer("403 For\x01\x80"
+                              "den",
+                              "", ""),
+       "403 For??den"},
       {FakeController::Answer("302 Found", "Location: http://evil.example/x\r\n", ""),
        "redirects to another host (http://evil.example/x)"},
       {FakeController::Answer("302 Found", "Location: /again\r\n", ""), "redirects too often"},
@@ -113,7 +117,8 @@ TEST_F(FetchTest, RefusedConnectionIsWaitedForWithoutThePassword) {
 }
 
 TEST_F(FetchTest, WhatIsNoHttpUrlIsNotWaitedFor) {
-  for (const char* url : {"http://", "http://[x/", "httpx://c/"}) {
+  cancel_when_waiting_ = true;
+  for (const char* url : {"http://a b/", "http://[x/", "httpx://c/"}) {
     EXPECT_THAT(Discover({url}), StatusIs(absl::StatusCode::kInvalidArgument,
                                           HasSubstr("is not an http or https url")))
         << url;

@@ -1,9 +1,8 @@
 #include "driver/tools/jar.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <fcntl.h>
 
 #include "absl/strings/str_cat.h"
 #include "driver/base/fd.h"
@@ -46,9 +45,10 @@ TEST(JarTest, CurrentAgent) {
 TEST(JarTest, VersionResourceBeatsTheManifest) {
   ASSERT_OK_AND_ASSIGN(
       const pb::JarInfo info,
-      Inspect(MakeJar({{"META-INF/MANIFEST.MF", "Main-Class: hudson.remoting.Launcher\nVersion: 1\n"},
-                       {"hudson/remoting/hudson-version.properties", "# x\nversion=2.3\n"},
-                       {"hudson/remoting/jnlp/Main.class", ClassFile(52, {"-url"})}})));
+      Inspect(
+          MakeJar({{"META-INF/MANIFEST.MF", "Main-Class: hudson.remoting.Launcher\nVersion: 1\n"},
+                   {"hudson/remoting/hudson-version.properties", "# x\nversion=2.3\n"},
+                   {"hudson/remoting/jnlp/Main.class", ClassFile(52, {"-url"})}})));
   EXPECT_EQ(info.version(), "2.3");
   EXPECT_EQ(info.generation(), pb::LAUNCHER_HUDSON);
   EXPECT_EQ(info.min_java(), 8u);

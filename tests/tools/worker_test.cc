@@ -102,9 +102,9 @@ class WorkerTest : public ::testing::Test {
   }
   FakeController::Handler Serve(const std::string& jar) {
     return [jar](const std::string& path, const FakeController::Send& send) {
-      send(path == "/jnlpJars/agent.jar" ? FakeController::Answer("200 OK", "", jar)
-                                         : FakeController::Answer(
-                                               "200 OK", "X-Jenkins-JNLP-Port: 1\r\n", ""));
+      send(path == "/jnlpJars/agent.jar"
+               ? FakeController::Answer("200 OK", "", jar)
+               : FakeController::Answer("200 OK", "X-Jenkins-JNLP-Port: 1\r\n", ""));
     };
   }
 
@@ -196,8 +196,8 @@ TEST_F(WorkerTest, TalksToTheControllerAsNobody) {
 TEST_F(WorkerTest, EndsWithItsStdin) {
   REQUIRES_ROOT();
   Worker worker({{"urls", {"http://127.0.0.1:9/"}}, {"cache_dir", cache()}});
-  EXPECT_EQ(worker.NextLine(), Json({{"state", "waiting"},
-                                     {"reason", "http://127.0.0.1:9/: Connection refused"}}));
+  EXPECT_EQ(worker.NextLine(),
+            Json({{"state", "waiting"}, {"reason", "http://127.0.0.1:9/: Connection refused"}}));
   worker.CloseStdin();
   EXPECT_EQ(worker.ExitCode(), 1);
   EXPECT_EQ(CachedFiles(), 0u);
