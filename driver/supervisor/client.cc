@@ -18,15 +18,14 @@ namespace {
 absl::Status WaitReadable(int fd, std::chrono::milliseconds timeout) {
   const auto deadline = std::chrono::steady_clock::now() + timeout;
   for (;;) {
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(
-        deadline - std::chrono::steady_clock::now());
+    const auto left =
+        std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
     pollfd wait = {fd, POLLIN, 0};
     const int ready = ::poll(&wait, 1, static_cast<int>(std::max<int64_t>(left.count(), 0)));
     if (ready > 0) return absl::OkStatus();
     if (ready < 0 && errno != EINTR) return ErrnoStatus("poll");
     if (ready == 0) {
-      return absl::DeadlineExceededError(
-          absl::StrCat("no answer within ", timeout.count(), " ms"));
+      return absl::DeadlineExceededError(absl::StrCat("no answer within ", timeout.count(), " ms"));
     }
   }
 }
@@ -67,8 +66,9 @@ absl::StatusOr<Fd> Spawner::Spawn(const pb::LaunchSpec& spec, int64_t received_m
   versioned.set_version(kSpecVersion);
   const std::string bytes = versioned.SerializeAsString();
   if (bytes.size() > kMaxSpecBytes) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "environment and arguments are too large: ", bytes.size(), " bytes, at most ", kMaxSpecBytes));
+    return absl::InvalidArgumentError(
+        absl::StrCat("environment and arguments are too large: ", bytes.size(), " bytes, at most ",
+                     kMaxSpecBytes));
   }
   ASSIGN_OR_RETURN(const Fd memfd, MakeSealedMemfd("task", bytes));
   ASSIGN_OR_RETURN(SocketPair control, MakeSocketPair(SOCK_SEQPACKET));

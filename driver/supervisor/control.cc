@@ -46,8 +46,8 @@ class Control::Connection : public std::enable_shared_from_this<Control::Connect
 
 void Control::Connection::Open() {
   ::fcntl(fd_.get(), F_SETFL, O_NONBLOCK);
-  const absl::Status watched =
-      loop_->Watch(fd_.get(), EPOLLIN, [self = shared_from_this()](uint32_t) { self->OnReadable(); });
+  const absl::Status watched = loop_->Watch(
+      fd_.get(), EPOLLIN, [self = shared_from_this()](uint32_t) { self->OnReadable(); });
   if (!watched.ok()) Lose();
 }
 
@@ -80,9 +80,9 @@ void Control::Connection::Send(pb::ControlRequest request, Callback callback,
   const uint64_t sequence = next_sequence_++;
   request.set_sequence(sequence);
   const auto timer = loop_->After(timeout, [self = shared_from_this(), sequence, timeout] {
-    self->Complete(sequence, absl::DeadlineExceededError(absl::StrCat(
-                                 "the task's supervisor did not answer within ", timeout.count(),
-                                 " ms")));
+    self->Complete(sequence,
+                   absl::DeadlineExceededError(absl::StrCat(
+                       "the task's supervisor did not answer within ", timeout.count(), " ms")));
   });
   pending_[sequence] = {std::move(callback), timer};
   const absl::Status sent = SendPacket(fd_.get(), request.SerializeAsString());
@@ -119,17 +119,15 @@ std::unique_ptr<Control> Control::Create(EventLoop* loop, Fd connection, Handler
 
 Control::~Control() {
   connection_->Mute();
-  loop_->Post([connection = connection_] {
-    connection->Close(absl::CancelledError("connection closed"));
-  });
+  loop_->Post(
+      [connection = connection_] { connection->Close(absl::CancelledError("connection closed")); });
 }
 
 void Control::Call(pb::ControlRequest request, Callback callback,
                    std::chrono::milliseconds timeout) {
-  loop_->Post([connection = connection_, request = std::move(request),
-               callback = std::move(callback), timeout]() mutable {
-    connection->Send(std::move(request), std::move(callback), timeout);
-  });
+  loop_->Post(
+      [connection = connection_, request = std::move(request), callback = std::move(callback),
+       timeout]() mutable { connection->Send(std::move(request), std::move(callback), timeout); });
 }
 
 }  // namespace jenkins_agent

@@ -51,8 +51,8 @@ void ControlServer::Watch(uint64_t id) {
   Connection& connection = connections_.at(id);
   connection.waits_for_room = !connection.queue.empty();
   const uint32_t events = EPOLLIN | (connection.waits_for_room ? EPOLLOUT : 0u);
-  const absl::Status watched = loop_->Watch(connection.fd.get(), events,
-                                            [this, id](uint32_t ready) { OnReady(id, ready); });
+  const absl::Status watched =
+      loop_->Watch(connection.fd.get(), events, [this, id](uint32_t ready) { OnReady(id, ready); });
   if (!watched.ok()) Disconnect(id);
 }
 

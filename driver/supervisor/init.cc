@@ -121,7 +121,8 @@ absl::StatusOr<uint32_t> Init::UsableJavaHomes() const {
   uint32_t usable = 0;
   const ssize_t size = ::read(answer.read.get(), &usable, sizeof(usable));
   ::waitpid(child, nullptr, 0);
-  if (size != sizeof(usable)) return absl::InternalError("cannot check java_home as the task's user");
+  if (size != sizeof(usable))
+    return absl::InternalError("cannot check java_home as the task's user");
   return usable;
 }
 

@@ -1,7 +1,7 @@
 // pid 1 of a sandbox: builds it, launches the payload as often as the supervisor asks, reaps.
 //
-// Single-threaded, a clone of the supervisor, non-dumpable, outside the task's cgroups. It ends with
-// the supervisor in two ways: by PDEATHSIG, and when its socket reaches end of file, because a
+// Single-threaded, a clone of the supervisor, non-dumpable, outside the task's cgroups. It ends
+// with the supervisor in two ways: by PDEATHSIG, and when its socket reaches end of file, because a
 // change of ids silently clears PDEATHSIG (spike.md 0.3, 6).
 #pragma once
 

@@ -36,8 +36,7 @@ absl::Status WriteArgumentsFile(const std::string& content) {
     return ErrnoStatus(absl::StrCat("unlink ", kArgumentsFile));
   }
   if (content.empty()) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const Fd file,
-                   OpenFile(kArgumentsFile, O_WRONLY | O_CREAT | O_EXCL, 0440));
+  ASSIGN_OR_RETURN(const Fd file, OpenFile(kArgumentsFile, O_WRONLY | O_CREAT | O_EXCL, 0440));
   return Annotate(WriteAll(file.get(), content), kArgumentsFile);
 }
 

@@ -36,9 +36,11 @@ absl::StatusOr<Order> ReceiveOrder(int plugin) {
 }
 
 absl::StatusOr<pb::LaunchSpec> ReadSpec(Fd memfd) {
-  ASSIGN_OR_RETURN(const std::string bytes, ReadAll(memfd.get(), kMaxSpecBytes), "task description");
+  ASSIGN_OR_RETURN(const std::string bytes, ReadAll(memfd.get(), kMaxSpecBytes),
+                   "task description");
   pb::LaunchSpec spec;
-  if (!spec.ParseFromString(bytes)) return absl::InvalidArgumentError("task description is garbled");
+  if (!spec.ParseFromString(bytes))
+    return absl::InvalidArgumentError("task description is garbled");
   return spec;
 }
 

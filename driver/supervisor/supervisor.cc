@@ -214,7 +214,8 @@ void Supervisor::StopPayload(int signal, std::chrono::milliseconds timeout) {
 }
 
 void Supervisor::SignalPayload(int signal) {
-  if (const absl::Status sent = SignalPidfd(payload_.get(), signal); !sent.ok()) Log(sent.message());
+  if (const absl::Status sent = SignalPidfd(payload_.get(), signal); !sent.ok())
+    Log(sent.message());
 }
 
 void Supervisor::End(Outcome outcome) {

@@ -4,7 +4,8 @@
 // plugin. It decides on relaunches by itself, so a restart needs no plugin and no log line is lost
 // while the plugin is away.
 //
-//   setting up -> [waiting for agent.jar] -> launching -> running -> (backing off -> launching)* -> ending
+//   setting up -> [waiting for agent.jar] -> launching -> running -> ending
+//                                            launching <- backing off <- running
 #pragma once
 
 #include <cstdint>
@@ -107,7 +108,7 @@ class Supervisor {
   pb::ControlReply Handle(const pb::ControlRequest& request);
   absl::Status OnJarReady(const pb::JarInfo& jar);
   absl::Status OnSignal(int signal);
-  absl::Status OnStop(int signal, std::chrono::milliseconds timeout);
+  absl::Status OnStop(const pb::ControlRequest::Stop& stop);
   absl::Status OnNote(const std::string& waiting_for);
   pb::TaskStatus Status() const;
   pb::RunState PublicState() const;
@@ -151,7 +152,7 @@ class Supervisor {
 
   int stop_signal_ = 0;             // of a stop that is under way
   std::optional<Outcome> decided_;  // how the task ends once the stopped payload is gone
-  EventLoop::TimerId timer_ = 0;       // set-up, launch, back-off: one at a time
+  EventLoop::TimerId timer_ = 0;    // set-up, launch, back-off: one at a time
   EventLoop::TimerId stop_timer_ = 0;
   Outcome outcome_;
   bool init_gone_ = false;

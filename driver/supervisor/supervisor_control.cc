@@ -27,7 +27,8 @@ pb::ControlReply Supervisor::Handle(const pb::ControlRequest& request) {
       status = OnSignal(request.signal().signal());
       break;
     case pb::ControlRequest::kStop:
-      status = OnStop(request.stop().signal(), std::chrono::milliseconds(request.stop().timeout_ms()));
+      status =
+          OnStop(request.stop().signal(), std::chrono::milliseconds(request.stop().timeout_ms()));
       break;
     case pb::ControlRequest::kNote:
       status = OnNote(request.note().waiting_for());
@@ -82,13 +83,21 @@ absl::Status Supervisor::OnSignal(int signal) {
   return SignalPidfd(payload_.get(), signal);
 }
 
-absl::Status Supervisor::OnStop(int signal, std::chrono::milliseconds timeout) {
-  if (signal < 0 || signal >= NSIG) {
-    return absl::InvalidArgumentError(absl::StrCat("no such signal: ", signal));
+absl::Status Supervisor::OnStop(const pb::ControlRequest::Stop& stop) {
+  if (stop.signal() < 0 || stop.signal() >= NSIG) {
+    return absl::InvalidArgumentError(absl::StrCat("no such signal: ", stop.signal()));
   }
   if (state_ == State::kEnding || state_ == State::kEnded) return absl::OkStatus();
+  if (!stop.because().empty()) {
+    Outcome failed;
+    failed.exit_code = 1;
+    failed.message = stop.because();
+    End(std::move(failed));
+    return absl::OkStatus();
+  }
   decided_.reset();  // asked for by the operator: the exit is what it is, without a story
-  StopPayload(signal == 0 ? SIGTERM : signal, timeout);
+  StopPayload(stop.signal() == 0 ? SIGTERM : stop.signal(),
+              std::chrono::milliseconds(stop.timeout_ms()));
   return absl::OkStatus();
 }
 
@@ -120,6 +129,9 @@ pb::TaskStatus Supervisor::Status() const {
     const pb::AgentSpec& agent = spec_.agent();
     if (agent.urls_size() > 0) status.set_agent_url(agent.urls(0));
     *status.mutable_agent_urls() = agent.urls();
+    status.set_web_socket(agent.web_socket());
+    status.set_agent_name(agent.name());
+    status.set_agent_ca_file(agent.ca_file());
     status.set_jar_path(agent.jar());
   }
   return status;

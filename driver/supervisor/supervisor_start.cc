@@ -67,8 +67,8 @@ absl::Status Supervisor::MakeCgroup() {
   limits.cpu_shares = spec.cpu_shares();
   limits.cpuset_cpus = spec.cpuset_cpus();
   limits.pids = spec.pids();
-  ASSIGN_OR_RETURN(cgroup_, cgroups::Cgroup::Create(
-                                hierarchy_, {spec.name(), spec.cpuset_cgroup()}, limits));
+  ASSIGN_OR_RETURN(
+      cgroup_, cgroups::Cgroup::Create(hierarchy_, {spec.name(), spec.cpuset_cgroup()}, limits));
   oom_kills_before_ = OomKills();
   return absl::OkStatus();
 }
@@ -79,11 +79,11 @@ uint64_t Supervisor::OomKills() const { return cgroup_->OomKills().value_or(0); 
 absl::Status Supervisor::StartSandbox() {
   ASSIGN_OR_RETURN(stdout_, MakeOutputPipe(spec_.user().uid()));
   ASSIGN_OR_RETURN(stderr_, MakeOutputPipe(spec_.user().uid()));
-  ASSIGN_OR_RETURN(init_,
-                   StartInit(spec_, *cgroup_, stdout_.write.get(), stderr_.write.get(),
-                             {connection_.get(), task_dir_.get(), stdout_.read.get(),
-                              stderr_.read.get()}),
-                   "sandbox");
+  ASSIGN_OR_RETURN(
+      init_,
+      StartInit(spec_, *cgroup_, stdout_.write.get(), stderr_.write.get(),
+                {connection_.get(), task_dir_.get(), stdout_.read.get(), stderr_.read.get()}),
+      "sandbox");
   stdout_.write.Reset();
   stderr_.write.Reset();
   return absl::OkStatus();
@@ -95,8 +95,7 @@ absl::Status Supervisor::Serve() {
       loop_.get(), [this](const pb::ControlRequest& request) { return Handle(request); });
   starter_ = server_->Adopt(std::move(connection_));
   RETURN_IF_ERROR(server_->Listen(task_dir_.get()));
-  RETURN_IF_ERROR(
-      loop_->Watch(init_.socket.get(), EPOLLIN, [this](uint32_t) { OnReports(); }));
+  RETURN_IF_ERROR(loop_->Watch(init_.socket.get(), EPOLLIN, [this](uint32_t) { OnReports(); }));
   timer_ = loop_->After(kSetUpTimeout, [this] {
     FailStart(absl::DeadlineExceededError(
         absl::StrCat("sandbox: not ready after ", kSetUpTimeout.count(), " s")));
@@ -146,14 +145,16 @@ absl::Status Supervisor::KeepUsableJavaHomes(uint32_t usable) {
     if (i < kMaxJavaHomes && (usable & (1u << i)) != 0) {
       *homes.Add() = agent.java_homes(i);
     } else {
-      absl::StrAppend(&refused, refused.empty() ? "" : ", ", agent.java_homes(i).path(), "/bin/java");
+      absl::StrAppend(&refused, refused.empty() ? "" : ", ", agent.java_homes(i).path(),
+                      "/bin/java");
     }
   }
   if (homes.empty()) {
     return absl::FailedPreconditionError(
-        refused.empty() ? std::string("no Java in this sandbox: set java_home, or use an image that "
-                                      "contains one")
-                        : absl::StrCat("no Java that can be executed in the sandbox: tried ", refused));
+        refused.empty()
+            ? std::string("no Java in this sandbox: set java_home, or use an image that "
+                          "contains one")
+            : absl::StrCat("no Java that can be executed in the sandbox: tried ", refused));
   }
   agent.mutable_java_homes()->Swap(&homes);
   return absl::OkStatus();

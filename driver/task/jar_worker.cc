@@ -21,6 +21,9 @@ constexpr size_t kMaxLineBytes = 64 << 10;
 
 std::string RequestText(const JarWorkerProgram& program, const JarWorker::Request& request) {
   const json text = {{"urls", request.urls},
+                     {"name", request.name},
+                     {"ca_file", request.ca_file},
+                     {"web_socket", request.web_socket},
                      {"network_namespace", request.network_namespace},
                      {"resolv_conf", request.resolv_conf},
                      {"cache_dir", program.cache_dir},

@@ -30,6 +30,9 @@ class JarWorker {
  public:
   struct Request {
     std::vector<std::string> urls;  // of the controller, in order
+    std::string name;               // the agent's, for the controller's log
+    std::string ca_file;            // PEM file, path inside the sandbox; "": none
+    bool web_socket = false;        // the controller needs no TCP port for agents
     std::string network_namespace;  // path; "": the host's
     std::string resolv_conf;        // path; "": the host's
     std::string file;               // a jar that the job names, path inside the sandbox; "": fetch

@@ -269,6 +269,9 @@ void Task::GetAgentJar(const pb::TaskStatus& status) {
   const std::weak_ptr<Task> weak = weak_from_this();
   JarWorker::Request request;
   request.urls.assign(status.agent_urls().begin(), status.agent_urls().end());
+  request.name = status.agent_name();
+  request.ca_file = status.agent_ca_file();
+  request.web_socket = status.web_socket();
   request.network_namespace = record_.network_namespace();
   request.resolv_conf = record_.resolv_conf();
   request.file = status.jar_path();

@@ -1,5 +1,6 @@
-// Output of real agents. kOld...: hudson-remoting 3.0.3 on OpenJDK 17; kCurrent...: agent.jar built
-// from remoting of 2026. Stack traces are cut to their first lines.
+// Lines as real agents print them. kOld...: hudson-remoting 3.0.3 on OpenJDK 17; its usage texts, refused
+// connections and the JDK 25 failure are recorded, the rest follows the recordings described for it.
+// kCurrent...: written after the sources of the remoting library of 2026. Stack traces are cut short.
 #pragma once
 
 namespace jenkins_agent::recorded {

@@ -84,8 +84,8 @@ TEST_F(Agent, WaitsForTheJarThenConnects) {
 TEST_F(Agent, WithoutAUsableJavaTheStartFails) {
   pb::LaunchSpec spec = AgentSpec("true");
   spec.mutable_agent()->mutable_java_homes()->RemoveLast();
-  EXPECT_THAT(Start(spec), StatusIs(absl::StatusCode::kFailedPrecondition,
-                                    HasSubstr("/opt/no-jdk/bin/java")));
+  EXPECT_THAT(Start(spec),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("/opt/no-jdk/bin/java")));
   EXPECT_FALSE(RecordOnDisk());
 }
 
@@ -151,8 +151,9 @@ TEST_F(Agent, ADeadJvmEndsTheTaskWithItsStory) {
 }
 
 TEST_F(Agent, EventsWaitForTheNextConnection) {
-  ASSERT_OK(Start(AgentSpec("until [ -e go ]; do sleep 0.05; done; echo 'INFO: Connected' >&2;"
-                            "touch done; exec sleep 1000")));
+  ASSERT_OK(
+      Start(AgentSpec("until [ -e go ]; do sleep 0.05; done; echo 'INFO: Connected' >&2;"
+                      "touch done; exec sleep 1000")));
   ASSERT_OK(watcher().JarReady(OldJar()));
   DropConnection();
   ASSERT_OK(WriteFileAtomic(Local("go"), ""));

@@ -27,16 +27,17 @@ class ControlTest : public testing::Test {
   void SetUp() override {
     ASSERT_OK_AND_ASSIGN(loop_, EventLoop::Create());
     ASSERT_OK_AND_ASSIGN(dir_fd_, OpenFile(dir_.path(), O_RDONLY | O_DIRECTORY));
-    server_ = std::make_unique<ControlServer>(loop_.get(), [this](const pb::ControlRequest& request) {
-      pb::ControlReply reply;
-      if (request.has_stop()) {
-        reply.set_error("cannot");
-        reply.set_error_code(static_cast<int>(absl::StatusCode::kFailedPrecondition));
-      }
-      if (request.has_hello()) reply.mutable_status()->set_launches(42);
-      if (request.has_signal()) server_.reset();  // dies before it answers
-      return reply;
-    });
+    server_ =
+        std::make_unique<ControlServer>(loop_.get(), [this](const pb::ControlRequest& request) {
+          pb::ControlReply reply;
+          if (request.has_stop()) {
+            reply.set_error("cannot");
+            reply.set_error_code(static_cast<int>(absl::StatusCode::kFailedPrecondition));
+          }
+          if (request.has_hello()) reply.mutable_status()->set_launches(42);
+          if (request.has_signal()) server_.reset();  // dies before it answers
+          return reply;
+        });
     ASSERT_OK(server_->Listen(dir_fd_.get()));
     loop_->After(std::chrono::seconds(20), [this] {
       ADD_FAILURE() << "still waiting";
@@ -64,11 +65,15 @@ TEST_F(ControlTest, RepliesAndErrorsComeBackToTheirCallers) {
   absl::StatusOr<pb::ControlReply> hello, stop;
   pb::ControlRequest stop_request;
   stop_request.mutable_stop();
-  control->Call(Hello(), [&](auto reply) { hello = std::move(reply); }, kTimeout);
-  control->Call(stop_request, [&](auto reply) {
-    stop = std::move(reply);
-    loop_->Quit();
-  }, kTimeout);
+  control->Call(
+      Hello(), [&](auto reply) { hello = std::move(reply); }, kTimeout);
+  control->Call(
+      stop_request,
+      [&](auto reply) {
+        stop = std::move(reply);
+        loop_->Quit();
+      },
+      kTimeout);
   loop_->Run();
   ASSERT_OK(hello);
   EXPECT_EQ(hello->status().launches(), 42u);
@@ -92,7 +97,8 @@ TEST_F(ControlTest, KeptEventsAndTheExitReachALateWatcher) {
                             loop_->Quit();
                           },
                           nullptr});
-  control->Call(Hello(), [](auto) {}, kTimeout);
+  control->Call(
+      Hello(), [](auto) {}, kTimeout);
   loop_->Run();
   EXPECT_EQ(events.size(), ControlServer::kMaxKeptEvents);
   EXPECT_EQ(events.front(), "5");
@@ -106,16 +112,19 @@ TEST_F(ControlTest, AWatcherThatDoesNotReadIsDisconnectedAndOthersAreServed) {
   ASSERT_OK(SendPacket(deaf.get(), hello.SerializeAsString()));
   bool alone = false;
   auto control = Connect();
-  control->Call(Hello(), [&](auto) {
-    pb::Event event;
-    event.set_message(std::string(10'000, 'x'));
-    for (int i = 0; i < 1000; ++i) server_->Publish(event);
-    control.reset();
-    server_->NotifyWhenAlone([&] {
-      alone = true;
-      loop_->Quit();
-    });
-  }, kTimeout);
+  control->Call(
+      Hello(),
+      [&](auto) {
+        pb::Event event;
+        event.set_message(std::string(10'000, 'x'));
+        for (int i = 0; i < 1000; ++i) server_->Publish(event);
+        control.reset();
+        server_->NotifyWhenAlone([&] {
+          alone = true;
+          loop_->Quit();
+        });
+      },
+      kTimeout);
   loop_->Run();
   EXPECT_TRUE(alone);
 }
@@ -128,10 +137,14 @@ TEST_F(ControlTest, ALostSupervisorIsToldOnceAndFailsItsCalls) {
                             loop_->Post([this] { loop_->Quit(); });
                           }});
   ASSERT_OK_AND_ASSIGN(const Fd other_end, ConnectToSupervisor(dir_.path()));
-  control->Call(Hello(), [&](auto) {
-    control->Call(Hello(), [&](auto late) { reply = std::move(late); }, kTimeout);
-    loop_->Post([this] { server_.reset(); });
-  }, kTimeout);
+  control->Call(
+      Hello(),
+      [&](auto) {
+        control->Call(
+            Hello(), [&](auto late) { reply = std::move(late); }, kTimeout);
+        loop_->Post([this] { server_.reset(); });
+      },
+      kTimeout);
   loop_->Run();
   EXPECT_EQ(lost, 1);
 }
@@ -140,14 +153,20 @@ TEST_F(ControlTest, ASilentSupervisorTimesOutAndADestroyedControlCancels) {
   ASSERT_OK_AND_ASSIGN(SocketPair pair, MakeSocketPair(SOCK_SEQPACKET));
   auto control = Control::Create(loop_.get(), std::move(pair.first), {});
   absl::StatusOr<pb::ControlReply> late, cancelled;
-  control->Call(Hello(), [&](auto reply) {
-    late = std::move(reply);
-    control->Call(Hello(), [&](auto second) {
-      cancelled = std::move(second);
-      loop_->Quit();
-    }, kTimeout);
-    control.reset();
-  }, std::chrono::milliseconds(10));
+  control->Call(
+      Hello(),
+      [&](auto reply) {
+        late = std::move(reply);
+        control->Call(
+            Hello(),
+            [&](auto second) {
+              cancelled = std::move(second);
+              loop_->Quit();
+            },
+            kTimeout);
+        control.reset();
+      },
+      std::chrono::milliseconds(10));
   loop_->Run();
   EXPECT_THAT(late, StatusIs(absl::StatusCode::kDeadlineExceeded, testing::_));
   EXPECT_THAT(cancelled, StatusIs(absl::StatusCode::kCancelled, testing::_));

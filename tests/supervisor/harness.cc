@@ -148,7 +148,8 @@ bool Watcher::WaitEvent(const std::string& part) {
 void SupervisorTest::SetUp() {
   if (::geteuid() != 0) GTEST_SKIP() << "needs root";
   static int counter = 0;
-  cgroup_name_ = "ja-supervisor-test-" + std::to_string(::getpid()) + "." + std::to_string(++counter);
+  cgroup_name_ =
+      "ja-supervisor-test-" + std::to_string(::getpid()) + "." + std::to_string(++counter);
   for (const char* dir : {"/task", "/local", "/alloc", "/secrets", "/jdk"}) {
     ASSERT_OK(MakeDirs(directory_.path() + dir));
   }

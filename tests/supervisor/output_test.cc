@@ -81,9 +81,8 @@ TEST_F(OutputTest, WaitsForAFifosFirstReader) {
   ASSERT_OK(WriteAll(pipe_.write.get(), "early\n"));
   pipe_.write.Reset();
   Fd reader;
-  loop_->After(std::chrono::milliseconds(100), [&] {
-    reader = OpenFile(Fifo(), O_RDONLY | O_NONBLOCK).value();
-  });
+  loop_->After(std::chrono::milliseconds(100),
+               [&] { reader = OpenFile(Fifo(), O_RDONLY | O_NONBLOCK).value(); });
   Run();
   EXPECT_EQ(ReadNow(reader), "early\n");
 }
@@ -94,9 +93,8 @@ TEST_F(OutputTest, FindsTheNextReaderAfterOneDied) {
   reader.Reset();
   ASSERT_OK(WriteAll(pipe_.write.get(), "for the next\n"));
   pipe_.write.Reset();
-  loop_->After(std::chrono::milliseconds(100), [&] {
-    reader = OpenFile(Fifo(), O_RDONLY | O_NONBLOCK).value();
-  });
+  loop_->After(std::chrono::milliseconds(100),
+               [&] { reader = OpenFile(Fifo(), O_RDONLY | O_NONBLOCK).value(); });
   Run();
   EXPECT_EQ(ReadNow(reader), "for the next\n");
 }
@@ -164,7 +162,8 @@ TEST_F(OutputTest, AStalledReaderStopsNobodyAndIsToldWhatItMissed) {
 
 TEST_F(OutputTest, AMissingSinkIsAnError) {
   Output output(loop_.get(), dir_.path() + "/missing", nullptr);
-  EXPECT_THAT(output.OpenSink(), StatusIs(absl::StatusCode::kNotFound, testing::HasSubstr("missing")));
+  EXPECT_THAT(output.OpenSink(),
+              StatusIs(absl::StatusCode::kNotFound, testing::HasSubstr("missing")));
 }
 
 }  // namespace

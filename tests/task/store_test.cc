@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "driver/base/file.h"
 #include "driver/task/record.h"
+#include "tests/support/command_config.h"
 #include "tests/support/requires.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
@@ -23,17 +24,6 @@ using ::testing::HasSubstr;
 using NomadTask = hashicorp::nomad::plugins::drivers::proto::TaskConfig;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
-
-// fixmap { "command": command, "args": [args...] } as Nomad sends it; short strings only.
-std::string Msgpack(const std::string& command, const std::vector<std::string>& args) {
-  const auto text = [](const std::string& s) {
-    return std::string{static_cast<char>(0xd9), static_cast<char>(s.size())} + s;
-  };
-  std::string bytes = "\x82" + text("command") + text(command) + text("args");
-  bytes += static_cast<char>(0x90 + args.size());
-  for (const std::string& arg : args) bytes += text(arg);
-  return bytes;
-}
 
 class Store : public ::testing::Test {
  protected:
@@ -54,7 +44,9 @@ class Store : public ::testing::Test {
     ASSERT_OK(OpenStore());
   }
   void TearDown() override {
-    if (store_ != nullptr) EXPECT_OK(store_->Destroy(kId, /*force=*/true));
+    if (store_ != nullptr) {
+      EXPECT_OK(store_->Destroy(kId, /*force=*/true));
+    }
     store_.reset();
     if (loop_ != nullptr) {
       loop_->Quit();
@@ -86,7 +78,7 @@ class Store : public ::testing::Test {
     config.set_alloc_dir(dir_.path() + "/allocs");
     config.set_stdout_path("/dev/null");
     config.set_stderr_path("/dev/null");
-    config.set_msgpack_driver_config(Msgpack(command, args));
+    config.set_msgpack_driver_config(CommandConfig(command, args));
     config.mutable_resources()->mutable_allocated_resources()->mutable_memory()->set_memory_mb(64);
     return config;
   }
