@@ -6,8 +6,8 @@
 #   nomad var put nomad/jobs/jenkins-slave secret=0123...
 #   nomad job run -var url=https://jenkins.example/ -var name=linux-1 jenkins-slave-taskgroup.nomad.hcl
 #
-# The agent stays connected until the job is stopped. A JVM that dies or hangs is started again in its
-# sandbox; a controller that is down is waited for.
+# The agent stays connected until the job is stopped. A controller that is down is waited for inside the
+# running task; an agent that dies is started again by Nomad's restart policy (block `restart`).
 
 variable "url" {
   type        = string

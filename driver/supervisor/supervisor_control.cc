@@ -27,8 +27,7 @@ pb::ControlReply Supervisor::Handle(const pb::ControlRequest& request) {
       status = OnSignal(request.signal().signal());
       break;
     case pb::ControlRequest::kStop:
-      status =
-          OnStop(request.stop().signal(), std::chrono::milliseconds(request.stop().timeout_ms()));
+      status = OnStop(request.stop());
       break;
     case pb::ControlRequest::kNote:
       status = OnNote(request.note().waiting_for());

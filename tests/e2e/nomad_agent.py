@@ -197,9 +197,9 @@ plugin "nomad-driver-jenkins-agent" {{
                          for e in self.task(allocation, task)["Events"])
 
     def wait_event(self, allocation, pattern, seconds, task=EXAMPLE_TASK):
-        """Waits for an event whose type and message match; returns it."""
+        """Waits for an event whose type and message match; returns the newest."""
         def found():
-            for event in self.task(allocation, task)["Events"]:
+            for event in reversed(self.task(allocation, task)["Events"]):
                 if re.search(pattern, f"{event['Type']}: {event.get('DisplayMessage') or ''}"):
                     return event
             return None
