@@ -16,6 +16,9 @@
 namespace jenkins_agent {
 namespace {
 
+// time.Time{} of Go, 0001-01-01 UTC: "never".
+constexpr int64_t kGoZeroTime = -62135596800;
+
 int64_t MonotonicNs() {
   timespec now;
   ::clock_gettime(CLOCK_MONOTONIC, &now);
@@ -258,7 +261,9 @@ grpc::Status DriverService::InspectTask(grpc::ServerContext*,
   answer.set_id(request->task_id());
   answer.set_name((*task)->record().task_name());
   SetTime((*task)->record().started_at_ns(), answer.mutable_started_at());
-  answer.mutable_result();  // Nomad's test code dereferences it unchecked
+  // Nomad's client code dereferences the result unchecked and refuses an absent time.
+  answer.mutable_result();
+  answer.mutable_completed_at()->set_seconds(kGoZeroTime);
   answer.set_state(nomad::RUNNING);
   if (const std::optional<pb::ExitRecord> exit = (*task)->exit_record(); exit.has_value()) {
     answer.set_state(nomad::EXITED);

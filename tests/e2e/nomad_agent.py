@@ -119,6 +119,9 @@ plugin "nomad-driver-jenkins-agent" {{
         nodes = self._answers("/v1/nodes")
         if not nodes or nodes[0]["Status"] != "ready":
             return None
+        # After a restart the server still has the node of before; the client tells when it is back.
+        if self.get("/v1/agent/self")["stats"]["client"]["heartbeat_ttl"] == "0s":
+            return None
         drivers = nodes[0]["Drivers"]
         wanted = "jenkins-agent" if self.driver_block else "raw_exec"
         return drivers.get(wanted, {}).get("Healthy") and nodes[0]
