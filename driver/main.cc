@@ -30,14 +30,14 @@ EmbeddedPrograms Programs() {
   return {
       .supervisor = absl::string_view(embedded_supervisor_begin,
                                       embedded_supervisor_end - embedded_supervisor_begin),
-      .tools =
-          absl::string_view(embedded_tools_begin, embedded_tools_end - embedded_tools_begin),
+      .tools = absl::string_view(embedded_tools_begin, embedded_tools_end - embedded_tools_begin),
   };
 }
 
 // Becomes the tools program; returns only when that fails.
 absl::Status RunCommandLine(char** argv) {
-  ASSIGN_OR_RETURN(const Fd program, MakeSealedMemfd("nomad-driver-jenkins-agent", Programs().tools));
+  ASSIGN_OR_RETURN(const Fd program,
+                   MakeSealedMemfd("nomad-driver-jenkins-agent", Programs().tools));
   ::fexecve(program.get(), argv, environ);
   return ErrnoStatus("start the command line");
 }

@@ -30,8 +30,9 @@ class EventLoop {
   EventLoop(const EventLoop&) = delete;
   EventLoop& operator=(const EventLoop&) = delete;
 
-  // Calls `callback(events)` whenever one of `events` (EPOLLIN, EPOLLOUT, ...) holds. The descriptor
-  // stays the caller's; Unwatch before closing it. Watching it again replaces events and callback.
+  // Calls `callback(events)` whenever one of `events` (EPOLLIN, EPOLLOUT, ...) holds. The
+  // descriptor stays the caller's; Unwatch before closing it. Watching it again replaces events and
+  // callback.
   absl::Status Watch(int fd, uint32_t events, std::function<void(uint32_t)> callback);
   void Unwatch(int fd);
 

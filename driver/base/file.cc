@@ -120,7 +120,8 @@ absl::Status WriteAll(int fd, absl::string_view data) {
 absl::Status WriteFileAtomicAt(int dir_fd, const std::string& name, absl::string_view data,
                                mode_t mode) {
   const std::string temporary = absl::StrCat(name, ".tmp");
-  ASSIGN_OR_RETURN(Fd fd, OpenAt(dir_fd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode));
+  ASSIGN_OR_RETURN(Fd fd,
+                   OpenAt(dir_fd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode));
   RETURN_IF_ERROR(WriteAll(fd.get(), data), temporary);
   if (::fsync(fd.get()) != 0) return ErrnoStatus(absl::StrCat("fsync ", temporary));
   if (::renameat(dir_fd, temporary.c_str(), dir_fd, name.c_str()) != 0) {
@@ -163,7 +164,8 @@ absl::StatusOr<Fd> MakeSealedMemfd(const std::string& name, absl::string_view co
   Fd fd(::memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!fd) return ErrnoStatus(absl::StrCat("memfd_create ", name));
   RETURN_IF_ERROR(WriteAll(fd.get(), content), name);
-  if (::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) != 0) {
+  if (::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) !=
+      0) {
     return ErrnoStatus(absl::StrCat("seal ", name));
   }
   if (::lseek(fd.get(), 0, SEEK_SET) != 0) return ErrnoStatus(absl::StrCat("lseek ", name));

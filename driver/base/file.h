@@ -18,7 +18,8 @@ namespace jenkins_agent {
 absl::StatusOr<Fd> OpenFile(const std::string& path, int flags, mode_t mode = 0);
 // openat(2) with O_CLOEXEC added, relative to a directory descriptor.
 absl::StatusOr<Fd> OpenAt(int dir_fd, const std::string& path, int flags, mode_t mode = 0);
-// openat2(2), Linux 5.6. `resolve`: RESOLVE_BENEATH, RESOLVE_IN_ROOT, ... For paths that are not ours.
+// openat2(2), Linux 5.6. `resolve`: RESOLVE_BENEATH, RESOLVE_IN_ROOT, ... For paths that are not
+// ours.
 absl::StatusOr<Fd> OpenAt2(int dir_fd, const std::string& path, uint64_t flags, uint64_t resolve,
                            mode_t mode = 0);
 

@@ -21,8 +21,8 @@ struct Packet {
 
 // Sends one packet. MSG_NOSIGNAL; Unavailable when the peer is gone, ResourceExhausted on EAGAIN.
 absl::Status SendPacket(int socket, absl::string_view data, const std::vector<int>& fds = {});
-// Receives one packet. OutOfRange at end of stream, ResourceExhausted on EAGAIN (nothing there now),
-// InvalidArgument for a truncated one. Received descriptors are CLOEXEC.
+// Receives one packet. OutOfRange at end of stream, ResourceExhausted on EAGAIN (nothing there
+// now), InvalidArgument for a truncated one. Received descriptors are CLOEXEC.
 absl::StatusOr<Packet> ReceivePacket(int socket);
 // Uid of the process at the other end (SO_PEERCRED).
 absl::StatusOr<uid_t> PeerUid(int socket);

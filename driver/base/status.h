@@ -30,9 +30,9 @@ absl::Status AnnotateAll(const absl::Status& status, const Parts&... parts) {
 }  // namespace jenkins_agent
 
 // RETURN_IF_ERROR(expr) or RETURN_IF_ERROR(expr, "context ", parts...).
-#define RETURN_IF_ERROR(expr, ...)                                                           \
-  do {                                                                                       \
-    if (absl::Status _status = (expr); !_status.ok())                                        \
+#define RETURN_IF_ERROR(expr, ...)                                                              \
+  do {                                                                                          \
+    if (absl::Status _status = (expr); !_status.ok())                                           \
       return ::jenkins_agent::status_internal::AnnotateAll(_status __VA_OPT__(, ) __VA_ARGS__); \
   } while (false)
 
@@ -42,8 +42,8 @@ absl::Status AnnotateAll(const absl::Status& status, const Parts&... parts) {
 // ASSIGN_OR_RETURN(auto x, expr) or ASSIGN_OR_RETURN(auto x, expr, "context ", parts...).
 #define ASSIGN_OR_RETURN(lhs, expr, ...) \
   ASSIGN_OR_RETURN_IMPL(STATUS_CONCAT(_status_or_, __LINE__), lhs, expr __VA_OPT__(, ) __VA_ARGS__)
-#define ASSIGN_OR_RETURN_IMPL(tmp, lhs, expr, ...)                            \
-  auto tmp = (expr);                                                          \
-  if (!tmp.ok())                                                              \
+#define ASSIGN_OR_RETURN_IMPL(tmp, lhs, expr, ...)                                                 \
+  auto tmp = (expr);                                                                               \
+  if (!tmp.ok())                                                                                   \
     return ::jenkins_agent::status_internal::AnnotateAll(tmp.status() __VA_OPT__(, ) __VA_ARGS__); \
   lhs = *std::move(tmp)

@@ -199,7 +199,8 @@ grpc::Status DriverService::RecoverTask(grpc::ServerContext*,
                                         nomad::RecoverTaskResponse*) {
   const absl::StatusOr<TaskStore*> store = runtime_->Store();
   if (!store.ok()) return ToGrpc(store.status());
-  return ToGrpc((*store)->Recover(request->handle().config().id(), request->handle().driver_state()));
+  return ToGrpc(
+      (*store)->Recover(request->handle().config().id(), request->handle().driver_state()));
 }
 
 grpc::Status DriverService::StartTask(grpc::ServerContext*, const nomad::StartTaskRequest* request,
@@ -295,7 +296,8 @@ grpc::Status DriverService::Shutdown(grpc::ServerContext*, const nomad::Shutdown
   return grpc::Status::OK;
 }
 
-grpc::Status DriverService::SignalTask(grpc::ServerContext*, const nomad::SignalTaskRequest* request,
+grpc::Status DriverService::SignalTask(grpc::ServerContext*,
+                                       const nomad::SignalTaskRequest* request,
                                        nomad::SignalTaskResponse*) {
   const absl::StatusOr<int> signal = ParseSignal(request->signal());
   if (!signal.ok()) return ToGrpc(signal.status());

@@ -19,7 +19,8 @@ void SetAttribute(nomad::FingerprintResponse& response, const std::string& key, 
 }
 
 // driver.jenkins-agent.java.17 = "17.0.15": one attribute per feature version, its newest update.
-void SetJavaAttributes(nomad::FingerprintResponse& response, const std::vector<JavaInstall>& javas) {
+void SetJavaAttributes(nomad::FingerprintResponse& response,
+                       const std::vector<JavaInstall>& javas) {
   std::map<uint32_t, std::string> newest;
   for (const JavaInstall& java : javas) newest.emplace(java.feature, java.version);
   for (const auto& [feature, version] : newest) {

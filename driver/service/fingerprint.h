@@ -1,5 +1,5 @@
-// What the node learns about this driver. Attributes change rarely and carry no live numbers, because
-// each change re-runs blocked evaluations (placement.md 3.2).
+// What the node learns about this driver. Attributes change rarely and carry no live numbers,
+// because each change re-runs blocked evaluations (placement.md 3.2).
 #pragma once
 
 #include <string>
@@ -20,13 +20,13 @@ struct HostFacts {
   std::string cgroups_version;  // "1", "2"; empty: none usable
   std::string cgroups_error;
   std::vector<JavaInstall> javas;
-  absl::Status tools;           // why agent jars cannot be fetched
+  absl::Status tools;  // why agent jars cannot be fetched
 };
 
 HostFacts ReadHostFacts(const std::vector<std::string>& java_homes);
 
-// Undetected without root, unhealthy without cgroups, else healthy; the description tells what a job
-// cannot use here.
+// Undetected without root, unhealthy without cgroups, else healthy; the description tells what a
+// job cannot use here.
 hashicorp::nomad::plugins::drivers::proto::FingerprintResponse Fingerprint(const HostFacts& facts);
 
 }  // namespace jenkins_agent

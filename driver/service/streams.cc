@@ -17,8 +17,8 @@ namespace nomad = hashicorp::nomad::plugins::drivers::proto;
 
 constexpr std::chrono::seconds kFingerprintPeriod{30};
 
-// A server stream that others push into, from any thread, also after its end. A client that does not
-// read costs kMaxQueued messages; then the oldest go.
+// A server stream that others push into, from any thread, also after its end. A client that does
+// not read costs kMaxQueued messages; then the oldest go.
 template <typename Response>
 class PushStream final : public grpc::ServerWriteReactor<Response> {
  public:

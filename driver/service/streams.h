@@ -1,6 +1,6 @@
-// The endless calls of the Driver service as gRPC reactors. Each deletes itself in OnDone, which comes
-// after the client cancelled or the plugin shuts down; none of them ends by itself except TaskStats,
-// with its task.
+// The endless calls of the Driver service as gRPC reactors. Each deletes itself in OnDone, which
+// comes after the client cancelled or the plugin shuts down; none of them ends by itself except
+// TaskStats, with its task.
 #pragma once
 
 #include <chrono>

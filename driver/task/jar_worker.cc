@@ -69,7 +69,8 @@ absl::StatusOr<std::unique_ptr<JarWorker>> JarWorker::Start(EventLoop* loop,
       "agent.jar worker");
   std::unique_ptr<JarWorker> worker(
       new JarWorker(loop, std::move(process), std::move(input.write), std::move(handlers)));
-  RETURN_IF_ERROR(WriteAll(worker->input_.get(), RequestText(program, request)), "agent.jar worker");
+  RETURN_IF_ERROR(WriteAll(worker->input_.get(), RequestText(program, request)),
+                  "agent.jar worker");
   if (::fcntl(worker->process_.output.get(), F_SETFL, O_NONBLOCK) != 0) return ErrnoStatus("fcntl");
   RETURN_IF_ERROR(loop->Watch(worker->process_.output.get(), EPOLLIN,
                               [raw = worker.get()](uint32_t) { raw->OnOutput(); }));

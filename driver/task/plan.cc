@@ -130,7 +130,8 @@ absl::Status PlanSandbox(const PlanInput& input, const std::vector<std::string>&
   rootfs.resolv_conf_content = ResolvConf(task);
   rootfs.hosts_content = HostsFile(task);
   rootfs.host_root = input.host_root;
-  ASSIGN_OR_RETURN(const std::vector<pb::MountSpec> mounts, PlanHostRootfs(rootfs), "root file system");
+  ASSIGN_OR_RETURN(const std::vector<pb::MountSpec> mounts, PlanHostRootfs(rootfs),
+                   "root file system");
   for (const pb::MountSpec& mount : mounts) *sandbox.add_mounts() = mount;
   RETURN_IF_ERROR(AddVolumes(task, sandbox));
   for (const std::string& path : DefaultMaskedPaths()) sandbox.add_masked_paths(path);
@@ -178,7 +179,8 @@ absl::StatusOr<std::vector<pb::JavaHome>> CandidateJavas(const PlanInput& input)
   if (!homes.empty()) return homes;
   if (found.empty()) {
     return absl::FailedPreconditionError(
-        "no JDK found on this node; install one, or name its directory in the job's java_home or the "
+        "no JDK found on this node; install one, or name its directory in the job's java_home or "
+        "the "
         "plugin's java_homes");
   }
   return absl::FailedPreconditionError(absl::StrCat("java_version: this node has no Java ",
@@ -254,7 +256,8 @@ void PlanJava(const PlanInput& input, const pb::JavaHome& java, pb::ProgramSpec&
   }
   arguments.insert(arguments.end(), options.args.begin(), options.args.end());
   std::string& file = *program.mutable_arguments_file();
-  for (const std::string& argument : arguments) absl::StrAppend(&file, QuoteArgument(argument), "\n");
+  for (const std::string& argument : arguments)
+    absl::StrAppend(&file, QuoteArgument(argument), "\n");
   program.add_argv(absl::StrCat(java.path(), "/bin/java"));
   program.add_argv(absl::StrCat("@", kArgumentsFile));
 }
@@ -316,7 +319,8 @@ absl::StatusOr<pb::LaunchSpec> PlanTask(const PlanInput& input) {
   }
   std::vector<std::string> java_paths;
   for (const pb::JavaHome& java : javas) java_paths.push_back(java.path());
-  RETURN_IF_ERROR(PlanSandbox(input, java_paths, spec.cgroup().memory_bytes(), *spec.mutable_sandbox()));
+  RETURN_IF_ERROR(
+      PlanSandbox(input, java_paths, spec.cgroup().memory_bytes(), *spec.mutable_sandbox()));
   return spec;
 }
 

@@ -15,14 +15,14 @@ namespace jenkins_agent {
 absl::StatusOr<pb::TaskRecord> DecodeRecord(absl::string_view bytes, const StatePaths& paths,
                                             absl::string_view boot_id) {
   pb::TaskRecord record;
-  if (!record.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())) || record.version() == 0 ||
-      record.task_id().empty()) {
+  if (!record.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())) ||
+      record.version() == 0 || record.task_id().empty()) {
     return absl::DataLossError("driver_state is damaged or was not written by this driver");
   }
   if (record.version() > kRecordVersion) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("driver_state has version ", record.version(), ", this driver knows ",
-                     kRecordVersion, "; a newer driver started the task"));
+    return absl::FailedPreconditionError(absl::StrCat("driver_state has version ", record.version(),
+                                                      ", this driver knows ", kRecordVersion,
+                                                      "; a newer driver started the task"));
   }
   if (record.task_dir() != paths.Task(record.task_id())) {
     return absl::FailedPreconditionError(
@@ -30,7 +30,8 @@ absl::StatusOr<pb::TaskRecord> DecodeRecord(absl::string_view bytes, const State
                      "', which is not this task's under state_dir = ", paths.root()));
   }
   if (record.boot_id() != boot_id) {
-    return absl::FailedPreconditionError("the host was rebooted since; the task's processes are gone");
+    return absl::FailedPreconditionError(
+        "the host was rebooted since; the task's processes are gone");
   }
   return record;
 }
@@ -50,8 +51,8 @@ absl::StatusOr<uint64_t> ProcessStartTime(pid_t pid) {
   }
   const std::vector<absl::string_view> fields =
       absl::StrSplit(absl::string_view(*stat).substr(end + 2), ' ');
-  constexpr size_t kState = 0;        // field 3
-  constexpr size_t kStartTime = 19;   // field 22
+  constexpr size_t kState = 0;       // field 3
+  constexpr size_t kStartTime = 19;  // field 22
   uint64_t start_time;
   if (fields.size() <= kStartTime || !absl::SimpleAtoi(fields[kStartTime], &start_time)) {
     return absl::InternalError(absl::StrCat("/proc/", pid, "/stat: unexpected format"));

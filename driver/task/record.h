@@ -25,8 +25,8 @@ absl::StatusOr<pb::TaskRecord> DecodeRecord(absl::string_view bytes, const State
 // /proc/sys/kernel/random/boot_id, without the newline.
 absl::StatusOr<std::string> BootId();
 
-// Start time of a process in clock ticks since boot (/proc/PID/stat field 22, proc(5)); with the pid
-// it names a process for good. NotFound when it is gone or a zombie.
+// Start time of a process in clock ticks since boot (/proc/PID/stat field 22, proc(5)); with the
+// pid it names a process for good. NotFound when it is gone or a zombie.
 absl::StatusOr<uint64_t> ProcessStartTime(pid_t pid);
 
 // The task's supervisor still runs (same pid, same start time).

@@ -31,9 +31,9 @@ absl::Status KillSupervisor(const pb::TaskRecord& record) {
   }
   pollfd end = {pidfd.get(), POLLIN, 0};
   if (::poll(&end, 1, static_cast<int>(kKillLimit.count())) == 0) {
-    return absl::DeadlineExceededError(
-        absl::StrCat("supervisor ", record.supervisor_pid(), " survived SIGKILL for ",
-                     kKillLimit.count() / 1000, " s"));
+    return absl::DeadlineExceededError(absl::StrCat("supervisor ", record.supervisor_pid(),
+                                                    " survived SIGKILL for ",
+                                                    kKillLimit.count() / 1000, " s"));
   }
   return absl::OkStatus();
 }
@@ -41,9 +41,9 @@ absl::Status KillSupervisor(const pb::TaskRecord& record) {
 absl::Status RemoveCgroups(const pb::TaskRecord& record) {
   if (record.cgroup_dirs().empty()) return absl::OkStatus();
   ASSIGN_OR_RETURN(const cgroups::Hierarchy hierarchy, cgroups::Hierarchy::Detect());
-  ASSIGN_OR_RETURN(cgroups::Cgroup cgroup,
-                   cgroups::Cgroup::Open(hierarchy, {record.cgroup_dirs().begin(),
-                                                     record.cgroup_dirs().end()}));
+  ASSIGN_OR_RETURN(
+      cgroups::Cgroup cgroup,
+      cgroups::Cgroup::Open(hierarchy, {record.cgroup_dirs().begin(), record.cgroup_dirs().end()}));
   RETURN_IF_ERROR(cgroup.KillAll(kKillLimit));
   return cgroup.Remove();
 }
@@ -58,9 +58,10 @@ pb::ExitRecord EndAsLost(const pb::TaskRecord& record) {
   exit.set_version(kRecordVersion);
   exit.set_task_id(record.task_id());
   exit.set_exit_code(kUnknownExitCode);
-  exit.set_message(absl::StrCat("the task's supervisor (pid ", record.supervisor_pid(),
-                                ") was killed; the sandbox ended with it and the exit code is not known",
-                                removed.ok() ? "" : absl::StrCat("; clean-up: ", removed.message())));
+  exit.set_message(
+      absl::StrCat("the task's supervisor (pid ", record.supervisor_pid(),
+                   ") was killed; the sandbox ended with it and the exit code is not known",
+                   removed.ok() ? "" : absl::StrCat("; clean-up: ", removed.message())));
   exit.set_started_at_ns(record.started_at_ns());
   exit.set_finished_at_ns(now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec);
   // Best effort: without the file a later plugin comes to the same conclusion again.

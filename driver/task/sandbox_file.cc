@@ -35,7 +35,8 @@ absl::StatusOr<std::string> ReadSandboxFile(const std::string& path, const std::
     return content;
   }
   return absl::InvalidArgumentError(absl::StrCat(
-      path, " is not in /secrets, /local or /alloc; put the file there with a template or artifact"));
+      path,
+      " is not in /secrets, /local or /alloc; put the file there with a template or artifact"));
 }
 
 }  // namespace jenkins_agent

@@ -14,13 +14,14 @@ namespace jenkins_agent {
 namespace {
 
 constexpr std::pair<absl::string_view, int> kSignals[] = {
-    {"ABRT", SIGABRT}, {"ALRM", SIGALRM}, {"BUS", SIGBUS},   {"CHLD", SIGCHLD},   {"CONT", SIGCONT},
-    {"FPE", SIGFPE},   {"HUP", SIGHUP},   {"ILL", SIGILL},   {"INT", SIGINT},     {"IO", SIGIO},
-    {"IOT", SIGIOT},   {"KILL", SIGKILL}, {"PIPE", SIGPIPE}, {"PROF", SIGPROF},   {"QUIT", SIGQUIT},
-    {"SEGV", SIGSEGV}, {"STOP", SIGSTOP}, {"SYS", SIGSYS},   {"TERM", SIGTERM},   {"TRAP", SIGTRAP},
-    {"TSTP", SIGTSTP}, {"TTIN", SIGTTIN}, {"TTOU", SIGTTOU}, {"URG", SIGURG},     {"USR1", SIGUSR1},
-    {"USR2", SIGUSR2}, {"VTALRM", SIGVTALRM}, {"WINCH", SIGWINCH}, {"XCPU", SIGXCPU},
-    {"XFSZ", SIGXFSZ}, {"NULL", 0},
+    {"ABRT", SIGABRT}, {"ALRM", SIGALRM}, {"BUS", SIGBUS},       {"CHLD", SIGCHLD},
+    {"CONT", SIGCONT}, {"FPE", SIGFPE},   {"HUP", SIGHUP},       {"ILL", SIGILL},
+    {"INT", SIGINT},   {"IO", SIGIO},     {"IOT", SIGIOT},       {"KILL", SIGKILL},
+    {"PIPE", SIGPIPE}, {"PROF", SIGPROF}, {"QUIT", SIGQUIT},     {"SEGV", SIGSEGV},
+    {"STOP", SIGSTOP}, {"SYS", SIGSYS},   {"TERM", SIGTERM},     {"TRAP", SIGTRAP},
+    {"TSTP", SIGTSTP}, {"TTIN", SIGTTIN}, {"TTOU", SIGTTOU},     {"URG", SIGURG},
+    {"USR1", SIGUSR1}, {"USR2", SIGUSR2}, {"VTALRM", SIGVTALRM}, {"WINCH", SIGWINCH},
+    {"XCPU", SIGXCPU}, {"XFSZ", SIGXFSZ}, {"NULL", 0},
 };
 
 }  // namespace
@@ -33,9 +34,9 @@ absl::StatusOr<int> ParseSignal(absl::string_view name) {
   for (const auto& [known, value] : kSignals) {
     if (short_name == known) return value;
   }
-  return absl::InvalidArgumentError(absl::StrCat(
-      "unknown signal '", name, "'; use a name such as SIGTERM, SIGHUP or SIGQUIT, or a number below ",
-      NSIG));
+  return absl::InvalidArgumentError(
+      absl::StrCat("unknown signal '", name,
+                   "'; use a name such as SIGTERM, SIGHUP or SIGQUIT, or a number below ", NSIG));
 }
 
 }  // namespace jenkins_agent

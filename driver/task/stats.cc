@@ -78,8 +78,8 @@ nomad::TaskResourceUsage ToResourceUsage(const std::optional<cgroups::Usage>& be
 absl::StatusOr<nomad::TaskStats> TaskSampler::Sample() {
   ASSIGN_OR_RETURN(const cgroups::Hierarchy hierarchy, cgroups::Hierarchy::Detect());
   ASSIGN_OR_RETURN(const cgroups::Cgroup cgroup,
-                   cgroups::Cgroup::Open(hierarchy, {record_.cgroup_dirs().begin(),
-                                                     record_.cgroup_dirs().end()}));
+                   cgroups::Cgroup::Open(
+                       hierarchy, {record_.cgroup_dirs().begin(), record_.cgroup_dirs().end()}));
   ASSIGN_OR_RETURN(cgroups::Usage now, cgroup.ReadUsage());
   const auto time = std::chrono::steady_clock::now();
   nomad::TaskStats stats;
@@ -88,7 +88,8 @@ absl::StatusOr<nomad::TaskStats> TaskSampler::Sample() {
   ::clock_gettime(CLOCK_REALTIME, &wall);
   stats.mutable_timestamp()->set_seconds(wall.tv_sec);
   stats.mutable_timestamp()->set_nanos(static_cast<int32_t>(wall.tv_nsec));
-  *stats.mutable_agg_resource_usage() = ToResourceUsage(last_, now, time - last_time_, mhz_per_core_);
+  *stats.mutable_agg_resource_usage() =
+      ToResourceUsage(last_, now, time - last_time_, mhz_per_core_);
   last_ = std::move(now);
   last_time_ = time;
   return stats;

@@ -30,8 +30,8 @@ class TaskSampler {
   std::chrono::steady_clock::time_point last_time_;
 };
 
-// The arithmetic of Sample: percent of one core (400 = four busy cores). Only what was measured is in
-// measured_fields. `before` may be empty: no percentages then. Pure.
+// The arithmetic of Sample: percent of one core (400 = four busy cores). Only what was measured is
+// in measured_fields. `before` may be empty: no percentages then. Pure.
 hashicorp::nomad::plugins::drivers::proto::TaskResourceUsage ToResourceUsage(
     const std::optional<cgroups::Usage>& before, const cgroups::Usage& now,
     std::chrono::nanoseconds elapsed, double mhz_per_core);

@@ -146,8 +146,8 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
   ASSIGN_OR_RETURN(const pb::TaskStatus status, AwaitStart(connection.get(), kStartLimit));
   const pb::TaskRecord record = MakeRecord(config, spec, status, boot_id_);
   absl::Cleanup remove_all = [&] { RemoveRemains(record).IgnoreError(); };
-  RETURN_IF_ERROR(WriteFileAtomic(absl::StrCat(task_dir, "/", kHandleFile),
-                                  record.SerializeAsString()));
+  RETURN_IF_ERROR(
+      WriteFileAtomic(absl::StrCat(task_dir, "/", kHandleFile), record.SerializeAsString()));
   auto task = std::make_shared<Task>(record, options_.loop, options_.events, options_.tools);
   RETURN_IF_ERROR(task->Attach(std::move(connection)));
   std::move(remove_all).Cancel();
@@ -173,8 +173,8 @@ absl::Status TaskStore::Recover(const std::string& task_id, absl::string_view dr
   ASSIGN_OR_RETURN(const pb::TaskRecord record, DecodeRecord(driver_state, paths_, boot_id_),
                    "task ", task_id);
   if (record.task_id() != task_id) {
-    return absl::FailedPreconditionError(absl::StrCat("driver_state belongs to task \"",
-                                                      record.task_id(), "\", not to \"", task_id, "\""));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "driver_state belongs to task \"", record.task_id(), "\", not to \"", task_id, "\""));
   }
   ASSIGN_OR_RETURN(const std::shared_ptr<Task> task, Reconnect(record), "task ", task_id);
   MutexLock lock(mutex_);
@@ -199,7 +199,8 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Reconnect(const pb::TaskRecord&
                                             " runs but does not accept a connection"));
   }
   // It may have ended between the two looks.
-  ASSIGN_OR_RETURN(const std::optional<pb::ExitRecord> late_exit, ReadExitRecord(record.task_dir()));
+  ASSIGN_OR_RETURN(const std::optional<pb::ExitRecord> late_exit,
+                   ReadExitRecord(record.task_dir()));
   task->SetExited(late_exit.has_value() ? *late_exit : EndAsLost(record));
   return task;
 }

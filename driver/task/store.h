@@ -40,12 +40,12 @@ class TaskStore {
 
   // Returns the driver_state for Nomad's handle once the sandbox stands and the program can be
   // executed. After an error nothing is left of the task. `received_ns`: CLOCK_MONOTONIC.
-  absl::StatusOr<std::string> Start(const hashicorp::nomad::plugins::drivers::proto::TaskConfig& config,
-                                    int64_t received_ns);
+  absl::StatusOr<std::string> Start(
+      const hashicorp::nomad::plugins::drivers::proto::TaskConfig& config, int64_t received_ns);
   // Takes up a task that an earlier plugin (or this one) started.
   absl::Status Recover(const std::string& task_id, absl::string_view driver_state);
-  // Ends the task if `force`, and forgets it with everything on the host. Unknown ids are fine; what
-  // the disk knows of them is cleaned up.
+  // Ends the task if `force`, and forgets it with everything on the host. Unknown ids are fine;
+  // what the disk knows of them is cleaned up.
   absl::Status Destroy(const std::string& task_id, bool force);
 
   // NotFound for an id that was neither started nor recovered, or is destroyed.

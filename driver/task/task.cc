@@ -33,7 +33,8 @@ int64_t NowNs() {
 
 // A jar that the previous launch used may be there.
 absl::Status ReplaceByHardLink(const std::string& file, const std::string& link) {
-  if (::unlink(link.c_str()) != 0 && errno != ENOENT) return ErrnoStatus(absl::StrCat("unlink ", link));
+  if (::unlink(link.c_str()) != 0 && errno != ENOENT)
+    return ErrnoStatus(absl::StrCat("unlink ", link));
   if (::link(file.c_str(), link.c_str()) != 0) return ErrnoStatus(absl::StrCat("link ", link));
   return absl::OkStatus();
 }
@@ -220,21 +221,20 @@ void Task::PublishConnected(const pb::Event& event) {
   request.mutable_hello()->set_watch(true);
   const auto publish = [self = shared_from_this(), event](absl::StatusOr<pb::ControlReply> reply) {
     if (!reply.ok() || std::exchange(self->connected_before_, true)) {
-      self->Publish(absl::StrCat("agent ", event.message()), {event.details().begin(), event.details().end()},
-                    event.time_ns());
+      self->Publish(absl::StrCat("agent ", event.message()),
+                    {event.details().begin(), event.details().end()}, event.time_ns());
       return;
     }
     const pb::Timings& timings = reply->status().timings();
-    self->Publish(
-        absl::StrCat("agent connected: sandbox ", Milliseconds(timings.sandbox_ms()),
-                     " ms, agent.jar ", Milliseconds(timings.jar_ms()), " ms, java ",
-                     Milliseconds(timings.launched_ms()), " ms, connected ",
-                     Milliseconds(timings.connected_ms()), " ms"),
-        {{"sandbox_ms", absl::StrFormat("%.1f", timings.sandbox_ms())},
-         {"jar_ms", absl::StrFormat("%.1f", timings.jar_ms())},
-         {"launched_ms", absl::StrFormat("%.1f", timings.launched_ms())},
-         {"connected_ms", absl::StrFormat("%.1f", timings.connected_ms())}},
-        event.time_ns());
+    self->Publish(absl::StrCat("agent connected: sandbox ", Milliseconds(timings.sandbox_ms()),
+                               " ms, agent.jar ", Milliseconds(timings.jar_ms()), " ms, java ",
+                               Milliseconds(timings.launched_ms()), " ms, connected ",
+                               Milliseconds(timings.connected_ms()), " ms"),
+                  {{"sandbox_ms", absl::StrFormat("%.1f", timings.sandbox_ms())},
+                   {"jar_ms", absl::StrFormat("%.1f", timings.jar_ms())},
+                   {"launched_ms", absl::StrFormat("%.1f", timings.launched_ms())},
+                   {"connected_ms", absl::StrFormat("%.1f", timings.connected_ms())}},
+                  event.time_ns());
   };
   control->Call(std::move(request), publish, kCallTimeout);
 }
@@ -312,7 +312,8 @@ void Task::SendJar(pb::JarInfo jar, const std::string& host_path) {
   pb::ControlRequest request;
   *request.mutable_jar_ready()->mutable_jar() = std::move(jar);
   // A command that cannot be built or executed ends the task in the supervisor, which says why.
-  control->Call(std::move(request), [](const absl::StatusOr<pb::ControlReply>&) {}, kCallTimeout);
+  control->Call(
+      std::move(request), [](const absl::StatusOr<pb::ControlReply>&) {}, kCallTimeout);
 }
 
 void Task::SendNote(const std::string& waiting_for) {
@@ -325,7 +326,8 @@ void Task::SendNote(const std::string& waiting_for) {
   }
   pb::ControlRequest request;
   request.mutable_note()->set_waiting_for(note);
-  control->Call(std::move(request), [](const absl::StatusOr<pb::ControlReply>&) {}, kCallTimeout);
+  control->Call(
+      std::move(request), [](const absl::StatusOr<pb::ControlReply>&) {}, kCallTimeout);
 }
 
 void Task::EndBecause(const std::string& message) {
@@ -337,7 +339,8 @@ void Task::EndBecause(const std::string& message) {
   pb::ControlRequest request;
   request.mutable_stop()->set_signal(SIGKILL);
   request.mutable_stop()->set_because(message);
-  control->Call(std::move(request), [](const absl::StatusOr<pb::ControlReply>&) {}, kCallTimeout);
+  control->Call(
+      std::move(request), [](const absl::StatusOr<pb::ControlReply>&) {}, kCallTimeout);
 }
 
 }  // namespace jenkins_agent

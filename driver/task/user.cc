@@ -48,7 +48,8 @@ std::optional<Account> Lookup(const std::string& name) {
 std::optional<Account> FromNomadPool(const std::string& name) {
   absl::string_view number = name;
   uint32_t uid;
-  if (!absl::ConsumePrefix(&number, "nomad-") || !absl::SimpleAtoi(number, &uid)) return std::nullopt;
+  if (!absl::ConsumePrefix(&number, "nomad-") || !absl::SimpleAtoi(number, &uid))
+    return std::nullopt;
   return Account{name, kNoHome, uid, uid};
 }
 
@@ -60,7 +61,8 @@ absl::StatusOr<gid_t> LookupGroup(const std::string& name) {
   group* found = nullptr;
   ::getgrnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found);
   if (found == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat("user: group '", name, "' is not known on this host"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("user: group '", name, "' is not known on this host"));
   }
   return found->gr_gid;
 }
@@ -90,7 +92,8 @@ absl::StatusOr<pb::UserSpec> ResolveUser(const std::string& user, bool allow_roo
   }
   if (!allow_root && (account->uid == 0 || account->gid == 0)) {
     return absl::PermissionDeniedError(absl::StrCat(
-        "user: '", user, "' is root, which the plugin's option allow_root = false forbids; name "
+        "user: '", user,
+        "' is root, which the plugin's option allow_root = false forbids; name "
         "another user in the job or set allow_root = true in the client's plugin block"));
   }
   pb::UserSpec spec;

@@ -1,6 +1,7 @@
-// Lines as real agents print them. kOld...: hudson-remoting 3.0.3 on OpenJDK 17; its usage texts, refused
-// connections and the JDK 25 failure are recorded, the rest follows the recordings described for it.
-// kCurrent...: written after the sources of the remoting library of 2026. Stack traces are cut short.
+// Lines as real agents print them. kOld...: hudson-remoting 3.0.3 on OpenJDK 17; its usage texts,
+// refused connections and the JDK 25 failure are recorded, the rest follows the recordings
+// described for it. kCurrent...: written after the sources of the remoting library of 2026. Stack
+// traces are cut short.
 #pragma once
 
 namespace jenkins_agent::recorded {

@@ -59,8 +59,8 @@ TEST(File, RemoveTreeStopsAtAMountPoint) {
   ASSERT_OK(MakeDirs(mounted));
   ASSERT_EQ(::mount("tmpfs", mounted.c_str(), "tmpfs", 0, "size=64k"), 0);
   ASSERT_OK(WriteFileAtomic(mounted + "/keep", "x"));
-  EXPECT_THAT(RemoveTree(dir.path() + "/tree"),
-              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("mounted is a mount point")));
+  EXPECT_THAT(RemoveTree(dir.path() + "/tree"), StatusIs(absl::StatusCode::kFailedPrecondition,
+                                                         HasSubstr("mounted is a mount point")));
   EXPECT_TRUE(std::filesystem::exists(mounted + "/keep"));
   ASSERT_EQ(::umount(mounted.c_str()), 0);
 }

@@ -32,8 +32,10 @@ TEST(Packet, TellsEndOfStreamFromNothingThere) {
   EXPECT_THAT(ReceivePacket(pair.second.get()),
               StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("nothing")));
   pair.first.Reset();
-  EXPECT_THAT(ReceivePacket(pair.second.get()), StatusIs(absl::StatusCode::kOutOfRange, HasSubstr("end")));
-  EXPECT_THAT(SendPacket(pair.second.get(), "x"), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("gone")));
+  EXPECT_THAT(ReceivePacket(pair.second.get()),
+              StatusIs(absl::StatusCode::kOutOfRange, HasSubstr("end")));
+  EXPECT_THAT(SendPacket(pair.second.get(), "x"),
+              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("gone")));
 }
 
 TEST(Packet, RefusesWhatIsTooLarge) {

@@ -20,7 +20,8 @@ absl::StatusOr<int> Forward(absl::StatusOr<int> value) {
 }
 
 TEST(Status, ErrnoNamesObjectAndCause) {
-  EXPECT_THAT(Fail(), StatusIs(absl::StatusCode::kNotFound, Eq("open /x: No such file or directory")));
+  EXPECT_THAT(Fail(),
+              StatusIs(absl::StatusCode::kNotFound, Eq("open /x: No such file or directory")));
 }
 
 TEST(Status, EachLayerAddsItsNameOnce) {
@@ -40,7 +41,8 @@ TEST(Status, AnnotateKeepsPayloadsAndLeavesOkAlone) {
 TEST(Status, AssignOrReturnForwardsValueAndError) {
   ASSERT_OK_AND_ASSIGN(const int value, Forward(1));
   EXPECT_EQ(value, 2);
-  EXPECT_THAT(Forward(absl::AbortedError("no")), StatusIs(absl::StatusCode::kAborted, Eq("forward: no")));
+  EXPECT_THAT(Forward(absl::AbortedError("no")),
+              StatusIs(absl::StatusCode::kAborted, Eq("forward: no")));
 }
 
 }  // namespace

@@ -167,7 +167,8 @@ TEST_F(Driver, FingerprintComesAtOnceAndStaysOpen) {
   const auto stream = host_->driver().Fingerprint(&context, {});
   nomad::FingerprintResponse response;
   ASSERT_TRUE(stream->Read(&response));
-  EXPECT_EQ(response.health(), nomad::FingerprintResponse::HEALTHY) << response.health_description();
+  EXPECT_EQ(response.health(), nomad::FingerprintResponse::HEALTHY)
+      << response.health_description();
   EXPECT_EQ(response.attributes().at("driver.jenkins-agent").string_val(), "1");
   context.TryCancel();
   EXPECT_FALSE(stream->Read(&response));

@@ -13,14 +13,14 @@ EXAMPLE_TASK = "agent"  # the task's name in every job of these tests
 
 
 class NomadAgent(Server):
-    """Server and client in one process, with the driver in its plugin_dir.
+    """A Nomad client with the driver in its plugin_dir, and the server for it.
 
-    dev: state in memory, ready in 2-3 s, its end kills all tasks. Otherwise state is kept in the data
-    directory and tasks survive the agent; prepare() then spares a race of a fresh data directory that
-    costs 20-30 s in half of the starts (nodes are refused until the keyring stands).
+    dev: both in one process, state in memory, ready in 2-3 s, its end kills all tasks. Otherwise two
+    processes with state on disk, and tasks survive the client; the server stands before the client comes,
+    for a lone agent refuses its own node in half of its starts and then waits for 20-30 s.
     """
 
-    CONFIG = """
+    COMMON = """
 data_dir             = "{data}"
 plugin_dir           = "{plugins}"
 bind_addr            = "127.0.0.1"
@@ -36,13 +36,18 @@ ports {{
   rpc  = {rpc}
   serf = {serf}
 }}
-server {{
+"""
+    SERVER = """
+server {
   enabled          = true
   bootstrap_expect = 1
-}}
+}
+"""
+    CLIENT = """
 client {{
-  enabled           = {client}
+  enabled           = true
   network_interface = "lo"
+  servers           = ["127.0.0.1:{rpc}"]
   options = {{
     # env_*: the cloud metadata probes ask link-local addresses and can keep the agent from starting.
     "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean,consul,vault,signal"
@@ -53,9 +58,8 @@ plugin "raw_exec" {{
     enabled = true
   }}
 }}
-{driver}
 """
-    DRIVER_BLOCK = """
+    DRIVER = """
 plugin "nomad-driver-jenkins-agent" {{
   config {{
     state_dir = "{state}"
@@ -72,14 +76,28 @@ plugin "nomad-driver-jenkins-agent" {{
         self.binary = nomad_binary()
         self.data, self.plugins = directory / "data", directory / "plugins"
         self.state, self.tmp = directory / "driver-state", directory / "tmp"
-        for path in (self.plugins, self.tmp):
+        for path in (self.data, self.plugins, self.tmp):
             path.mkdir()
-        self.ports = {name: free_port() for name in ("http", "rpc", "serf")}
-        self.address = f"http://127.0.0.1:{self.ports['http']}"
-        self.driver_block = ""
+        self.driver = ""
         if with_driver:
             install(DRIVER, self.plugins / DRIVER_FILE)
-            self.driver_block = self.DRIVER_BLOCK.format(state=self.state, options=options)
+            self.driver = self.DRIVER.format(state=self.state, options=options)
+        ports = self._ports()
+        self.server = None
+        if not dev:
+            self.server = Server("nomad-server", directory)
+            self._write_config("server.hcl", ports, self.SERVER, data=directory / "server-data")
+        self.address = f"http://127.0.0.1:{ports['http']}"  # the API
+        own = ports if dev else self._ports()
+        self.own_address = f"http://127.0.0.1:{own['http']}"
+        self._write_config("agent.hcl", own, self.CLIENT.format(rpc=ports["rpc"]) + self.driver, data=self.data)
+
+    @staticmethod
+    def _ports():
+        return {name: free_port() for name in ("http", "rpc", "serf")}
+
+    def _write_config(self, file, ports, blocks, data):
+        (self.directory / file).write_text(self.COMMON.format(data=data, plugins=self.plugins, **ports) + blocks)
 
     def environment(self):
         return {"PATH": os.environ["PATH"], "HOME": str(self.directory), "TMPDIR": str(self.tmp),
@@ -87,29 +105,17 @@ plugin "nomad-driver-jenkins-agent" {{
 
     # life
 
-    def _write_config(self, client):
-        file = self.directory / "agent.hcl"
-        file.write_text(self.CONFIG.format(
-            data=self.data, plugins=self.plugins, client="true" if client else "false",
-            driver=self.driver_block, **self.ports))
-        return file
-
     def start(self):
-        if not self.dev and not self.data.exists():
-            self._prepare()
-        config = self._write_config(client=True)
-        self.spawn([self.binary, "agent", *(["-dev"] if self.dev else []), "-config", config],
+        if self.server and not self.server.alive():
+            self.server.spawn([self.binary, "agent", "-config", self.directory / "server.hcl"], self.environment())
+            wait_for("Nomad's keyring", lambda: self._answers("/v1/operator/keyring/keys"), 60)
+        self.spawn([self.binary, "agent", *(["-dev"] if self.dev else []), "-config", self.directory / "agent.hcl"],
                    self.environment())
         wait_for("a ready Nomad node", self._ready, 60)
         return self
 
-    def _prepare(self):
-        self.spawn([self.binary, "agent", "-config", self._write_config(client=False)], self.environment())
-        wait_for("Nomad's keyring", lambda: self._answers("/v1/operator/keyring/keys"), 60)
-        self.end()
-
     def _answers(self, path):
-        self.must_live()
+        (self.server or self).must_live()
         try:
             return self.get(path)
         except (OSError, HttpError):
@@ -120,22 +126,31 @@ plugin "nomad-driver-jenkins-agent" {{
         if not nodes or nodes[0]["Status"] != "ready":
             return None
         # After a restart the server still has the node of before; the client tells when it is back.
-        if self.get("/v1/agent/self")["stats"]["client"]["heartbeat_ttl"] == "0s":
+        self.must_live()
+        try:
+            own = json.loads(http("GET", f"{self.own_address}/v1/agent/self"))
+        except (OSError, HttpError):
+            return None
+        if own["stats"]["client"]["heartbeat_ttl"] == "0s":
             return None
         drivers = nodes[0]["Drivers"]
-        wanted = "jenkins-agent" if self.driver_block else "raw_exec"
+        wanted = "jenkins-agent" if self.driver else "raw_exec"
         return drivers.get(wanted, {}).get("Healthy") and nodes[0]
 
     def stop(self):
-        """Ends all jobs, lets Nomad remove their allocations, ends the agent."""
-        if not self.alive():
-            return
+        """Ends all jobs, lets Nomad remove their allocations, ends client and server."""
+        if self.alive():
+            self._remove_jobs()
+            self.end()
+        if self.server:
+            self.server.end()
+
+    def _remove_jobs(self):
         for job in self.get("/v1/jobs"):
             self.stop_job(job["ID"])
         self.request("PUT", "/v1/system/gc")
         wait_for("Nomad to remove its allocations", lambda: not self.get("/v1/allocations"), 60)
         wait_for("the client to remove their directories", lambda: not self.allocation_directories(), 60)
-        self.end()
 
     def allocation_directories(self):
         return [path for path in self.data.glob("alloc/*") if path.is_dir()]

@@ -6,6 +6,5 @@
 
 #define REQUIRES_ROOT() \
   if (::geteuid() != 0) GTEST_SKIP() << "needs root"
-#define REQUIRES_PATH(path)                       \
-  if (::access(std::string(path).c_str(), F_OK) != 0) \
-  GTEST_SKIP() << "needs " << (path)
+#define REQUIRES_PATH(path) \
+  if (::access(std::string(path).c_str(), F_OK) != 0) GTEST_SKIP() << "needs " << (path)

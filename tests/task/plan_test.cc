@@ -152,7 +152,8 @@ TEST_F(Plan, TheJavaDriversNames) {
   ASSERT_OK_AND_ASSIGN(pb::LaunchSpec spec, Run());
   EXPECT_THAT(spec.program().argv(),
               ElementsAre("/usr/lib/jvm/java-25/bin/java", "@/run/jenkins-agent/args"));
-  EXPECT_EQ(spec.program().arguments_file(), "\"-Xmx64m\"\n\"-jar\"\n\"/local/tool.jar\"\n\"a b\"\n");
+  EXPECT_EQ(spec.program().arguments_file(),
+            "\"-Xmx64m\"\n\"-jar\"\n\"/local/tool.jar\"\n\"a b\"\n");
 }
 
 TEST_F(Plan, HostNameIsFitForEveryProgram) {

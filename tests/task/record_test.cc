@@ -36,7 +36,8 @@ TEST(Record, RoundTrip) {
 }
 
 TEST(Record, RefusesWhatIsNotItsOwn) {
-  EXPECT_THAT(DecodeRecord("", Paths(), kBoot), StatusIs(absl::StatusCode::kDataLoss, HasSubstr("damaged")));
+  EXPECT_THAT(DecodeRecord("", Paths(), kBoot),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("damaged")));
   EXPECT_THAT(DecodeRecord("{\"json\": 1}", Paths(), kBoot),
               StatusIs(absl::StatusCode::kDataLoss, HasSubstr("damaged")));
   const std::string bytes = Valid().SerializeAsString();
@@ -47,10 +48,12 @@ TEST(Record, RefusesWhatIsNotItsOwn) {
 TEST(Record, RefusesANewerVersionAnotherPathAndAnEarlierBoot) {
   pb::TaskRecord newer = Valid();
   newer.set_version(kRecordVersion + 1);
-  EXPECT_THAT(Decode(newer), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("newer driver")));
+  EXPECT_THAT(Decode(newer),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("newer driver")));
   pb::TaskRecord elsewhere = Valid();
   elsewhere.set_task_dir("/etc");
-  EXPECT_THAT(Decode(elsewhere), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("'/etc'")));
+  EXPECT_THAT(Decode(elsewhere),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("'/etc'")));
   EXPECT_THAT(DecodeRecord(Valid().SerializeAsString(), Paths(), "boot-2"),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("rebooted")));
 }
@@ -70,7 +73,8 @@ TEST(Record, AZombieHasEnded) {
   if (child == 0) ::_exit(0);
   siginfo_t info;
   ASSERT_EQ(::waitid(P_PID, child, &info, WEXITED | WNOWAIT), 0);
-  EXPECT_THAT(ProcessStartTime(child), StatusIs(absl::StatusCode::kNotFound, HasSubstr("has ended")));
+  EXPECT_THAT(ProcessStartTime(child),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("has ended")));
   ASSERT_EQ(::waitpid(child, nullptr, 0), child);
 }
 

@@ -32,18 +32,24 @@ TEST_F(SandboxFile, ReadsWhatTheJobSees) { EXPECT_EQ(Read("/secrets/token").valu
 TEST_F(SandboxFile, LinksDoNotLeaveTheDirectory) {
   std::filesystem::create_symlink(dir_.path() + "/outside", dir_.path() + "/agent/local/absolute");
   std::filesystem::create_symlink("../../outside", dir_.path() + "/agent/local/relative");
-  EXPECT_THAT(Read("/local/absolute"), StatusIs(absl::StatusCode::kNotFound, HasSubstr("absolute")));
-  EXPECT_THAT(Read("/local/relative"), StatusIs(absl::StatusCode::kNotFound, HasSubstr("relative")));
-  EXPECT_THAT(Read("/local/../../outside"), StatusIs(absl::StatusCode::kNotFound, HasSubstr("outside")));
+  EXPECT_THAT(Read("/local/absolute"),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("absolute")));
+  EXPECT_THAT(Read("/local/relative"),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("relative")));
+  EXPECT_THAT(Read("/local/../../outside"),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("outside")));
 }
 
 TEST_F(SandboxFile, RefusesOtherPlacesFifosAndLargeFiles) {
-  EXPECT_THAT(Read("/etc/shadow"),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("not in /secrets, /local or /alloc")));
+  EXPECT_THAT(Read("/etc/shadow"), StatusIs(absl::StatusCode::kInvalidArgument,
+                                            HasSubstr("not in /secrets, /local or /alloc")));
   ASSERT_EQ(::mkfifo((dir_.path() + "/agent/local/fifo").c_str(), 0600), 0);
-  EXPECT_THAT(Read("/local/fifo"), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("regular file")));
-  ASSERT_OK(WriteFileAtomic(dir_.path() + "/agent/local/big", std::string(kMaxSandboxFile + 1, 'x')));
-  EXPECT_THAT(Read("/local/big"), StatusIs(absl::StatusCode::kOutOfRange, HasSubstr("longer than")));
+  EXPECT_THAT(Read("/local/fifo"),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("regular file")));
+  ASSERT_OK(
+      WriteFileAtomic(dir_.path() + "/agent/local/big", std::string(kMaxSandboxFile + 1, 'x')));
+  EXPECT_THAT(Read("/local/big"),
+              StatusIs(absl::StatusCode::kOutOfRange, HasSubstr("longer than")));
 }
 
 }  // namespace

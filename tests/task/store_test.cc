@@ -204,7 +204,8 @@ TEST_F(Store, DestroyFindsATaskThatOnlyTheDiskKnows) {
   ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status, (*store_->Find(kId))->Status());
   ASSERT_OK(OpenStore());
   ASSERT_OK(store_->Destroy(kId, true));
-  EXPECT_THAT(ProcessStartTime(status.payload_pid()), StatusIs(absl::StatusCode::kNotFound, HasSubstr("")));
+  EXPECT_THAT(ProcessStartTime(status.payload_pid()),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("")));
   RemoveAsNomadDoes(status);
   EXPECT_TRUE(std::filesystem::is_empty(dir_.path() + "/state/tasks"));
 }

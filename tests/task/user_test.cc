@@ -36,10 +36,12 @@ TEST(User, RootNeedsTheOperatorsWordHoweverItIsSpelt) {
 }
 
 TEST(User, UnknownNamesAreErrors) {
-  EXPECT_THAT(ResolveUser("no-such-user", false),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'no-such-user' is not known")));
-  EXPECT_THAT(ResolveUser("nobody:no-such-group", false),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'no-such-group' is not known")));
+  EXPECT_THAT(
+      ResolveUser("no-such-user", false),
+      StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'no-such-user' is not known")));
+  EXPECT_THAT(
+      ResolveUser("nobody:no-such-group", false),
+      StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'no-such-group' is not known")));
 }
 
 }  // namespace
