@@ -88,7 +88,8 @@ absl::StatusOr<Cgroup> Cgroup::Create(const Hierarchy& hierarchy, const Placemen
   return cgroup;
 }
 
-absl::StatusOr<Cgroup> Cgroup::Open(const Hierarchy& hierarchy, std::vector<std::string> dirs) {
+absl::StatusOr<Cgroup> Cgroup::Open(const Hierarchy& hierarchy,
+                                    const std::vector<std::string>& dirs) {
   ASSIGN_OR_RETURN(std::vector<Part> parts, PartsOf(hierarchy, dirs));
   return Cgroup(hierarchy, std::move(parts));
 }

@@ -39,7 +39,8 @@ class Cgroup {
   static absl::StatusOr<Cgroup> Create(const Hierarchy& hierarchy, const Placement& placement,
                                        const Limits& limits);
   // For one who has only the list of dirs(). Holds no descriptors: no Enter, Leave or views.
-  static absl::StatusOr<Cgroup> Open(const Hierarchy& hierarchy, std::vector<std::string> dirs);
+  static absl::StatusOr<Cgroup> Open(const Hierarchy& hierarchy,
+                                     const std::vector<std::string>& dirs);
 
   Cgroup(Cgroup&&) = default;
   Cgroup& operator=(Cgroup&&) = default;

@@ -13,8 +13,8 @@
 namespace jenkins_agent::cgroups {
 
 // v1: freeze, SIGKILL each, thaw (a frozen process dies only when thawed), until nobody is left.
-// `freezer` may be "": then without freezing. `members` is where the processes are listed.
-absl::Status KillAllV1(const std::string& freezer, const std::string& members,
+// `freezer` may be "": then without freezing. `dir` is where the processes are listed.
+absl::Status KillAllV1(const std::string& freezer, const std::string& dir,
                        std::chrono::milliseconds limit);
 // v2: cgroup.kill (Linux 5.14), with everything below `dir`.
 absl::Status KillAllV2(const std::string& dir, std::chrono::milliseconds limit);

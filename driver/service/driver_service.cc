@@ -281,8 +281,7 @@ grpc::ServerWriteReactor<nomad::TaskStatsResponse>* DriverService::TaskStats(
   if (!task.ok()) return new FailedStream<nomad::TaskStatsResponse>(ToGrpc(task.status()));
   const absl::StatusOr<EventLoop*> loop = runtime_->Loop();
   if (!loop.ok()) return new FailedStream<nomad::TaskStatsResponse>(ToGrpc(loop.status()));
-  return NewTaskStatsStream(runtime_, *loop, *std::move(task),
-                            ToMilliseconds(request->collection_interval()));
+  return NewTaskStatsStream(runtime_, *loop, *task, ToMilliseconds(request->collection_interval()));
 }
 
 grpc::ServerWriteReactor<nomad::DriverTaskEvent>* DriverService::TaskEvents(

@@ -173,7 +173,7 @@ grpc::ServerWriteReactor<nomad::DriverTaskEvent>* NewTaskEventStream(Runtime* ru
 }
 
 grpc::ServerWriteReactor<nomad::TaskStatsResponse>* NewTaskStatsStream(
-    Runtime* runtime, EventLoop* loop, std::shared_ptr<Task> task,
+    Runtime* runtime, EventLoop* loop, const std::shared_ptr<Task>& task,
     std::chrono::milliseconds interval) {
   const Runtime::Compute compute = runtime->compute();
   const double mhz_per_core =

@@ -22,7 +22,7 @@ NewTaskEventStream(Runtime* runtime);
 // First sample at once, then one each `interval` (at least kMinStatsInterval), until the task ends.
 inline constexpr std::chrono::milliseconds kMinStatsInterval{100};
 grpc::ServerWriteReactor<hashicorp::nomad::plugins::drivers::proto::TaskStatsResponse>*
-NewTaskStatsStream(Runtime* runtime, EventLoop* loop, std::shared_ptr<Task> task,
+NewTaskStatsStream(Runtime* runtime, EventLoop* loop, const std::shared_ptr<Task>& task,
                    std::chrono::milliseconds interval);
 
 // A stream that fails at once.

@@ -38,7 +38,7 @@ class ControlServer {
 
   // A connection that came by other means; -> its id for Send().
   uint64_t Adopt(Fd connection);
-  void Send(uint64_t connection, const pb::ControlReply& news);
+  void Send(uint64_t id, const pb::ControlReply& news);
   // To all watchers. Events that nobody watches are kept for the next one (the latest ones).
   void Publish(const pb::Event& event);
   // To all watchers now, and to any that comes later.

@@ -90,7 +90,7 @@ absl::StatusOr<nomad::TaskStats> TaskSampler::Sample() {
   stats.mutable_timestamp()->set_nanos(static_cast<int32_t>(wall.tv_nsec));
   *stats.mutable_agg_resource_usage() =
       ToResourceUsage(last_, now, time - last_time_, mhz_per_core_);
-  last_ = std::move(now);
+  last_ = now;
   last_time_ = time;
   return stats;
 }

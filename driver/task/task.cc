@@ -78,7 +78,7 @@ absl::Status Task::Attach(Fd connection) {
   return absl::OkStatus();
 }
 
-void Task::SetExited(pb::ExitRecord exit) {
+void Task::SetExited(const pb::ExitRecord& exit) {
   std::map<uint64_t, Waiter> waiters;
   {
     MutexLock lock(mutex_);
@@ -103,10 +103,13 @@ uint64_t Task::Wait(Waiter waiter) {
   {
     MutexLock lock(mutex_);
     id = next_waiter_++;
+    if (!exit_.has_value()) {
+      waiters_.emplace(id, std::move(waiter));
+      return id;
+    }
     exit = exit_;
-    if (!exit.has_value()) waiters_.emplace(id, std::move(waiter));
   }
-  if (exit.has_value()) waiter(*exit);
+  waiter(*exit);
   return id;
 }
 
@@ -287,7 +290,7 @@ void Task::GetAgentJar(const pb::TaskStatus& status) {
     if (const auto self = weak.lock()) self->EndBecause(error);
   };
   absl::StatusOr<std::unique_ptr<JarWorker>> worker =
-      JarWorker::Start(loop_, *tools_, std::move(request), std::move(handlers));
+      JarWorker::Start(loop_, *tools_, request, std::move(handlers));
   if (!worker.ok()) {
     EndBecause(std::string(worker.status().message()));
     return;

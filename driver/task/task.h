@@ -37,7 +37,7 @@ class Task : public std::enable_shared_from_this<Task> {
   // when it waits for an agent.jar, starts the worker that gets one.
   absl::Status Attach(Fd connection);
   // The task has ended already; its record was found on disk.
-  void SetExited(pb::ExitRecord exit) ABSL_LOCKS_EXCLUDED(mutex_);
+  void SetExited(const pb::ExitRecord& exit) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Calls `waiter` once when the task has ended, at once when it has. The id is for StopWaiting.
   uint64_t Wait(Waiter waiter) ABSL_LOCKS_EXCLUDED(mutex_);

@@ -50,6 +50,6 @@ class HttpClient {
 };
 
 // The url without user and password, for messages.
-std::string DisplayUrl(const std::string& url);
+std::string DisplayUrl(const std::string& text);
 
 }  // namespace jenkins_agent

@@ -13,7 +13,7 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Optional;
 
-constexpr Limits kSome = {.memory_bytes = 64 << 20, .cpu_shares = 1000, .pids = 9};
+const Limits kSome = {.memory_bytes = 64 << 20, .cpu_shares = 1000, .pids = 9};
 
 absl::StatusOr<Cgroup> CreateOn(const FakeHost& host, const std::string& cpuset,
                                 const Limits& limits = kSome, const std::string& name = "a1.web") {

@@ -12,7 +12,7 @@ using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 using ::testing::Optional;
 
-FileReader FromMap(std::map<std::string, std::string> files) {
+FileReader FromMap(const std::map<std::string, std::string>& files) {
   return [files](const std::string& controller,
                  const std::string& file) -> std::optional<std::string> {
     const auto found = files.find(controller + "/" + file);

@@ -222,6 +222,31 @@ TEST_F(Driver, StopSignalsThenKills) {
   EXPECT_THAT(Stop("SIGTERM", 1), Succeeded());
 }
 
+TEST_F(Driver, JoinsTheNetworkNamespaceThatNomadMade) {
+  ASSERT_OK_AND_ASSIGN(const Subprocess holder,
+                       jenkins_agent::Start({"/usr/bin/unshare", "-n", "/bin/sleep", "60"}, {}));
+  const std::string path = absl::StrCat("/proc/", holder.pid, "/ns/net");
+  const auto name = [](const std::string& link) {
+    std::error_code ignored;
+    return std::filesystem::read_symlink(link, ignored).string();
+  };
+  ASSERT_TRUE(WaitFor([&] { return name(path) != name("/proc/self/ns/net"); }));
+  nomad::TaskConfig config = Config("/bin/sh", {"-c", "readlink /proc/self/ns/net > /local/net"});
+  config.mutable_network_isolation_spec()->set_mode(nomad::NetworkIsolationSpec::GROUP);
+  config.mutable_network_isolation_spec()->set_path(path);
+  nomad::StartTaskResponse response;
+  ASSERT_THAT(Start(config, &response), Succeeded());
+  EXPECT_EQ(Wait().result().exit_code(), 0);
+  ASSERT_OK_AND_ASSIGN(const std::string joined, ReadFile(dir_.path() + "/allocs/agent/local/net"));
+  EXPECT_EQ(joined, name(path) + "\n");
+
+  ASSERT_THAT(Destroy(), Succeeded());
+  config.mutable_network_isolation_spec()->set_path("/run/netns/none");
+  EXPECT_THAT(Start(config, &response).error_message(), HasSubstr("/run/netns/none"));
+  ASSERT_EQ(::kill(holder.pid, SIGKILL), 0);
+  EXPECT_OK(jenkins_agent::Wait(holder));
+}
+
 TEST_F(Driver, StopAndDestroyOfAnUnknownTaskAreFine) {
   EXPECT_THAT(Stop("SIGTERM", 1), Succeeded());
   EXPECT_THAT(Destroy(), Succeeded());

@@ -72,11 +72,12 @@ class Demo:
                 print(f"   {event['Details'][key]:>6}  {text}", flush=True)
 
     def stop(self):
-        """True when nothing is left behind."""
         self.nomad.stop()
         self.controller.stop()
         self.scratch.remove()
         cluster.remove_nomad_cgroups()
+
+    def left_nothing(self):
         left = cluster.leftovers(self.before)
         for kind, found in left.items():
             for each in found:
@@ -106,7 +107,8 @@ def once():
     except BaseException:
         demo.abort()
         raise
-    return 0 if demo.stop() and succeeded else 1
+    demo.stop()
+    return 0 if demo.left_nothing() and succeeded else 1
 
 
 def keep():
@@ -132,6 +134,7 @@ def keep():
     os.close(writing)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     demo.stop()
+    say("stopped")
     return 0
 
 

@@ -67,8 +67,9 @@ class Store : public ::testing::Test {
   absl::Status OpenStore() {
     store_.reset();
     absl::StatusOr<std::unique_ptr<TaskStore>> store = TaskStore::Open(MakeOptions());
-    if (store.ok()) store_ = *std::move(store);
-    return store.status();
+    if (!store.ok()) return store.status();
+    store_ = *std::move(store);
+    return absl::OkStatus();
   }
 
   NomadTask Config(const std::string& command, const std::vector<std::string>& args) {
