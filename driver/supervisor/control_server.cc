@@ -140,11 +140,17 @@ void ControlServer::NotifyWhenAlone(std::function<void()> callback) {
   if (connections_.empty()) when_alone_();
 }
 
+void ControlServer::NotifyWhenGone(uint64_t id, std::function<void()> callback) {
+  connections_.at(id).when_gone = std::move(callback);
+}
+
 void ControlServer::Disconnect(uint64_t id) {
   const auto it = connections_.find(id);
   if (it == connections_.end()) return;
   loop_->Unwatch(it->second.fd.get());
+  const std::function<void()> when_gone = std::move(it->second.when_gone);
   connections_.erase(it);
+  if (when_gone) when_gone();
   if (connections_.empty() && when_alone_) when_alone_();
 }
 

@@ -44,6 +44,8 @@ class ControlServer {
   // To all watchers now, and to any that comes later.
   void PublishExit(const pb::ExitRecord& exit);
 
+  // Calls back when this connection ends.
+  void NotifyWhenGone(uint64_t id, std::function<void()> callback);
   // Calls back as soon as no connection is left, maybe at once.
   void NotifyWhenAlone(std::function<void()> callback);
 
@@ -53,6 +55,7 @@ class ControlServer {
     bool watches = false;
     std::deque<std::string> queue;  // packets that the peer had no room for
     bool waits_for_room = false;    // EPOLLOUT is watched
+    std::function<void()> when_gone;
   };
 
   void OnConnectable();

@@ -79,6 +79,7 @@ class Supervisor {
   void OnReady(uint32_t usable_java_homes);
   absl::Status KeepUsableJavaHomes(uint32_t usable);
   void AnswerStart();
+  void OnStarterGone();
 
   // Launches and exits.
   void OnReports();
@@ -137,6 +138,7 @@ class Supervisor {
   std::unique_ptr<ControlServer> server_;
   uint64_t starter_ = 0;  // the connection that waits for the start's answer
   bool start_answered_ = false;
+  bool taken_ = false;  // a plugin has said Hello: it knows the task and finds it again
   std::unique_ptr<Output> out_;
   std::unique_ptr<Output> err_;
 

@@ -18,6 +18,7 @@ pb::ControlReply Supervisor::Handle(const pb::ControlRequest& request) {
   absl::Status status;
   switch (request.kind_case()) {
     case pb::ControlRequest::kHello:
+      taken_ = true;
       *reply.mutable_status() = Status();
       break;
     case pb::ControlRequest::kJarReady:

@@ -94,6 +94,7 @@ absl::Status Supervisor::Serve() {
   server_ = std::make_unique<ControlServer>(
       loop_.get(), [this](const pb::ControlRequest& request) { return Handle(request); });
   starter_ = server_->Adopt(std::move(connection_));
+  server_->NotifyWhenGone(starter_, [this] { OnStarterGone(); });
   RETURN_IF_ERROR(server_->Listen(task_dir_.get()));
   RETURN_IF_ERROR(loop_->Watch(init_.socket.get(), EPOLLIN, [this](uint32_t) { OnReports(); }));
   timer_ = loop_->After(kSetUpTimeout, [this] {
@@ -101,6 +102,13 @@ absl::Status Supervisor::Serve() {
         absl::StrCat("sandbox: not ready after ", kSetUpTimeout.count(), " s")));
   });
   return loop_->Watch(init_.pidfd.get(), EPOLLIN, [this](uint32_t) { OnInitEnded(); });
+}
+
+// A plugin that dies between its request and its first Hello has told nobody of this task: Nomad
+// asks again for the same id, and nothing must run beside that.
+void Supervisor::OnStarterGone() {
+  if (taken_) return;
+  FailStart(absl::CancelledError("the plugin died during the start"));
 }
 
 absl::Status Supervisor::OpenOutputs() {

@@ -1,7 +1,10 @@
 // Any program in a sandbox: start, exit, stop, signals, deaths of everyone around it.
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -248,6 +251,18 @@ TEST_F(Program, ItOutlivesThePluginsConnectionAndTheSpawner) {
   // A spawner that died is started anew.
   ASSERT_OK(Start(Shell("exit 9")));
   EXPECT_TRUE(watcher().WaitExit());
+}
+
+TEST_F(Program, AStartThatNobodyTookUpEnds) {
+  ASSERT_OK_AND_ASSIGN(const Fd connection, spawner().Spawn(Shell("sleep 60"), 0));
+  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status,
+                       AwaitStart(connection.get(), std::chrono::seconds(30)));
+  const Fd supervisor(static_cast<int>(::syscall(SYS_pidfd_open, status.supervisor_pid(), 0)));
+  ASSERT_TRUE(supervisor.valid());
+  ::shutdown(connection.get(), SHUT_RDWR);
+  pollfd end = {supervisor.get(), POLLIN, 0};
+  ASSERT_EQ(::poll(&end, 1, 30'000), 1);
+  ExpectNothingLeft(status);
 }
 
 TEST_F(Program, AnExitWhileNobodyIsConnectedIsOnDisk) {
