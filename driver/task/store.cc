@@ -69,6 +69,13 @@ pb::TaskRecord MakeRecord(const NomadTask& config, const pb::LaunchSpec& spec,
   return record;
 }
 
+// Nomad waits 2 s for the end of each FIFO that nobody has opened (nomad-agent.md 4.3).
+void ReleaseLogReaders(const NomadTask& config) {
+  for (const std::string& path : {config.stdout_path(), config.stderr_path()}) {
+    OpenFile(path, O_WRONLY | O_NONBLOCK | O_NOFOLLOW).IgnoreError();
+  }
+}
+
 absl::Status MakeTaskDir(const std::string& task_dir, const std::string& resolv_conf) {
   RETURN_IF_ERROR(MakeDirs(task_dir, 0700));
   // Read by the payload's user through a bind mount, hence not 0700 as what is around it.
@@ -112,10 +119,14 @@ absl::StatusOr<std::string> TaskStore::Start(const NomadTask& config, int64_t re
     MutexLock lock(mutex_);
     starting_.erase(config.id());
   };
-  ASSIGN_OR_RETURN(const std::shared_ptr<Task> task, Launch(config, received_ns));
+  const absl::StatusOr<std::shared_ptr<Task>> task = Launch(config, received_ns);
+  if (!task.ok()) {
+    ReleaseLogReaders(config);
+    return task.status();
+  }
   MutexLock lock(mutex_);
-  tasks_[config.id()] = task;
-  return task->record().SerializeAsString();
+  tasks_[config.id()] = *task;
+  return (*task)->record().SerializeAsString();
 }
 
 absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
@@ -184,24 +195,19 @@ absl::Status TaskStore::Recover(const std::string& task_id, absl::string_view dr
 
 // Exit record on disk: it has ended. A supervisor that answers: it runs. Neither: it is lost.
 absl::StatusOr<std::shared_ptr<Task>> TaskStore::Reconnect(const pb::TaskRecord& record) {
+  if (::access(absl::StrCat(record.task_dir(), "/", kHandleFile).c_str(), F_OK) != 0) {
+    return absl::NotFoundError("the task was destroyed");
+  }
   auto task = std::make_shared<Task>(record, options_.loop, options_.events, options_.tools);
+  absl::StatusOr<Fd> connection = ConnectToSupervisor(record.task_dir());
+  if (connection.ok() && task->Attach(*std::move(connection)).ok()) return task;
+  // Looked at last: a supervisor writes the record before it lets go of its socket.
   ASSIGN_OR_RETURN(const std::optional<pb::ExitRecord> exit, ReadExitRecord(record.task_dir()));
-  if (exit.has_value()) {
-    task->SetExited(*exit);
-    return task;
+  if (!exit.has_value() && SupervisorAlive(record)) {
+    return absl::InternalError(
+        absl::StrCat("supervisor ", record.supervisor_pid(), " runs but does not answer"));
   }
-  if (absl::StatusOr<Fd> connection = ConnectToSupervisor(record.task_dir()); connection.ok()) {
-    RETURN_IF_ERROR(task->Attach(*std::move(connection)));
-    return task;
-  }
-  if (SupervisorAlive(record)) {
-    return absl::InternalError(absl::StrCat("supervisor ", record.supervisor_pid(),
-                                            " runs but does not accept a connection"));
-  }
-  // It may have ended between the two looks.
-  ASSIGN_OR_RETURN(const std::optional<pb::ExitRecord> late_exit,
-                   ReadExitRecord(record.task_dir()));
-  task->SetExited(late_exit.has_value() ? *late_exit : EndAsLost(record));
+  task->SetExited(exit.has_value() ? *exit : EndAsLost(record));
   return task;
 }
 

@@ -200,6 +200,13 @@ TEST_F(Store, RecoverRefusesWhatIsNotThisTasks) {
               StatusIs(absl::StatusCode::kDataLoss, HasSubstr("damaged")));
 }
 
+TEST_F(Store, ADestroyedTaskIsNotRecovered) {
+  ASSERT_OK_AND_ASSIGN(const std::string state, store_->Start(Config("/bin/sleep", {"60"}), 0));
+  ASSERT_OK(store_->Destroy(kId, /*force=*/true));
+  EXPECT_THAT(store_->Recover(kId, state),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("was destroyed")));
+}
+
 TEST_F(Store, DestroyFindsATaskThatOnlyTheDiskKnows) {
   ASSERT_OK(store_->Start(Config("/bin/sleep", {"60"}), 0));
   ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status, (*store_->Find(kId))->Status());
