@@ -9,18 +9,43 @@ namespace jenkins_agent {
 namespace {
 
 absl::Status CheckLogCollection(const std::string& value) {
-  if (value == kLogCollectionNomad) return absl::OkStatus();
+  if (value == kLogCollectionNomad || value == kLogCollectionDriver) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(Quoted(value), " is not known (allowed: \"",
+                                                 kLogCollectionNomad, "\", \"",
+                                                 kLogCollectionDriver, "\")"));
+}
+
+absl::Status CheckRange(int64_t value, int64_t maximum) {
+  if (value >= 1 && value <= maximum) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      absl::StrCat(Quoted(value), " is not known (allowed: \"", kLogCollectionNomad, "\")"));
+      absl::StrCat(value, " is out of range (allowed: 1 to ", maximum, ")"));
+}
+
+absl::Status CheckLogs(const PluginConfig& config) {
+  RETURN_IF_ERROR(CheckLogCollection(config.log_collection), "log_collection");
+  RETURN_IF_ERROR(CheckRange(config.logs.max_files, kMaxLogFiles), "logs.max_files");
+  RETURN_IF_ERROR(CheckRange(config.logs.max_file_size, kMaxLogFileMiB), "logs.max_file_size");
+  if (!config.logs.present || config.log_collection == kLogCollectionDriver) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      "logs: needs log_collection = \"driver\"; Nomad's own log files follow the job's logs block");
 }
 
 absl::Status Validate(const PluginConfig& config) {
   RETURN_IF_ERROR(CheckAbsolutePath(config.state_dir), "state_dir");
-  RETURN_IF_ERROR(CheckLogCollection(config.log_collection), "log_collection");
+  RETURN_IF_ERROR(CheckLogs(config));
   for (const std::string& home : config.java_homes) {
     RETURN_IF_ERROR(CheckAbsolutePath(home), "java_homes");
   }
   return absl::OkStatus();
+}
+
+std::vector<Option> LogOptions(LogLimits& logs) {
+  return {
+      {"max_files", &logs.max_files, "most files of each stream, 1 to 1000; the oldest goes first"},
+      {"max_file_size", &logs.max_file_size, "most MiB in each file, 1 to 10240"},
+  };
 }
 
 }  // namespace
@@ -30,7 +55,11 @@ std::vector<Option> OptionsFor(PluginConfig& config) {
       {"state_dir", &config.state_dir,
        "where the driver keeps its state, an absolute path; one Nomad agent per directory"},
       {"log_collection", &config.log_collection,
-       "who writes the tasks' log files; `nomad` is the only choice"},
+       "who writes the tasks' log files: `nomad`, or `driver`, which saves Nomad's log helper "
+       "process of each task"},
+      {"logs", OptionBlock{&config.logs.present, LogOptions(config.logs)},
+       "size of the log files with `log_collection = \"driver\"`, which does not see the job's "
+       "`logs` block"},
       {"allow_root", &config.allow_root, "whether a job may run its program as root"},
       {"java_homes", &config.java_homes,
        "the Java installations to offer, absolute paths; left out: those in the usual places"},

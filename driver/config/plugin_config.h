@@ -2,6 +2,7 @@
 // table, decoder and checks. Pure.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -12,10 +13,23 @@
 namespace jenkins_agent {
 
 inline constexpr char kLogCollectionNomad[] = "nomad";
+inline constexpr char kLogCollectionDriver[] = "driver";
+
+inline constexpr int64_t kMaxLogFiles = 1000;
+inline constexpr int64_t kMaxLogFileMiB = 10240;
+
+// Of each of a task's two streams, when the driver writes the log files. Nomad does not hand on a
+// job's own `logs { }`.
+struct LogLimits {
+  bool present = false;
+  int64_t max_files = 10;  // Nomad's defaults
+  int64_t max_file_size = 10;
+};
 
 struct PluginConfig {
   std::string state_dir = "/var/lib/nomad-driver-jenkins-agent";
   std::string log_collection = kLogCollectionNomad;
+  LogLimits logs = {};
   bool allow_root = false;
   std::vector<std::string> java_homes = {};  // empty: the usual places
 };

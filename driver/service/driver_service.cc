@@ -186,6 +186,9 @@ grpc::Status DriverService::Capabilities(grpc::ServerContext*, const nomad::Capa
   capabilities.add_network_isolation_modes(nomad::NetworkIsolationSpec::GROUP);
   capabilities.set_mount_configs(nomad::DriverCapabilities::ANY_MOUNTS);
   capabilities.set_dynamic_workload_users(true);
+  // Nomad asks when it sets a task up, after SetConfig, and starts no log helper then.
+  capabilities.set_disable_log_collection(runtime_->config().log_collection ==
+                                          kLogCollectionDriver);
   return grpc::Status::OK;
 }
 

@@ -12,8 +12,11 @@
 namespace jenkins_agent {
 
 absl::Status Output::OpenSink() {
-  // Without a reader, O_WRONLY|O_NONBLOCK of a FIFO fails with ENXIO (fifo(7)).
-  const int fd = ::open(sink_path_.c_str(), O_WRONLY | O_NONBLOCK | O_APPEND | O_CLOEXEC);
+  if (files_) return files_->Open();
+  // Without a reader, O_WRONLY|O_NONBLOCK of a FIFO fails with ENXIO (fifo(7)). O_NOFOLLOW: jobs of
+  // the allocation can write into the FIFO's directory.
+  const int fd =
+      ::open(sink_path_.c_str(), O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_APPEND | O_CLOEXEC);
   if (fd < 0 && errno != ENXIO) return ErrnoStatus(absl::StrCat("open ", sink_path_));
   sink_.Reset(fd);
   return absl::OkStatus();
@@ -24,7 +27,7 @@ absl::Status Output::Start(Fd source, std::function<void()> on_end) {
   on_end_ = std::move(on_end);
   if (::fcntl(source_.get(), F_SETFL, O_NONBLOCK) != 0) return ErrnoStatus("O_NONBLOCK");
   RETURN_IF_ERROR(loop_->Watch(source_.get(), EPOLLIN, [this](uint32_t) { OnReadable(); }));
-  if (!sink_) Stall(/*sink_is_open=*/false);
+  if (!sink_ && !files_) Stall(/*sink_is_open=*/false);
   return absl::OkStatus();
 }
 
@@ -75,6 +78,7 @@ void Output::Drain() {
 
 void Output::Take(absl::string_view bytes) {
   if (on_bytes_) on_bytes_(bytes);
+  if (files_) return files_->Append(bytes);
   if (dropping_) {
     dropped_bytes_ += bytes.size();
     return;
@@ -155,6 +159,7 @@ void Output::OnFlushed() {
 void Output::MaybeEnd() {
   if (ended_ || source_ || !pending_.empty()) return;
   ended_ = true;
+  if (files_) files_->Finish();
   if (on_end_) on_end_();
 }
 

@@ -1,18 +1,22 @@
-// One output stream of the payload: from its pipe to Nomad's log FIFO (or a file), through a reader
-// of our own that follows the agent's phases.
+// One output stream of the payload: from its pipe to Nomad's log FIFO (or a file), or to rotated
+// files of our own, through a reader of ours that follows the agent's phases.
 //
 // A slow or absent reader of the FIFO slows the payload down, for kPatience at most: then bytes are
-// dropped and one marker line says how many. Belongs to the loop's thread.
+// dropped and one marker line says how many. Files of our own never slow it down (log_file.h).
+// Belongs to the loop's thread.
 #pragma once
 
 #include <chrono>
 #include <functional>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "driver/base/event_loop.h"
 #include "driver/base/fd.h"
+#include "driver/supervisor/log_file.h"
 
 namespace jenkins_agent {
 
@@ -33,6 +37,10 @@ class Output {
         sink_path_(std::move(sink_path)),
         on_bytes_(std::move(on_bytes)),
         patience_limit_(patience) {}
+  Output(EventLoop* loop, LogFileSet files, OnBytes on_bytes)
+      : Output(loop, std::string(), std::move(on_bytes)) {
+    files_.emplace(std::move(files));
+  }
   ~Output() { Close(); }
   Output(const Output&) = delete;
   Output& operator=(const Output&) = delete;
@@ -67,7 +75,8 @@ class Output {
   std::function<void()> on_end_;
   Fd source_;
   Fd sink_;
-  std::string pending_;    // read, not yet written
+  std::optional<RotatedFile> files_;  // then there is no sink_ and nothing ever stalls
+  std::string pending_;               // read, not yet written
   bool stalled_ = false;   // waiting for the sink; the source is not watched unless dropping_
   bool dropping_ = false;  // patience is over
   uint64_t dropped_bytes_ = 0;

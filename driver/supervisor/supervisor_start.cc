@@ -29,6 +29,21 @@ absl::StatusOr<Pipe> MakeOutputPipe(uid_t owner) {
   return pipe;
 }
 
+std::unique_ptr<Output> MakeOutput(EventLoop* loop, const pb::OutputSpec& spec, bool is_stdout,
+                                   Output::OnBytes on_bytes) {
+  if (spec.has_files()) {
+    const pb::LogFiles& files = spec.files();
+    LogFileSet set = {files.root(), files.directory(),
+                      is_stdout ? files.stdout_name() : files.stderr_name(), files.max_files(),
+                      files.max_file_bytes()};
+    return std::make_unique<Output>(loop, std::move(set), std::move(on_bytes));
+  }
+  EventLoop::Clock::duration patience = Output::kPatience;
+  if (spec.patience_ms() > 0) patience = std::chrono::milliseconds(spec.patience_ms());
+  return std::make_unique<Output>(loop, is_stdout ? spec.stdout_path() : spec.stderr_path(),
+                                  std::move(on_bytes), patience);
+}
+
 }  // namespace
 
 void SendStartError(int connection, const absl::Status& error) {
@@ -112,10 +127,10 @@ void Supervisor::OnStarterGone() {
 }
 
 absl::Status Supervisor::OpenOutputs() {
-  out_ = std::make_unique<Output>(loop_.get(), spec_.output().stdout_path(),
-                                  [this](absl::string_view bytes) { OnOutput(1, bytes); });
-  err_ = std::make_unique<Output>(loop_.get(), spec_.output().stderr_path(),
-                                  [this](absl::string_view bytes) { OnOutput(2, bytes); });
+  out_ = MakeOutput(loop_.get(), spec_.output(), /*is_stdout=*/true,
+                    [this](absl::string_view bytes) { OnOutput(1, bytes); });
+  err_ = MakeOutput(loop_.get(), spec_.output(), /*is_stdout=*/false,
+                    [this](absl::string_view bytes) { OnOutput(2, bytes); });
   RETURN_IF_ERROR(out_->OpenSink(), "stdout");
   RETURN_IF_ERROR(err_->OpenSink(), "stderr");
   const auto on_end = [this] { FinishWhenQuiet(); };

@@ -262,6 +262,23 @@ void PlanJava(const PlanInput& input, const pb::JavaHome& java, pb::ProgramSpec&
   program.add_argv(absl::StrCat("@", kArgumentsFile));
 }
 
+// The job's `logs { disabled = true }` shows as /dev/null in both modes (logmon_hook.go).
+pb::OutputSpec PlanOutput(const PlanInput& input) {
+  const NomadTask& task = input.task;
+  pb::OutputSpec output;
+  output.set_stdout_path(task.stdout_path());
+  output.set_stderr_path(task.stderr_path());
+  if (!input.own_log_files || task.stdout_path() == "/dev/null") return output;
+  pb::LogFiles& files = *output.mutable_files();
+  files.set_root(task.alloc_dir());
+  files.set_directory("alloc/logs");
+  files.set_stdout_name(absl::StrCat(task.name(), ".stdout"));
+  files.set_stderr_name(absl::StrCat(task.name(), ".stderr"));
+  files.set_max_files(input.logs.max_files);
+  files.set_max_file_bytes(input.logs.max_file_size * kMiB);
+  return output;
+}
+
 void PlanCommand(const TaskConfig& options, pb::ProgramSpec& program) {
   program.add_argv(options.command);
   for (const std::string& argument : options.args) program.add_argv(argument);
@@ -294,8 +311,7 @@ absl::StatusOr<pb::LaunchSpec> PlanTask(const PlanInput& input) {
   spec.set_task_dir(input.task_dir);
   *spec.mutable_user() = input.user;
   *spec.mutable_cgroup() = PlanCgroup(input);
-  spec.mutable_output()->set_stdout_path(input.task.stdout_path());
-  spec.mutable_output()->set_stderr_path(input.task.stderr_path());
+  *spec.mutable_output() = PlanOutput(input);
   spec.mutable_program()->set_work_dir(kDefaultWorkDir);
 
   std::vector<pb::JavaHome> javas;

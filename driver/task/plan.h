@@ -22,6 +22,8 @@ struct PlanInput {
   pb::UserSpec user = {};
   std::string task_dir = "";
   std::vector<JavaInstall> javas = {};  // of the node, newest first
+  bool own_log_files = false;           // else Nomad's helper writes them
+  LogLimits logs = {};                  // of own log files
   std::string payload_filter = "";      // seccomp programs
   std::string init_filter = "";
   uint64_t max_open_files = 0;  // the host's hard limit for RLIMIT_NOFILE

@@ -142,6 +142,8 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
   input.user = user;
   input.task_dir = task_dir;
   input.javas = std::move(javas);
+  input.own_log_files = options_.config.log_collection == kLogCollectionDriver;
+  input.logs = options_.config.logs;
   input.payload_filter = payload_filter_;
   input.init_filter = init_filter_;
   input.max_open_files = MaxOpenFiles();

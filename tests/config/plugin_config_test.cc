@@ -40,11 +40,38 @@ TEST(DecodePluginConfigTest, EveryOption) {
   EXPECT_THAT(config.java_homes, ElementsAre("/opt/jdk-17", "/opt/jdk"));
 }
 
+TEST(DecodePluginConfigTest, LogsOfTheDriver) {
+  const auto decode = [](const std::string& logs) {
+    return DecodePluginConfig(Map({{"log_collection", Str("driver")}, {"logs", logs}}));
+  };
+  ASSERT_OK_AND_ASSIGN(PluginConfig config, decode(kNil));
+  EXPECT_EQ(config.log_collection, "driver");
+  EXPECT_EQ(config.logs.max_files, 10);
+  EXPECT_EQ(config.logs.max_file_size, 10);
+  ASSERT_OK_AND_ASSIGN(config, decode(Map({{"max_files", Num(3)}, {"max_file_size", Num(100)}})));
+  EXPECT_EQ(config.logs.max_files, 3);
+  EXPECT_EQ(config.logs.max_file_size, 100);
+
+  const auto expect_refused = [&](const std::string& logs, const std::string& message) {
+    EXPECT_THAT(decode(logs), StatusIs(absl::StatusCode::kInvalidArgument, message));
+  };
+  expect_refused(Map({{"max_files", Num(0)}}),
+                 "plugin config: logs.max_files: 0 is out of range (allowed: 1 to 1000)");
+  expect_refused(Map({{"max_files", Num(1001)}}),
+                 "plugin config: logs.max_files: 1001 is out of range (allowed: 1 to 1000)");
+  expect_refused(Map({{"max_file_size", Num(10241)}}),
+                 "plugin config: logs.max_file_size: 10241 is out of range (allowed: 1 to 10240)");
+  ExpectRefused(Map({{"logs", Map({{"max_files", Num(3)}})}}),
+                "plugin config: logs: needs log_collection = \"driver\"; Nomad's own log files "
+                "follow the job's logs block");
+}
+
 TEST(DecodePluginConfigTest, Refuses) {
   ExpectRefused(Map({{"state_dir", Str("state")}}),
                 "plugin config: state_dir: \"state\" is not an absolute path; start it with '/'");
-  ExpectRefused(Map({{"log_collection", Str("driver")}}),
-                "plugin config: log_collection: \"driver\" is not known (allowed: \"nomad\")");
+  ExpectRefused(Map({{"log_collection", Str("syslog")}}),
+                "plugin config: log_collection: \"syslog\" is not known (allowed: \"nomad\", "
+                "\"driver\")");
   ExpectRefused(Map({{"java_homes", Strings({"/opt/jdk", "jdk"})}}),
                 "plugin config: java_homes: \"jdk\" is not an absolute path; start it with '/'");
   ExpectRefused(Map({{"allow_root", Num(1)}}),

@@ -86,10 +86,12 @@ TEST(SchemaTest, TaskConfig) {
 }
 
 TEST(SchemaTest, PluginConfig) {
-  EXPECT_THAT(AttributesOf(PluginConfigSpec()),
-              ElementsAre(Pair("allow_root", "bool = false"), Pair("java_homes", "list(string)"),
-                          Pair("log_collection", "string = \"nomad\""),
-                          Pair("state_dir", "string = \"/var/lib/nomad-driver-jenkins-agent\"")));
+  EXPECT_THAT(
+      AttributesOf(PluginConfigSpec()),
+      ElementsAre(Pair("allow_root", "bool = false"), Pair("java_homes", "list(string)"),
+                  Pair("log_collection", "string = \"nomad\""), Pair("logs", "block"),
+                  Pair("logs.max_file_size", "number = 10"), Pair("logs.max_files", "number = 10"),
+                  Pair("state_dir", "string = \"/var/lib/nomad-driver-jenkins-agent\"")));
 }
 
 TEST(ReadmeTest, TaskTable) {
@@ -109,8 +111,13 @@ TEST(ReadmeTest, PluginTable) {
       "|---|---|---|---|\n"
       "| `state_dir` | string | `\"/var/lib/nomad-driver-jenkins-agent\"` | where the driver "
       "keeps its state, an absolute path; one Nomad agent per directory |\n"
-      "| `log_collection` | string | `\"nomad\"` | who writes the tasks' log files; `nomad` is "
-      "the only choice |\n"
+      "| `log_collection` | string | `\"nomad\"` | who writes the tasks' log files: `nomad`, or "
+      "`driver`, which saves Nomad's log helper process of each task |\n"
+      "| `logs` | block | – | size of the log files with `log_collection = \"driver\"`, which "
+      "does not see the job's `logs` block |\n"
+      "| `logs.max_files` | number | `10` | most files of each stream, 1 to 1000; the oldest goes "
+      "first |\n"
+      "| `logs.max_file_size` | number | `10` | most MiB in each file, 1 to 10240 |\n"
       "| `allow_root` | bool | `false` | whether a job may run its program as root |\n"
       "| `java_homes` | list(string) | – | the Java installations to offer, absolute paths; "
       "left out: those in the usual places |\n");

@@ -32,9 +32,11 @@ MATCHER(Succeeded, "succeeded") {
   return arg.ok();
 }
 
-// fixmap { "state_dir": path }
-std::string PluginConfigBytes(const std::string& state_dir) {
-  return absl::StrCat("\x81\xa9state_dir", std::string(1, '\xd9'),
+// fixmap { "log_collection": word, "state_dir": path }
+std::string PluginConfigBytes(const std::string& state_dir, const std::string& log_collection) {
+  return absl::StrCat("\x82\xaelog_collection", std::string(1, '\xd9'),
+                      std::string(1, static_cast<char>(log_collection.size())), log_collection,
+                      "\xa9state_dir", std::string(1, '\xd9'),
                       std::string(1, static_cast<char>(state_dir.size())), state_dir);
 }
 
@@ -57,10 +59,10 @@ class Driver : public ::testing::Test {
     EXPECT_TRUE(std::filesystem::is_empty(dir_.path() + "/state/tasks"));
   }
 
-  void Launch() {
+  void Launch(const std::string& log_collection = "nomad") {
     ASSERT_OK_AND_ASSIGN(host_, PluginHost::Launch(DRIVER_FILE, {}));
     base_proto::SetConfigRequest request;
-    request.set_msgpack_config(PluginConfigBytes(dir_.path() + "/state"));
+    request.set_msgpack_config(PluginConfigBytes(dir_.path() + "/state", log_collection));
     request.mutable_nomad_config()->mutable_driver()->set_clientminport(14000);
     base_proto::SetConfigResponse response;
     grpc::ClientContext context;
@@ -147,6 +149,26 @@ TEST_F(Driver, SaysWhoItIs) {
   EXPECT_THAT(info.plugin_api_versions(), ElementsAre("v0.1.0"));
 }
 
+TEST_F(Driver, WithLogFilesOfItsOwnItAsksForNoLogHelperAndOpensNoFifo) {
+  EXPECT_OK(host_->Kill());
+  Launch("driver");
+  nomad::CapabilitiesResponse capabilities;
+  grpc::ClientContext context;
+  ASSERT_THAT(host_->driver().Capabilities(&context, {}, &capabilities), Succeeded());
+  EXPECT_TRUE(capabilities.capabilities().disable_log_collection());
+
+  const std::string logs = dir_.path() + "/allocs/alloc/logs";
+  nomad::TaskConfig config = Config("/bin/sh", {"-c", "echo out; echo err >&2"});
+  config.set_stdout_path(logs + "/.agent.stdout.fifo");
+  config.set_stderr_path(logs + "/.agent.stderr.fifo");
+  nomad::StartTaskResponse response;
+  ASSERT_THAT(Start(config, &response), Succeeded());
+  EXPECT_EQ(Wait().result().exit_code(), 0);
+  EXPECT_EQ(*ReadFile(logs + "/agent.stdout.0"), "out\n");
+  EXPECT_EQ(*ReadFile(logs + "/agent.stderr.0"), "err\n");
+  EXPECT_FALSE(std::filesystem::exists(config.stdout_path()));
+}
+
 TEST_F(Driver, CapabilitiesAndSchemaNeedNoTask) {
   nomad::CapabilitiesResponse capabilities;
   grpc::ClientContext context;
@@ -155,6 +177,7 @@ TEST_F(Driver, CapabilitiesAndSchemaNeedNoTask) {
   EXPECT_TRUE(capabilities.capabilities().send_signals());
   EXPECT_TRUE(capabilities.capabilities().dynamic_workload_users());
   EXPECT_FALSE(capabilities.capabilities().must_create_network());
+  EXPECT_FALSE(capabilities.capabilities().disable_log_collection());
 
   nomad::TaskConfigSchemaResponse schema;
   grpc::ClientContext schema_context;

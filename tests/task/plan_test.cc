@@ -38,6 +38,9 @@ class Plan : public ::testing::Test {
 
   absl::StatusOr<pb::LaunchSpec> Run() {
     PlanInput input{.options = options_, .task = task_};
+    input.own_log_files = own_log_files_;
+    input.logs.max_files = 3;
+    input.logs.max_file_size = 7;
     input.user.set_uid(65534);
     input.user.set_gid(65534);
     input.user.set_name("nobody");
@@ -52,6 +55,7 @@ class Plan : public ::testing::Test {
   }
 
   TaskConfig options_;
+  bool own_log_files_ = false;
   NomadTask task_;
   std::vector<JavaInstall> javas_;
 };
@@ -71,6 +75,32 @@ TEST_F(Plan, CommandRunsInTheTasksOwnDirectoryWithTheTasksEnvironment) {
   EXPECT_THAT(EnvOf(spec), Contains("USER=nobody"));
   EXPECT_THAT(EnvOf(spec), Contains(StartsWith("PATH=/usr/local/sbin:")));
   EXPECT_FALSE(spec.has_agent());
+}
+
+TEST_F(Plan, OutputGoesToNomadsFifosOrToFilesThatNomadFinds) {
+  options_.command = "/bin/true";
+  task_.set_stdout_path("/fifo/out");
+  task_.set_stderr_path("/fifo/err");
+  ASSERT_OK_AND_ASSIGN(pb::LaunchSpec spec, Run());
+  EXPECT_EQ(spec.output().stdout_path(), "/fifo/out");
+  EXPECT_EQ(spec.output().stderr_path(), "/fifo/err");
+  EXPECT_FALSE(spec.output().has_files());
+
+  own_log_files_ = true;
+  ASSERT_OK_AND_ASSIGN(spec, Run());
+  ASSERT_TRUE(spec.output().has_files());
+  const pb::LogFiles& files = spec.output().files();
+  EXPECT_EQ(files.root(), task_.alloc_dir());
+  EXPECT_EQ(files.directory(), "alloc/logs");
+  EXPECT_EQ(files.stdout_name(), "agent.stdout");
+  EXPECT_EQ(files.stderr_name(), "agent.stderr");
+  EXPECT_EQ(files.max_files(), 3u);
+  EXPECT_EQ(files.max_file_bytes(), uint64_t{7} << 20);
+
+  task_.set_stdout_path("/dev/null");  // the job's logs { disabled = true }
+  task_.set_stderr_path("/dev/null");
+  ASSERT_OK_AND_ASSIGN(spec, Run());
+  EXPECT_FALSE(spec.output().has_files());
 }
 
 TEST_F(Plan, LimitsAreNomads) {
