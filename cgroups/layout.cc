@@ -57,6 +57,14 @@ void MarkNomads(std::vector<Part>& parts) {
   }
 }
 
+// Nomad's own, or another layout's below the same root when it has switched cgroups off.
+absl::Status CheckCpusetCgroup(const Hierarchy& hierarchy, const std::string& path) {
+  if (path.empty() || IsBelow(path, hierarchy.root())) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("cpuset_cgroup '", path,
+                                                 "': not a directory below ", hierarchy.root(),
+                                                 ", where this host's cgroups are"));
+}
+
 std::vector<Part> PlanV1(const Hierarchy& hierarchy, const Placement& placement) {
   std::vector<Part> parts;
   for (const auto& [name, nomads] : kV1Controllers) {
@@ -94,6 +102,7 @@ absl::StatusOr<std::vector<Part>> PlanV2(const Hierarchy& hierarchy, const Place
 absl::StatusOr<std::vector<Part>> PlanParts(const Hierarchy& hierarchy,
                                             const Placement& placement) {
   RETURN_IF_ERROR(CheckName(placement.name));
+  RETURN_IF_ERROR(CheckCpusetCgroup(hierarchy, placement.cpuset_cgroup));
   switch (hierarchy.version()) {
     case Version::kV1:
       return PlanV1(hierarchy, placement);

@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "driver/base/utf8.h"
 
 namespace jenkins_agent {
 namespace {
@@ -35,7 +36,8 @@ LogMessage SplitLogMessage(absl::string_view line) {
 }
 
 std::string Quoted(absl::string_view text) {
-  return std::string(absl::StripAsciiWhitespace(text.substr(0, kMaxQuotedBytes)));
+  // A JVM writes in its locale's encoding, and the cut may be inside a character.
+  return ToUtf8(absl::StripAsciiWhitespace(text.substr(0, kMaxQuotedBytes)));
 }
 
 // The part of `text` behind `marker`; false when the marker is not there.

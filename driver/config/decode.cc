@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "driver/base/status.h"
+#include "driver/base/utf8.h"
 #include "driver/config/msgpack.h"
 #include "driver/config/value_checks.h"
 
@@ -35,6 +36,7 @@ absl::StatusOr<std::string> ToString(const Value& value) {
   if (text->find('\0') != std::string::npos) {
     return absl::InvalidArgumentError("contains a NUL byte, which no argument or path can hold");
   }
+  if (!IsUtf8(*text)) return absl::InvalidArgumentError("contains bytes that are not UTF-8");
   if (text->size() > kMaxOptionBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat(text->size(), " bytes are too long (allowed: up to ", kMaxOptionBytes, ")"));

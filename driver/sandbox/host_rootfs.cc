@@ -135,10 +135,10 @@ class Plan {
   }
 
   void AddAllocation() {
-    if (!rootfs_.alloc_dir.empty()) Add(Bind(rootfs_.alloc_dir, "/alloc"));
-    if (!rootfs_.logs_dir.empty()) Add(ReadOnlyBind(rootfs_.logs_dir, "/alloc/logs"));
-    if (!rootfs_.local_dir.empty()) Add(Bind(rootfs_.local_dir, "/local"));
-    if (!rootfs_.secrets_dir.empty()) Add(Bind(rootfs_.secrets_dir, "/secrets"));
+    AddOfAllocation(Bind(rootfs_.alloc_dir, "/alloc"));
+    AddOfAllocation(ReadOnlyBind(rootfs_.logs_dir, "/alloc/logs"));
+    AddOfAllocation(Bind(rootfs_.local_dir, "/local"));
+    AddOfAllocation(Bind(rootfs_.secrets_dir, "/secrets"));
   }
 
   void AddRun() {
@@ -171,6 +171,13 @@ class Plan {
 
  private:
   void Add(pb::MountSpec mount) { mounts_.push_back(std::move(mount)); }
+  // Everybody in the allocation may write there: a link in place of alloc/logs would show the host.
+  void AddOfAllocation(pb::MountSpec mount) {
+    if (mount.source().empty()) return;
+    const std::string base = fs::path(rootfs_.alloc_dir).parent_path().string();
+    if (base.size() > 1 && IsAtOrBelow(mount.source(), base)) mount.set_base(base);
+    Add(std::move(mount));
+  }
   void AddReadOnly(pb::MountSpec mount) {
     mount.set_read_only(true);
     Add(std::move(mount));

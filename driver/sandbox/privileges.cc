@@ -85,6 +85,10 @@ absl::Status SetLimits(const pb::SandboxSpec& spec) {
 
 // Groups need CAP_SETGID, which the change of the uid takes away: ids in this order.
 absl::Status SetIds(const pb::UserSpec& user) {
+  // setresuid(2) takes -1 for "as it is": root.
+  if (user.uid() == static_cast<uid_t>(-1) || user.gid() == static_cast<gid_t>(-1)) {
+    return absl::InvalidArgumentError("4294967295 is no user or group id");
+  }
   const std::vector<gid_t> groups(user.groups().begin(), user.groups().end());
   if (::setgroups(groups.size(), groups.data()) != 0) return ErrnoStatus("set groups");
   if (::setresgid(user.gid(), user.gid(), user.gid()) != 0) {

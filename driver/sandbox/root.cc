@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/openat2.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -12,6 +13,7 @@
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
+#include "absl/strings/strip.h"
 #include "driver/base/fd.h"
 #include "driver/base/file.h"
 #include "driver/base/status.h"
@@ -96,8 +98,21 @@ absl::Status AttachAt(int root_fd, const std::string& target, absl::StatusOr<Fd>
   return Attach(tree->get(), directory.get());
 }
 
+absl::StatusOr<Fd> CloneSource(const pb::MountSpec& spec) {
+  absl::string_view below = spec.source();
+  if (spec.base().empty() || !absl::ConsumePrefix(&below, spec.base() + "/")) {
+    return CloneTree(spec.source(), Attributes(spec));
+  }
+  ASSIGN_OR_RETURN(const Fd base, OpenFile(spec.base(), O_PATH | O_DIRECTORY));
+  ASSIGN_OR_RETURN(
+      const Fd source,
+      OpenAt2(base.get(), std::string(below), O_PATH, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS),
+      spec.base());
+  return CloneTree(source.get(), Attributes(spec));
+}
+
 absl::Status MountBind(int root_fd, const pb::MountSpec& spec) {
-  absl::StatusOr<Fd> tree = CloneTree(spec.source(), Attributes(spec));
+  absl::StatusOr<Fd> tree = CloneSource(spec);
   if (spec.optional() && absl::IsNotFound(tree.status())) return absl::OkStatus();
   if (!tree.ok()) return tree.status();
   struct stat source = {};
@@ -234,8 +249,12 @@ absl::Status SetHostname(const std::string& hostname) {
 
 absl::Status JoinNetworkNamespace(const std::string& path) {
   if (path.empty()) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const Fd fd, OpenFile(path, O_RDONLY), "join network namespace");
+  ASSIGN_OR_RETURN(const Fd fd, OpenFile(path, O_RDONLY | O_NONBLOCK), "join network namespace");
   if (::setns(fd.get(), CLONE_NEWNET) != 0) {
+    if (errno == EINVAL || errno == EBADF) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("join network namespace ", path, ": it is no network namespace"));
+    }
     return ErrnoStatus(absl::StrCat("join network namespace ", path));
   }
   return absl::OkStatus();

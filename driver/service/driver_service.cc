@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <time.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -25,8 +26,11 @@ int64_t MonotonicNs() {
   return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
 }
 
+// Times from a year on mean "for ever" and do not overflow a clock of nanoseconds.
+constexpr int64_t kMaxSeconds = int64_t{365} * 24 * 3600;
+
 std::chrono::milliseconds ToMilliseconds(const google::protobuf::Duration& duration) {
-  return std::chrono::seconds(duration.seconds()) +
+  return std::chrono::seconds(std::clamp<int64_t>(duration.seconds(), 0, kMaxSeconds)) +
          std::chrono::milliseconds(duration.nanos() / 1'000'000);
 }
 

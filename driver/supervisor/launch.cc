@@ -18,6 +18,7 @@
 #include "driver/base/file.h"
 #include "driver/base/sandbox_paths.h"
 #include "driver/base/status.h"
+#include "driver/base/utf8.h"
 #include "driver/sandbox/privileges.h"
 
 namespace jenkins_agent {
@@ -165,7 +166,7 @@ absl::StatusOr<StartingPayload> StartPayload(const LaunchContext& context,
 absl::Status ReadLaunchError(int error_fd) {
   const absl::StatusOr<std::string> text = ReadAll(error_fd, 2 * kMaxErrorText);
   if (!text.ok() || text->empty()) return absl::OkStatus();
-  return absl::Status(static_cast<absl::StatusCode>(text->front()), text->substr(1));
+  return absl::Status(static_cast<absl::StatusCode>(text->front()), ToUtf8(text->substr(1)));
 }
 
 }  // namespace jenkins_agent

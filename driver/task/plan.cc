@@ -16,9 +16,11 @@
 #include "driver/base/paths.h"
 #include "driver/base/sandbox_paths.h"
 #include "driver/base/status.h"
+#include "driver/base/utf8.h"
 #include "driver/jvm/options.h"
 #include "driver/sandbox/host_rootfs.h"
 #include "driver/supervisor/protocol.h"
+#include "driver/task/request_check.h"
 
 namespace jenkins_agent {
 namespace {
@@ -194,6 +196,10 @@ absl::Status ReadSecret(const PlanInput& input, pb::AgentSpec& agent) {
   if (file.empty() && absl::ConsumePrefix(&secret, "@")) file = std::string(secret);
   if (file.empty()) return absl::OkStatus();
   ASSIGN_OR_RETURN(std::string content, input.read_secret_file(file), "agent.secret_file");
+  if (!IsUtf8(content)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "agent.secret_file: ", file, " holds no text; an agent's secret is a line of it"));
+  }
   agent.set_secret(std::string(absl::StripAsciiWhitespace(content)));
   return absl::OkStatus();
 }
@@ -333,6 +339,7 @@ absl::StatusOr<pb::LaunchSpec> PlanTask(const PlanInput& input) {
   for (const auto& [key, value] : env) {
     spec.mutable_program()->add_env(absl::StrCat(key, "=", value));
   }
+  RETURN_IF_ERROR(CheckExecSize(spec.program(), input.stack_limit));
   std::vector<std::string> java_paths;
   for (const pb::JavaHome& java : javas) java_paths.push_back(java.path());
   RETURN_IF_ERROR(

@@ -26,7 +26,8 @@ struct PlanInput {
   LogLimits logs = {};                  // of own log files
   std::string payload_filter = "";      // seccomp programs
   std::string init_filter = "";
-  uint64_t max_open_files = 0;  // the host's hard limit for RLIMIT_NOFILE
+  uint64_t max_open_files = 0;               // the host's hard limit for RLIMIT_NOFILE
+  uint64_t stack_limit = uint64_t{8} << 20;  // RLIMIT_STACK that the program inherits
   // Content of a file that the job names by its path inside the sandbox.
   std::function<absl::StatusOr<std::string>(const std::string& path)> read_secret_file = {};
   std::string host_root = "/";  // tests: a made-up host

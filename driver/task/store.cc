@@ -15,9 +15,11 @@
 #include "driver/base/status.h"
 #include "driver/config/task_config.h"
 #include "driver/sandbox/seccomp.h"
+#include "driver/task/disk_space.h"
 #include "driver/task/plan.h"
 #include "driver/task/record.h"
 #include "driver/task/remains.h"
+#include "driver/task/request_check.h"
 #include "driver/task/sandbox_file.h"
 #include "driver/task/user.h"
 
@@ -38,15 +40,23 @@ absl::StatusOr<Fd> BecomeOwner(const std::string& path) {
         absl::StrCat(path, " is held by another plugin, pid ", owner.value_or("unknown"),
                      "; give each Nomad agent on this host a state_dir of its own"));
   }
+  // Only for the message above: a full disk must not keep a new plugin from its running tasks.
   const std::string pid = absl::StrCat(::getpid());
-  if (::ftruncate(lock.get(), 0) != 0) return ErrnoStatus(absl::StrCat("write ", path));
-  RETURN_IF_ERROR(WriteAll(lock.get(), pid), "write ", path);
+  if (!WriteAll(lock.get(), pid).ok() || ::ftruncate(lock.get(), pid.size()) != 0) {
+    Log(LogLevel::kWarn, "cannot write the owner's pid", {{"path", path}});
+  }
   return lock;
 }
 
 uint64_t MaxOpenFiles() {
   rlimit limit;
   return ::getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_max : 0;
+}
+
+// The payload inherits it through spawner and supervisor.
+uint64_t StackLimit() {
+  rlimit limit;
+  return ::getrlimit(RLIMIT_STACK, &limit) == 0 ? limit.rlim_cur : 0;
 }
 
 pb::TaskRecord MakeRecord(const NomadTask& config, const pb::LaunchSpec& spec,
@@ -113,7 +123,7 @@ absl::Status TaskStore::Reserve(const std::string& task_id) {
 }
 
 absl::StatusOr<std::string> TaskStore::Start(const NomadTask& config, int64_t received_ns) {
-  if (config.id().empty()) return absl::InvalidArgumentError("task without an id");
+  RETURN_IF_ERROR(CheckStartRequest(config));
   RETURN_IF_ERROR(Reserve(config.id()));
   const absl::Cleanup unreserve = [&] {
     MutexLock lock(mutex_);
@@ -147,11 +157,13 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
   input.payload_filter = payload_filter_;
   input.init_filter = init_filter_;
   input.max_open_files = MaxOpenFiles();
+  input.stack_limit = StackLimit();
   input.read_secret_file = [&](const std::string& path) {
     return ReadSandboxFile(path, config.alloc_dir(), config.name());
   };
   ASSIGN_OR_RETURN(const pb::LaunchSpec spec, PlanTask(input));
 
+  RETURN_IF_ERROR(CheckDiskSpace(paths_.root()));
   absl::Cleanup remove_dir = [&] { RemoveTree(task_dir).IgnoreError(); };
   RETURN_IF_ERROR(MakeTaskDir(task_dir, ResolvConf(config)));
   ASSIGN_OR_RETURN(Fd connection, options_.spawner->Spawn(spec, received_ns));

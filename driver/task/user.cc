@@ -90,6 +90,11 @@ absl::StatusOr<pb::UserSpec> ResolveUser(const std::string& user, bool allow_roo
   if (parts.size() == 2) {
     ASSIGN_OR_RETURN(account->gid, LookupGroup(parts[1]));
   }
+  // -1 would leave the payload root (setresuid(2)).
+  if (account->uid == static_cast<uid_t>(-1) || account->gid == static_cast<gid_t>(-1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("user: '", user, "': 4294967295 is no user or group id"));
+  }
   if (!allow_root && (account->uid == 0 || account->gid == 0)) {
     return absl::PermissionDeniedError(absl::StrCat(
         "user: '", user,

@@ -83,6 +83,13 @@ TEST(PhaseTrackerTest, TellsWhyTheControllerIsUnreachable) {
   }
 }
 
+// One such byte in an event or an exit record would make it unreadable.
+TEST(PhaseTrackerTest, TextOfAnyEncodingBecomesUtf8) {
+  PhaseTracker tracker = Launched();
+  tracker.Feed(2, "SEVERE: The server rejected the connection: caf\xE9\n");
+  EXPECT_EQ(tracker.detail(), "caf\xEF\xBF\xBD");
+}
+
 struct RefusalCase {
   const char* output;
   Refusal want;
