@@ -126,24 +126,20 @@ using StatsInlet = std::shared_ptr<PushStream<nomad::TaskStatsResponse>::Inlet>;
 
 struct StatsWatch {
   EventLoop* loop;
-  std::shared_ptr<Task> task;
   std::chrono::milliseconds interval;
   StatsInlet inlet;
   TaskSampler sampler;
+  EventLoop::TimerId timer = 0;
 };
 
 void SendStats(const std::shared_ptr<StatsWatch>& watch) {
   if (!watch->inlet->open()) return;
-  if (watch->task->exited()) {
-    watch->inlet->Close(grpc::Status::OK);
-    return;
-  }
   if (absl::StatusOr<nomad::TaskStats> stats = watch->sampler.Sample(); stats.ok()) {
     nomad::TaskStatsResponse response;
     *response.mutable_stats() = *std::move(stats);
     watch->inlet->Push(std::move(response));
   }
-  watch->loop->After(watch->interval, [watch] { SendStats(watch); });
+  watch->timer = watch->loop->After(watch->interval, [watch] { SendStats(watch); });
 }
 
 }  // namespace
@@ -179,9 +175,16 @@ grpc::ServerWriteReactor<nomad::TaskStatsResponse>* NewTaskStatsStream(
   const double mhz_per_core =
       compute.cores == 0 ? 0 : static_cast<double>(compute.total_mhz) / compute.cores;
   auto* stream = new PushStream<nomad::TaskStatsResponse>();
-  auto watch = std::make_shared<StatsWatch>(
-      StatsWatch{loop, task, std::max(interval, kMinStatsInterval), stream->inlet(),
-                 TaskSampler(task->record(), mhz_per_core)});
+  auto watch = std::make_shared<StatsWatch>(StatsWatch{loop, std::max(interval, kMinStatsInterval),
+                                                       stream->inlet(),
+                                                       TaskSampler(task->record(), mhz_per_core)});
+  // The task's end is the stream's, whatever the interval.
+  const uint64_t waiter = task->Wait(
+      [inlet = stream->inlet()](const pb::ExitRecord&) { inlet->Close(grpc::Status::OK); });
+  stream->SetAtEnd([task, waiter, watch] {
+    task->StopWaiting(waiter);
+    watch->loop->Post([watch] { watch->loop->Cancel(watch->timer); });
+  });
   loop->Post([watch] { SendStats(watch); });
   return stream;
 }

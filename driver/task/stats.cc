@@ -76,11 +76,12 @@ nomad::TaskResourceUsage ToResourceUsage(const std::optional<cgroups::Usage>& be
 }
 
 absl::StatusOr<nomad::TaskStats> TaskSampler::Sample() {
-  ASSIGN_OR_RETURN(const cgroups::Hierarchy hierarchy, cgroups::Hierarchy::Detect());
-  ASSIGN_OR_RETURN(const cgroups::Cgroup cgroup,
-                   cgroups::Cgroup::Open(
-                       hierarchy, {record_.cgroup_dirs().begin(), record_.cgroup_dirs().end()}));
-  ASSIGN_OR_RETURN(cgroups::Usage now, cgroup.ReadUsage());
+  if (!cgroup_.has_value()) {
+    ASSIGN_OR_RETURN(const cgroups::Hierarchy hierarchy, cgroups::Hierarchy::Detect());
+    ASSIGN_OR_RETURN(cgroup_, cgroups::Cgroup::Open(hierarchy, {record_.cgroup_dirs().begin(),
+                                                                record_.cgroup_dirs().end()}));
+  }
+  ASSIGN_OR_RETURN(cgroups::Usage now, cgroup_->ReadUsage());
   const auto time = std::chrono::steady_clock::now();
   nomad::TaskStats stats;
   stats.set_id(record_.task_id());

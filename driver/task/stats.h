@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "cgroups/cgroup.h"
 #include "cgroups/usage.h"
 #include "proto/nomad_driver.pb.h"
 #include "proto/supervisor.pb.h"
@@ -26,6 +27,7 @@ class TaskSampler {
  private:
   const pb::TaskRecord record_;
   const double mhz_per_core_;
+  std::optional<cgroups::Cgroup> cgroup_;
   std::optional<cgroups::Usage> last_;
   std::chrono::steady_clock::time_point last_time_;
 };
