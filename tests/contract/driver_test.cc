@@ -348,7 +348,7 @@ TEST_F(Driver, WhatIsNotSupportedSaysSo) {
 
 TEST_F(Driver, AnswersOnlyRealConfigErrorsAtSetConfig) {
   base_proto::SetConfigRequest request;
-  request.set_msgpack_config(PluginConfigBytes("relative/dir"));
+  request.set_msgpack_config(PluginConfigBytes("relative/dir", "nomad"));
   base_proto::SetConfigResponse response;
   grpc::ClientContext context;
   EXPECT_THAT(host_->base().SetConfig(&context, request, &response).error_message(),

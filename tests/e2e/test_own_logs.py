@@ -60,7 +60,7 @@ class OwnLogsTest(unittest.TestCase):
         self.assertEqual(nomad.command("alloc", "logs", "-tail", "-n", "3", allocation, "agent"),
                          "line-298\nline-299\nline-300\n")
 
-        with subprocess.Popen([nomad.binary, "alloc", "logs", "-f", allocation, "agent"],
+        with subprocess.Popen([nomad.binary, "alloc", "logs", "-f", "-stdout", allocation, "agent"],
                               env=nomad.environment(), stdout=subprocess.PIPE, text=True) as follower:
             try:
                 for expected in everything.splitlines():
