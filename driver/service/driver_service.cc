@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "driver/base/status.h"
 #include "driver/config/hclspec.h"
+#include "driver/service/exec_stream.h"
 #include "driver/service/status_map.h"
 #include "driver/service/streams.h"
 #include "driver/task/signals.h"
@@ -182,7 +183,7 @@ grpc::Status DriverService::Capabilities(grpc::ServerContext*, const nomad::Capa
                                          nomad::CapabilitiesResponse* response) {
   nomad::DriverCapabilities& capabilities = *response->mutable_capabilities();
   capabilities.set_send_signals(true);
-  capabilities.set_exec(false);
+  capabilities.set_exec(true);
   // The driver supplies the root file system: Nomad builds no chroot and keeps the agent's own
   // environment out of the task.
   capabilities.set_fs_isolation(nomad::DriverCapabilities::IMAGE);
@@ -312,16 +313,15 @@ grpc::Status DriverService::SignalTask(grpc::ServerContext*,
   return ToGrpc((*task)->Signal(*signal));
 }
 
-grpc::Status DriverService::ExecTask(grpc::ServerContext*, const nomad::ExecTaskRequest*,
-                                     nomad::ExecTaskResponse* response) {
-  response->mutable_result();
-  return NotHere("running a command in the task");
+grpc::ServerUnaryReactor* DriverService::ExecTask(grpc::CallbackServerContext*,
+                                                  const nomad::ExecTaskRequest* request,
+                                                  nomad::ExecTaskResponse* response) {
+  return NewExecCall(runtime_, *request, response);
 }
 
-grpc::Status DriverService::ExecTaskStreaming(
-    grpc::ServerContext*,
-    grpc::ServerReaderWriter<nomad::ExecTaskStreamingResponse, nomad::ExecTaskStreamingRequest>*) {
-  return NotHere("nomad alloc exec");
+grpc::ServerBidiReactor<nomad::ExecTaskStreamingRequest, nomad::ExecTaskStreamingResponse>*
+DriverService::ExecTaskStreaming(grpc::CallbackServerContext*) {
+  return NewExecStream(runtime_);
 }
 
 grpc::Status DriverService::CreateNetwork(grpc::ServerContext*, const nomad::CreateNetworkRequest*,

@@ -1,8 +1,9 @@
 // The Driver service: Nomad's protocol on one side, TaskStore on the other. Adapters only; what a
 // call means is decided in driver/task.
 //
-// Calls that last as long as a task (WaitTask, TaskStats) or the plugin (Fingerprint, TaskEvents)
-// are callback reactors and hold no thread. The others run on gRPC's threads and are bounded.
+// Calls that last as long as a task (WaitTask, TaskStats), a command (ExecTask, ExecTaskStreaming)
+// or the plugin (Fingerprint, TaskEvents) are callback reactors and hold no thread. The others run
+// on gRPC's threads and are bounded.
 #pragma once
 
 #include "driver/service/runtime.h"
@@ -14,7 +15,8 @@ namespace nomad = hashicorp::nomad::plugins::drivers::proto;
 
 using DriverServiceBase = nomad::Driver::WithCallbackMethod_Fingerprint<
     nomad::Driver::WithCallbackMethod_TaskEvents<nomad::Driver::WithCallbackMethod_TaskStats<
-        nomad::Driver::WithCallbackMethod_WaitTask<nomad::Driver::Service>>>>;
+        nomad::Driver::WithCallbackMethod_WaitTask<nomad::Driver::WithCallbackMethod_ExecTask<
+            nomad::Driver::WithCallbackMethod_ExecTaskStreaming<nomad::Driver::Service>>>>>>;
 
 class DriverService final : public DriverServiceBase {
  public:
@@ -49,12 +51,11 @@ class DriverService final : public DriverServiceBase {
                         nomad::ShutdownResponse*) override;
   grpc::Status SignalTask(grpc::ServerContext*, const nomad::SignalTaskRequest* request,
                           nomad::SignalTaskResponse*) override;
-  grpc::Status ExecTask(grpc::ServerContext*, const nomad::ExecTaskRequest*,
-                        nomad::ExecTaskResponse* response) override;
-  grpc::Status ExecTaskStreaming(
-      grpc::ServerContext*,
-      grpc::ServerReaderWriter<nomad::ExecTaskStreamingResponse, nomad::ExecTaskStreamingRequest>*)
-      override;
+  grpc::ServerUnaryReactor* ExecTask(grpc::CallbackServerContext*,
+                                     const nomad::ExecTaskRequest* request,
+                                     nomad::ExecTaskResponse* response) override;
+  grpc::ServerBidiReactor<nomad::ExecTaskStreamingRequest, nomad::ExecTaskStreamingResponse>*
+  ExecTaskStreaming(grpc::CallbackServerContext*) override;
   grpc::Status CreateNetwork(grpc::ServerContext*, const nomad::CreateNetworkRequest*,
                              nomad::CreateNetworkResponse*) override;
   grpc::Status DestroyNetwork(grpc::ServerContext*, const nomad::DestroyNetworkRequest*,

@@ -70,6 +70,7 @@ void ControlServer::Receive(uint64_t id) {
 }
 
 void ControlServer::Answer(uint64_t id, const pb::ControlRequest& request) {
+  if (late_handler_ && late_handler_(id, request)) return;
   pb::ControlReply reply = handler_(request);
   reply.set_sequence(request.sequence());
   Send(id, reply);
@@ -91,18 +92,21 @@ void ControlServer::StartWatching(uint64_t id) {
   Send(id, news);
 }
 
-void ControlServer::Send(uint64_t id, const pb::ControlReply& news) {
+void ControlServer::Send(uint64_t id, const pb::ControlReply& news, std::vector<Fd> fds) {
   const auto it = connections_.find(id);
   if (it == connections_.end()) return;
   if (it->second.queue.size() >= kMaxQueuedPackets) return Disconnect(id);
-  it->second.queue.push_back(news.SerializeAsString());
+  it->second.queue.push_back({news.SerializeAsString(), std::move(fds)});
   Flush(id);
 }
 
 void ControlServer::Flush(uint64_t id) {
   Connection& connection = connections_.at(id);
   while (!connection.queue.empty()) {
-    const absl::Status sent = SendPacket(connection.fd.get(), connection.queue.front());
+    const Outgoing& next = connection.queue.front();
+    std::vector<int> fds;
+    for (const Fd& fd : next.fds) fds.push_back(fd.get());
+    const absl::Status sent = SendPacket(connection.fd.get(), next.data, fds);
     if (absl::IsResourceExhausted(sent)) return Watch(id);
     if (!sent.ok()) return Disconnect(id);
     connection.queue.pop_front();

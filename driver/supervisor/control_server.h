@@ -10,6 +10,8 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "driver/base/event_loop.h"
@@ -20,25 +22,28 @@ namespace jenkins_agent {
 
 class ControlServer {
  public:
-  static constexpr size_t kMaxConnections = 16;
+  static constexpr size_t kMaxConnections = 48;  // of which sessions hold at most 32
   static constexpr size_t kMaxQueuedPackets = 64;
   static constexpr size_t kMaxKeptEvents = 16;
 
   // Answers one request; `sequence` is filled in by the server.
   using Handler = std::function<pb::ControlReply(const pb::ControlRequest&)>;
+  // For requests that are answered later, with Send: true when it has taken this one.
+  using LateHandler = std::function<bool(uint64_t id, const pb::ControlRequest&)>;
 
   ControlServer(EventLoop* loop, Handler handler) : loop_(loop), handler_(std::move(handler)) {}
   ~ControlServer();
   ControlServer(const ControlServer&) = delete;
   ControlServer& operator=(const ControlServer&) = delete;
 
+  void SetLateHandler(LateHandler handler) { late_handler_ = std::move(handler); }
   absl::Status Listen(int task_dir_fd);
   // Removes the socket's name; connections stay.
   void StopListening(int task_dir_fd);
 
   // A connection that came by other means; -> its id for Send().
   uint64_t Adopt(Fd connection);
-  void Send(uint64_t id, const pb::ControlReply& news);
+  void Send(uint64_t id, const pb::ControlReply& news, std::vector<Fd> fds = {});
   // To all watchers. Events that nobody watches are kept for the next one (the latest ones).
   void Publish(const pb::Event& event);
   // To all watchers now, and to any that comes later.
@@ -50,11 +55,15 @@ class ControlServer {
   void NotifyWhenAlone(std::function<void()> callback);
 
  private:
+  struct Outgoing {
+    std::string data;
+    std::vector<Fd> fds;
+  };
   struct Connection {
     Fd fd;
     bool watches = false;
-    std::deque<std::string> queue;  // packets that the peer had no room for
-    bool waits_for_room = false;    // EPOLLOUT is watched
+    std::deque<Outgoing> queue;   // packets that the peer had no room for
+    bool waits_for_room = false;  // EPOLLOUT is watched
     std::function<void()> when_gone;
   };
 
@@ -69,6 +78,7 @@ class ControlServer {
 
   EventLoop* const loop_;
   const Handler handler_;
+  LateHandler late_handler_;
   Fd listener_;
   std::map<uint64_t, Connection> connections_;
   uint64_t next_id_ = 1;

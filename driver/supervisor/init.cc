@@ -9,7 +9,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <iterator>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -18,6 +17,7 @@
 #include "driver/sandbox/privileges.h"
 #include "driver/sandbox/root.h"
 #include "driver/supervisor/init_protocol.h"
+#include "driver/supervisor/init_sessions.h"
 #include "driver/supervisor/launch.h"
 
 namespace jenkins_agent {
@@ -39,7 +39,8 @@ class Init {
   explicit Init(const InitParameters& parameters)
       : parameters_(parameters),
         context_{parameters.spec.sandbox(), parameters.spec.user(), parameters.cgroup,
-                 parameters.stdout_fd, parameters.stderr_fd} {}
+                 parameters.stdout_fd, parameters.stderr_fd},
+        sessions_(context_, [this](InitReport report) { Report(std::move(report)); }) {}
 
   absl::Status SetUp();
   [[noreturn]] void Serve();
@@ -49,6 +50,7 @@ class Init {
   absl::Status BuildSandbox();
   absl::StatusOr<uint32_t> UsableJavaHomes() const;
   void HandleRequest();
+  void StartLaunch(const absl::StatusOr<InitRequest>& request);
   void FinishLaunch();
   void Reap();
   void PayloadEnded(int wait_status);
@@ -59,6 +61,7 @@ class Init {
   Fd children_;  // signalfd of SIGCHLD
   pid_t payload_ = 0;
   std::optional<StartingPayload> starting_;
+  InitSessions sessions_;
 };
 
 // getppid() is 0 in a new pid namespace whatever happened, so the usual check after prctl for a
@@ -133,10 +136,15 @@ void Init::Report(InitReport report) {
 
 void Init::Serve() {
   for (;;) {
-    pollfd fds[] = {{starting_ ? starting_->error.get() : -1, POLLIN, 0},
-                    {children_.get(), POLLIN, 0},
-                    {parameters_.supervisor, POLLIN, 0}};
-    if (::poll(fds, std::size(fds), -1) < 0) continue;  // EINTR
+    std::vector<pollfd> fds = {{starting_ ? starting_->error.get() : -1, POLLIN, 0},
+                               {children_.get(), POLLIN, 0},
+                               {parameters_.supervisor, POLLIN, 0}};
+    const size_t first_session = fds.size();
+    sessions_.AddTo(&fds);
+    if (::poll(fds.data(), fds.size(), -1) < 0) continue;  // EINTR
+    for (size_t i = first_session; i < fds.size(); ++i) {
+      if (fds[i].revents != 0) sessions_.OnReadable(fds[i].fd);
+    }
     if (fds[0].revents != 0) FinishLaunch();
     if (fds[1].revents != 0) Reap();
     if (fds[2].revents != 0) HandleRequest();
@@ -144,12 +152,26 @@ void Init::Serve() {
 }
 
 void Init::HandleRequest() {
-  const absl::StatusOr<pb::ProgramSpec> program = ReceiveLaunch(parameters_.supervisor);
-  if (absl::IsOutOfRange(program.status())) ::_exit(0);
-  absl::Status error = program.status();
+  const absl::StatusOr<InitRequest> request = ReceiveRequest(parameters_.supervisor);
+  if (absl::IsOutOfRange(request.status())) ::_exit(0);
+  const auto kind = request.ok() ? request->kind : InitRequest::Kind::kLaunch;
+  switch (kind) {
+    case InitRequest::Kind::kLaunch:
+      return StartLaunch(request);
+    case InitRequest::Kind::kStartSession:
+      return sessions_.Start(*request);
+    case InitRequest::Kind::kKillSession:
+      return sessions_.Kill(request->session);
+    case InitRequest::Kind::kReleaseSession:
+      return sessions_.Release(request->session);
+  }
+}
+
+void Init::StartLaunch(const absl::StatusOr<InitRequest>& request) {
+  absl::Status error = request.status();
   if (error.ok() && payload_ != 0) error = absl::FailedPreconditionError("launch: still running");
   if (error.ok()) {
-    absl::StatusOr<StartingPayload> starting = StartPayload(context_, *program);
+    absl::StatusOr<StartingPayload> starting = StartPayload(context_, request->program);
     error = starting.status();
     if (starting.ok()) starting_ = *std::move(starting);
   }
@@ -182,7 +204,10 @@ void Init::Reap() {
   }
   int wait_status;
   for (pid_t pid; (pid = ::waitpid(-1, &wait_status, WNOHANG)) > 0;) {
-    if (pid != payload_) continue;
+    if (pid != payload_) {
+      sessions_.OnReaped(pid, wait_status);
+      continue;
+    }
     // The child's end of the pipe is closed now: the supervisor hears of the launch first.
     if (starting_) FinishLaunch();
     if (payload_ != 0) PayloadEnded(wait_status);

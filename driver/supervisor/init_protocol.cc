@@ -15,7 +15,14 @@ namespace {
 struct Header {
   char kind;
   uint32_t number;
+  uint32_t session;
   uint32_t error_code;
+};
+
+struct RequestHeader {
+  char kind;
+  bool tty;
+  uint32_t session;
 };
 
 }  // namespace
@@ -24,11 +31,13 @@ absl::Status SendReport(int socket, const InitReport& report) {
   Header header = {};
   header.kind = static_cast<char>(report.kind);
   header.number = report.number;
+  header.session = report.session;
   header.error_code = static_cast<uint32_t>(report.error.code());
   std::string data(reinterpret_cast<const char*>(&header), sizeof(header));
   absl::StrAppend(&data, report.error.message());
   std::vector<int> fds;
   if (report.payload) fds.push_back(report.payload.get());
+  for (const Fd& fd : report.stdio) fds.push_back(fd.get());
   return SendPacket(socket, data, fds);
 }
 
@@ -42,24 +51,47 @@ absl::StatusOr<InitReport> ReceiveReport(int socket) {
   InitReport report;
   report.kind = static_cast<InitReport::Kind>(header.kind);
   report.number = header.number;
+  report.session = header.session;
   report.error = absl::Status(static_cast<absl::StatusCode>(header.error_code),
                               packet.data.substr(sizeof(header)));
-  if (!packet.fds.empty()) report.payload = std::move(packet.fds.front());
+  if (report.kind == InitReport::Kind::kLaunched && !packet.fds.empty()) {
+    report.payload = std::move(packet.fds.front());
+  } else {
+    report.stdio = std::move(packet.fds);
+  }
   return report;
 }
 
-absl::Status SendLaunch(int socket, const pb::ProgramSpec& program) {
-  ASSIGN_OR_RETURN(const Fd memfd, MakeSealedMemfd("program", program.SerializeAsString()));
-  return SendPacket(socket, "launch", {memfd.get()});
+absl::Status SendRequest(int socket, const InitRequest& request) {
+  RequestHeader header = {};
+  header.kind = static_cast<char>(request.kind);
+  header.tty = request.tty;
+  header.session = request.session;
+  const absl::string_view data(reinterpret_cast<const char*>(&header), sizeof(header));
+  if (request.program.argv().empty()) return SendPacket(socket, data);
+  ASSIGN_OR_RETURN(const Fd memfd, MakeSealedMemfd("program", request.program.SerializeAsString()));
+  return SendPacket(socket, data, {memfd.get()});
 }
 
-absl::StatusOr<pb::ProgramSpec> ReceiveLaunch(int socket) {
+absl::Status SendLaunch(int socket, const pb::ProgramSpec& program) {
+  InitRequest request;
+  request.program = program;
+  return SendRequest(socket, request);
+}
+
+absl::StatusOr<InitRequest> ReceiveRequest(int socket) {
   ASSIGN_OR_RETURN(const Packet packet, ReceivePacket(socket));
-  if (packet.fds.size() != 1) return absl::InternalError("launch request without a program");
+  RequestHeader header;
+  if (packet.data.size() != sizeof(header)) return absl::InternalError("request is garbled");
+  std::memcpy(&header, packet.data.data(), sizeof(header));
+  InitRequest request;
+  request.kind = static_cast<InitRequest::Kind>(header.kind);
+  request.tty = header.tty;
+  request.session = header.session;
+  if (packet.fds.empty()) return request;
   ASSIGN_OR_RETURN(const std::string bytes, ReadAll(packet.fds[0].get(), kMaxSpecBytes));
-  pb::ProgramSpec program;
-  if (!program.ParseFromString(bytes)) return absl::InternalError("launch request is garbled");
-  return program;
+  if (!request.program.ParseFromString(bytes)) return absl::InternalError("request is garbled");
+  return request;
 }
 
 }  // namespace jenkins_agent

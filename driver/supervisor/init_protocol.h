@@ -1,11 +1,12 @@
 // What the supervisor and pid 1 of its sandbox say to each other over their SEQPACKET pair.
 //
-// Both ends are the same program, one a fork of the other, so there is no version. The supervisor
-// knows one request (launch); signals go from the supervisor straight to the payload's pidfd.
+// Both ends are the same program, one a fork of the other, so there is no version. Signals go from
+// the supervisor straight to the payload's pidfd.
 #pragma once
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -18,16 +19,34 @@ inline constexpr int kMaxJavaHomes = 32;  // that are looked at: bits of InitRep
 
 struct InitReport {
   enum class Kind : char {
-    kReady = 'R',         // the sandbox stands; `number`: bit i = java_homes[i] can be executed
-    kSetupFailed = 'F',   // `error`; pid 1 ends
-    kLaunched = 'L',      // exec succeeded; `payload` is a pidfd
-    kLaunchFailed = 'N',  // `error`; pid 1 goes on
-    kExited = 'X',        // the payload ended; `number`: wait status as of waitpid(2)
+    kReady = 'R',           // the sandbox stands; `number`: bit i = java_homes[i] can be executed
+    kSetupFailed = 'F',     // `error`; pid 1 ends
+    kLaunched = 'L',        // exec succeeded; `payload` is a pidfd
+    kLaunchFailed = 'N',    // `error`; pid 1 goes on
+    kExited = 'X',          // the payload ended; `number`: wait status as of waitpid(2)
+    kSessionStarted = 'S',  // `stdio`: the far ends, in the order of ControlRequest.Exec
+    kSessionFailed = 'D',   // `error`; nothing is left of it
+    kSessionExited = 'E',   // its leader ended; `number`: wait status
   };
   Kind kind = Kind::kReady;
   uint32_t number = 0;
+  uint32_t session = 0;  // of the last three kinds
   absl::Status error;
   Fd payload;
+  std::vector<Fd> stdio;
+};
+
+struct InitRequest {
+  enum class Kind : char {
+    kLaunch = 'L',          // the payload: `program`
+    kStartSession = 'S',    // `program` beside it, under this number, with a terminal if `tty`
+    kKillSession = 'K',     // SIGKILL to all of its processes; it is forgotten with its leader
+    kReleaseSession = 'R',  // it is forgotten with its leader; no report any more
+  };
+  Kind kind = Kind::kLaunch;
+  bool tty = false;
+  uint32_t session = 0;
+  pb::ProgramSpec program;
 };
 
 absl::Status SendReport(int socket, const InitReport& report);
@@ -35,7 +54,8 @@ absl::Status SendReport(int socket, const InitReport& report);
 absl::StatusOr<InitReport> ReceiveReport(int socket);
 
 // The program travels in a sealed memfd: an environment may be larger than a packet.
+absl::Status SendRequest(int socket, const InitRequest& request);
 absl::Status SendLaunch(int socket, const pb::ProgramSpec& program);
-absl::StatusOr<pb::ProgramSpec> ReceiveLaunch(int socket);
+absl::StatusOr<InitRequest> ReceiveRequest(int socket);
 
 }  // namespace jenkins_agent

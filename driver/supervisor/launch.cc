@@ -123,12 +123,15 @@ absl::Status Execute(const pb::ProgramSpec& program) {
   return ErrnoStatus(absl::StrCat("exec ", failed), error);
 }
 
-absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& program) {
+}  // namespace
+
+absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& program,
+                           absl::FunctionRef<absl::Status()> connect_stdio) {
   if (::setsid() < 0) return ErrnoStatus("setsid");
   RETURN_IF_ERROR(context.cgroup.Enter());
-  RETURN_IF_ERROR(ConnectStdio(context));
   ResetOomScore();
   RETURN_IF_ERROR(BecomePayload(context.user, context.sandbox));
+  RETURN_IF_ERROR(connect_stdio());
   ResetSignals();
   RETURN_IF_ERROR(MakeDirectories(program));
   RETURN_IF_ERROR(ChangeDirectory(program.work_dir()));
@@ -138,13 +141,19 @@ absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& 
   return Execute(program);
 }
 
-[[noreturn]] void RunChild(const LaunchContext& context, const pb::ProgramSpec& program,
-                           int error_fd) {
-  const absl::Status error = BecomeProgram(context, program);
+[[noreturn]] void EndWithLaunchError(const absl::Status& error, int error_fd) {
   std::string text(1, static_cast<char>(error.code()));
   text += std::string(error.message().substr(0, kMaxErrorText));
   WriteAll(error_fd, text).IgnoreError();  // nobody else could be told
   ::_exit(kExitLaunchFailed);
+}
+
+namespace {
+
+[[noreturn]] void RunChild(const LaunchContext& context, const pb::ProgramSpec& program,
+                           int error_fd) {
+  EndWithLaunchError(BecomeProgram(context, program, [&] { return ConnectStdio(context); }),
+                     error_fd);
 }
 
 }  // namespace
@@ -165,8 +174,13 @@ absl::StatusOr<StartingPayload> StartPayload(const LaunchContext& context,
 
 absl::Status ReadLaunchError(int error_fd) {
   const absl::StatusOr<std::string> text = ReadAll(error_fd, 2 * kMaxErrorText);
-  if (!text.ok() || text->empty()) return absl::OkStatus();
-  return absl::Status(static_cast<absl::StatusCode>(text->front()), ToUtf8(text->substr(1)));
+  if (!text.ok()) return absl::OkStatus();
+  return ParseLaunchError(*text);
+}
+
+absl::Status ParseLaunchError(absl::string_view text) {
+  if (text.empty()) return absl::OkStatus();
+  return absl::Status(static_cast<absl::StatusCode>(text.front()), ToUtf8(text.substr(1)));
 }
 
 }  // namespace jenkins_agent

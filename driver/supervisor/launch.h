@@ -3,8 +3,10 @@
 
 #include <sys/types.h>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "cgroups/cgroup.h"
 #include "driver/base/fd.h"
 #include "proto/supervisor.pb.h"
@@ -35,5 +37,15 @@ absl::StatusOr<StartingPayload> StartPayload(const LaunchContext& context,
 
 // OK when the child has exec'd (or died without a word: its wait status tells then).
 absl::Status ReadLaunchError(int error_fd);
+absl::Status ParseLaunchError(absl::string_view text);
+
+// ---- the child, for whatever is launched ----
+
+// A session of its own, the task's cgroups, user and filter, then `connect_stdio` as the task's
+// user, then exec. Returns only on failure.
+absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& program,
+                           absl::FunctionRef<absl::Status()> connect_stdio);
+// Says the error in the form that ParseLaunchError reads, and ends the process.
+[[noreturn]] void EndWithLaunchError(const absl::Status& error, int error_fd);
 
 }  // namespace jenkins_agent

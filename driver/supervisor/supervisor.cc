@@ -66,6 +66,7 @@ void Supervisor::OnReports() {
 }
 
 void Supervisor::OnReport(InitReport report) {
+  if (report.session != 0) return sessions_->OnReport(std::move(report));
   if (state_ == State::kEnding || state_ == State::kEnded) return;
   switch (report.kind) {
     case InitReport::Kind::kReady:
@@ -78,6 +79,8 @@ void Supervisor::OnReport(InitReport report) {
       return OnLaunchFailed(report.error);
     case InitReport::Kind::kExited:
       return OnPayloadExit(static_cast<int>(report.number));
+    default:
+      return;  // of a session that nobody waits for
   }
 }
 
@@ -104,7 +107,11 @@ void Supervisor::OnLaunched(Fd payload) {
   payload_ = std::move(payload);
   payload_pid_ = PidOfPidfd(payload_.get());
   if (++launches_ == 1) timings_.set_launched_ms(ElapsedMs());
-  if (!has_agent()) spec_.clear_program();  // never launched again
+  if (!has_agent()) {  // never launched again; environment and work directory are for sessions
+    spec_.mutable_program()->clear_argv();
+    spec_.mutable_program()->clear_arguments_file();
+    spec_.mutable_program()->clear_make_dirs();
+  }
   if (!start_answered_) AnswerStart();
   if (stopping()) SignalPayload(stop_signal_);
 }
@@ -185,6 +192,7 @@ void Supervisor::OnInitEnded() {
   loop_->Unwatch(init_.pidfd.get());
   const std::string how = ReapInit(init_);
   init_gone_ = true;
+  sessions_->OnTaskEnded();
   if (state_ == State::kEnding) return FinishWhenQuiet();
   const std::string message = absl::StrCat("pid 1 of the sandbox ended: ", how);
   if (!start_answered_) return FailStart(absl::InternalError(absl::StrCat("sandbox: ", message)));

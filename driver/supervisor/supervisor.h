@@ -20,6 +20,7 @@
 #include "driver/base/event_loop.h"
 #include "driver/base/fd.h"
 #include "driver/supervisor/control_server.h"
+#include "driver/supervisor/exec_sessions.h"
 #include "driver/supervisor/init_process.h"
 #include "driver/supervisor/init_protocol.h"
 #include "driver/supervisor/output.h"
@@ -107,6 +108,7 @@ class Supervisor {
 
   // Control socket (supervisor_control.cc).
   pb::ControlReply Handle(const pb::ControlRequest& request);
+  bool HandleLate(uint64_t connection, const pb::ControlRequest& request);
   absl::Status OnJarReady(const pb::JarInfo& jar);
   absl::Status OnSignal(int signal);
   absl::Status OnStop(const pb::ControlRequest::Stop& stop);
@@ -136,6 +138,7 @@ class Supervisor {
   InitProcess init_;
   std::unique_ptr<EventLoop> loop_;
   std::unique_ptr<ControlServer> server_;
+  std::unique_ptr<ExecSessions> sessions_;
   uint64_t starter_ = 0;  // the connection that waits for the start's answer
   bool start_answered_ = false;
   bool taken_ = false;  // a plugin has said Hello: it knows the task and finds it again

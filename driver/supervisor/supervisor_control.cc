@@ -33,6 +33,8 @@ pb::ControlReply Supervisor::Handle(const pb::ControlRequest& request) {
     case pb::ControlRequest::kNote:
       status = OnNote(request.note().waiting_for());
       break;
+    case pb::ControlRequest::kExec:
+    case pb::ControlRequest::kExecRelease:  // HandleLate has taken these
     case pb::ControlRequest::KIND_NOT_SET:
       status = absl::UnimplementedError(
           "this task's supervisor is older than the plugin and does not know the request");
@@ -41,6 +43,22 @@ pb::ControlReply Supervisor::Handle(const pb::ControlRequest& request) {
   reply.set_error(std::string(status.message()));
   reply.set_error_code(static_cast<int>(status.code()));
   return reply;
+}
+
+bool Supervisor::HandleLate(uint64_t connection, const pb::ControlRequest& request) {
+  if (request.has_exec_release()) {
+    sessions_->Release(connection, request);
+    return true;
+  }
+  if (!request.has_exec()) return false;
+  if (state_ == State::kSettingUp) {
+    sessions_->Refuse(connection, request, absl::FailedPreconditionError("the task is starting"));
+  } else if (state_ == State::kEnding || state_ == State::kEnded) {
+    sessions_->Refuse(connection, request, absl::FailedPreconditionError("the task has ended"));
+  } else {
+    sessions_->Start(connection, request, spec_.program());
+  }
+  return true;
 }
 
 absl::Status Supervisor::OnJarReady(const pb::JarInfo& jar) {

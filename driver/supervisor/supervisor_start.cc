@@ -108,6 +108,10 @@ absl::Status Supervisor::Serve() {
   ASSIGN_OR_RETURN(loop_, EventLoop::Create());
   server_ = std::make_unique<ControlServer>(
       loop_.get(), [this](const pb::ControlRequest& request) { return Handle(request); });
+  sessions_ = std::make_unique<ExecSessions>(loop_.get(), server_.get(), init_.socket.get());
+  server_->SetLateHandler([this](uint64_t connection, const pb::ControlRequest& request) {
+    return HandleLate(connection, request);
+  });
   starter_ = server_->Adopt(std::move(connection_));
   server_->NotifyWhenGone(starter_, [this] { OnStarterGone(); });
   RETURN_IF_ERROR(server_->Listen(task_dir_.get()));

@@ -134,6 +134,17 @@ class Driver : public ::testing::Test {
     return response;
   }
 
+  grpc::Status Exec(const std::vector<std::string>& command, nomad::ExecTaskResponse* response,
+                    std::chrono::milliseconds timeout = std::chrono::seconds(30)) {
+    nomad::ExecTaskRequest request;
+    request.set_task_id(kId);
+    for (const std::string& argument : command) request.add_command(argument);
+    request.mutable_timeout()->set_seconds(timeout.count() / 1000);
+    request.mutable_timeout()->set_nanos(static_cast<int>(timeout.count() % 1000) * 1'000'000);
+    grpc::ClientContext context;
+    return host_->driver().ExecTask(&context, request, response);
+  }
+
   static constexpr char kId[] = "alloc/agent/1";
   const TempDir dir_;
   std::unique_ptr<PluginHost> host_;
@@ -175,6 +186,7 @@ TEST_F(Driver, CapabilitiesAndSchemaNeedNoTask) {
   ASSERT_THAT(host_->driver().Capabilities(&context, {}, &capabilities), Succeeded());
   EXPECT_EQ(capabilities.capabilities().fs_isolation(), nomad::DriverCapabilities::IMAGE);
   EXPECT_TRUE(capabilities.capabilities().send_signals());
+  EXPECT_TRUE(capabilities.capabilities().exec());
   EXPECT_TRUE(capabilities.capabilities().dynamic_workload_users());
   EXPECT_FALSE(capabilities.capabilities().must_create_network());
   EXPECT_FALSE(capabilities.capabilities().disable_log_collection());
@@ -339,11 +351,101 @@ TEST_F(Driver, EventStreamStaysOpenUntilCancelled) {
 }
 
 TEST_F(Driver, WhatIsNotSupportedSaysSo) {
-  nomad::ExecTaskResponse response;
+  nomad::CreateNetworkResponse response;
   grpc::ClientContext context;
-  const grpc::Status status = host_->driver().ExecTask(&context, {}, &response);
+  const grpc::Status status = host_->driver().CreateNetwork(&context, {}, &response);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
   EXPECT_THAT(status.error_message(), HasSubstr("is not supported"));
+}
+
+TEST_F(Driver, ExecRunsWithTheTasksEnvironmentAndStderrIsMerged) {
+  StartOk("/bin/sleep", {"60"});
+  nomad::ExecTaskResponse response;
+  ASSERT_THAT(Exec({"/bin/sh", "-c", "echo $TOKEN; echo bad >&2; exit 3"}, &response), Succeeded());
+  EXPECT_EQ(response.stdout(), "s3cret\nbad\n");
+  EXPECT_EQ(response.stderr(), "");
+  EXPECT_EQ(response.result().exit_code(), 3);
+  ASSERT_THAT(Exec({"/bin/sh", "-c", "kill -USR1 $$"}, &response), Succeeded());
+  EXPECT_EQ(response.result().exit_code(), 128 + SIGUSR1);
+  EXPECT_EQ(response.result().signal(), SIGUSR1);
+}
+
+TEST_F(Driver, ExecErrorsAreClearAndNeverLookLikeADeadPlugin) {
+  nomad::ExecTaskResponse response;
+  EXPECT_EQ(Exec({"true"}, &response).error_code(), grpc::StatusCode::NOT_FOUND);
+  StartOk("/bin/sleep", {"60"});
+  EXPECT_EQ(Exec({"nope"}, &response).error_message(), "exec nope: No such file or directory");
+  EXPECT_EQ(Exec({}, &response).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  const grpc::Status late =
+      Exec({"/bin/sh", "-c", "sleep 60"}, &response, std::chrono::milliseconds(200));
+  EXPECT_EQ(late.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  ASSERT_THAT(Stop("SIGKILL", 5), Succeeded());
+  const grpc::Status ended = Exec({"true"}, &response);
+  EXPECT_EQ(ended.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(ended.error_message(), "the task has ended");
+}
+
+TEST_F(Driver, AnExecStreamWithoutSetupIsRefused) {
+  StartOk("/bin/sleep", {"60"});
+  for (const bool send_something : {true, false}) {
+    grpc::ClientContext context;
+    const auto stream = host_->driver().ExecTaskStreaming(&context);
+    nomad::ExecTaskStreamingRequest request;
+    request.mutable_tty_size()->set_height(1);
+    if (send_something) stream->Write(request);
+    stream->WritesDone();
+    nomad::ExecTaskStreamingResponse response;
+    EXPECT_FALSE(stream->Read(&response));
+    EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  }
+}
+
+TEST_F(Driver, ClosingTheInputOfATerminalIsItsEndOfFile) {
+  StartOk("/bin/sleep", {"60"});
+  grpc::ClientContext context;
+  const auto stream = host_->driver().ExecTaskStreaming(&context);
+  nomad::ExecTaskStreamingRequest request;
+  request.mutable_setup()->set_task_id(kId);
+  request.mutable_setup()->set_tty(true);
+  for (const char* argument : {"/bin/sh", "-c", "cat; echo end"}) {
+    request.mutable_setup()->add_command(argument);
+  }
+  request.mutable_stdin()->set_data("half a line");
+  request.mutable_stdin()->set_close(true);
+  ASSERT_TRUE(stream->Write(request));
+  std::string text;
+  nomad::ExecTaskStreamingResponse response;
+  while (stream->Read(&response)) text += response.stdout().data();
+  EXPECT_THAT(stream->Finish(), Succeeded());
+  EXPECT_THAT(text, HasSubstr("half a line"));
+  EXPECT_THAT(text, ::testing::EndsWith("end\r\n"));
+  EXPECT_TRUE(response.exited());
+}
+
+TEST_F(Driver, ACrashOfThePluginEndsSessionsAndTheNextOneServesTheTask) {
+  StartOk("/bin/sleep", {"60"});
+  grpc::ClientContext context;
+  const auto stream = host_->driver().ExecTaskStreaming(&context);
+  nomad::ExecTaskStreamingRequest request;
+  request.mutable_setup()->set_task_id(kId);
+  for (const char* argument : {"/bin/sh", "-c", "echo on; exec sleep 61"}) {
+    request.mutable_setup()->add_command(argument);
+  }
+  ASSERT_TRUE(stream->Write(request));
+  nomad::ExecTaskStreamingResponse response;
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(response.stdout().data(), "on\n");
+  ASSERT_OK(host_->Crash());
+  EXPECT_FALSE(stream->Finish().ok());
+  Launch();
+  ASSERT_THAT(Recover(handle_), Succeeded());
+  EXPECT_TRUE(WaitFor([&] {
+    nomad::ExecTaskResponse processes;
+    EXPECT_THAT(Exec({"/bin/sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"}, &processes),
+                Succeeded());
+    return processes.stdout().find("sleep 61") == std::string::npos &&
+           processes.stdout().find("sleep 60") != std::string::npos;
+  }));
 }
 
 TEST_F(Driver, AnswersOnlyRealConfigErrorsAtSetConfig) {

@@ -1,5 +1,13 @@
 #!/usr/bin/env python3
 """Any program as a task: start, stop, exit code."""
+import contextlib
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import termios
+import threading
 import unittest
 
 import cluster
@@ -99,11 +107,43 @@ class ProgramTest(unittest.TestCase):
     def test_exec_by_the_operator(self):
         allocation = self.run_trap("executed")
         shell = ("alloc", "exec", "-t=false", "-i=false", allocation, "/bin/sh", "-c")
-        answer = nomad.command(*shell, "echo $NOMAD_TASK_DIR", ok=(0, 1))
-        if "exec is not supported" in answer:
-            self.skipTest("the driver does not offer exec")
-        self.assertIn("/local", answer)
+        self.assertEqual(nomad.command(*shell, "echo $NOMAD_TASK_DIR"), "/local\n")
         nomad.command(*shell, "exit 5", ok=(5,))
+        self.assertIn("exec /no/such: No such file or directory",
+                      nomad.command(*shell[:-2], "/no/such", ok=(1,)))
+
+    def test_exec_on_a_terminal(self):
+        allocation = self.run_trap("typed")
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 31, 97, 0, 0))
+        shell = subprocess.Popen([nomad.binary, "alloc", "exec", "-t", "-i", allocation, "/bin/sh"],
+                                 env=nomad.environment(), stdin=theirs, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        shown = []
+
+        def show():
+            # EIO: the other side of the terminal is closed.
+            with contextlib.suppress(OSError):
+                while piece := os.read(ours, 4096):
+                    shown.append(piece)
+
+        reader = threading.Thread(target=show)
+        reader.start()
+        try:
+            os.write(ours, b"stty size; tty; sleep 1000\n")
+            cluster.wait_for("the terminal's answer", lambda: b"/dev/pts/0" in b"".join(shown), 20)
+            cluster.wait_for("the program on it", lambda: any(
+                "sleep 1000" in line for line in cluster.sandboxed_processes().values()), 20)
+            os.write(ours, b"\x03")
+            os.write(ours, b"exit 6\n")
+            self.assertEqual(shell.wait(20), 6, b"".join(shown))
+        finally:
+            shell.kill()
+            shell.wait()
+            reader.join()
+            os.close(ours)
+        self.assertIn(b"31 97\r\n", b"".join(shown))
+        self.assertFalse(any("sleep 1000" in line for line in cluster.sandboxed_processes().values()))
 
     def test_memory_limit_is_told(self):
         allocation = self.run_job("hungry", 'command = "/usr/bin/python3"\n args = ["-c", "x = b\'x\' * (512 << 20)"]')

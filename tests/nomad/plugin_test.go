@@ -101,6 +101,9 @@ func TestCapabilities(t *testing.T) {
 	if !capabilities.SendSignals {
 		t.Error("send_signals is off")
 	}
+	if !capabilities.Exec {
+		t.Error("exec is off")
+	}
 	if capabilities.FSIsolation != fsisolation.Image {
 		t.Errorf("file system isolation %q", capabilities.FSIsolation)
 	}

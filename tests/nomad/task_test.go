@@ -369,11 +369,6 @@ func TestSecondStartOfARunningTaskIsRefused(t *testing.T) {
 func TestExecRunsInsideTheTask(t *testing.T) {
 	requireRoot(t)
 	h := launchConfigured(t, stateDirectory(t))
-	capabilities, err := h.driver.Capabilities()
-	must(t, err)
-	if !capabilities.Exec {
-		t.Skip("the driver does not offer exec")
-	}
 	task := newTask(t, h, sleeper(""))
 	task.start(h)
 	inside := strings.TrimSpace(string(task.untilFile("ready")))

@@ -1,0 +1,208 @@
+#include "driver/supervisor/init_sessions.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "driver/base/file.h"
+#include "driver/base/packet.h"
+#include "driver/base/status.h"
+
+namespace jenkins_agent {
+namespace {
+
+constexpr char kTerminalMultiplexer[] = "/dev/pts/ptmx";  // of the sandbox's own devpts
+constexpr int kMaxKillRounds = 8;                         // each finds what the last one forked
+
+// ---- the child, as the task's user: pipes and terminal belong to whom they serve ----
+
+absl::Status ConnectStdio(int in, int out, int err) {
+  if (::dup2(in, STDIN_FILENO) < 0 || ::dup2(out, STDOUT_FILENO) < 0 ||
+      ::dup2(err, STDERR_FILENO) < 0) {
+    return ErrnoStatus("connect stdin, stdout, stderr");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SendStdio(int channel, const std::vector<int>& fds) {
+  return SendPacket(channel, "stdio", fds);
+}
+
+// TIOCGPTPEER (Linux 4.13) opens the other side without its name (ioctl_tty(2)).
+absl::Status ConnectTerminal(int channel) {
+  ASSIGN_OR_RETURN(const Fd master, OpenFile(kTerminalMultiplexer, O_RDWR | O_NOCTTY), "terminal");
+  const int unlocked = 0;
+  if (::ioctl(master.get(), TIOCSPTLCK, &unlocked) != 0) return ErrnoStatus("unlock terminal");
+  const Fd terminal(::ioctl(master.get(), TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
+  if (!terminal) return ErrnoStatus("open terminal");
+  if (::ioctl(terminal.get(), TIOCSCTTY, 0) != 0) return ErrnoStatus("controlling terminal");
+  RETURN_IF_ERROR(ConnectStdio(terminal.get(), terminal.get(), terminal.get()));
+  return SendStdio(channel, {master.get()});
+}
+
+absl::Status ConnectPipes(int channel) {
+  ASSIGN_OR_RETURN(const Pipe in, MakePipe());
+  ASSIGN_OR_RETURN(const Pipe out, MakePipe());
+  ASSIGN_OR_RETURN(const Pipe err, MakePipe());
+  RETURN_IF_ERROR(ConnectStdio(in.read.get(), out.write.get(), err.write.get()));
+  return SendStdio(channel, {in.write.get(), out.read.get(), err.read.get()});
+}
+
+[[noreturn]] void RunLeader(const LaunchContext& context, const InitRequest& request, int channel) {
+  EndWithLaunchError(
+      BecomeProgram(context, request.program,
+                    [&] { return request.tty ? ConnectTerminal(channel) : ConnectPipes(channel); }),
+      channel);
+}
+
+// ---- the end of a session ----
+
+bool HasEnded(int pidfd) {
+  pollfd wait = {pidfd, POLLIN, 0};
+  return ::poll(&wait, 1, 0) > 0;
+}
+
+// The pidfd is opened first: should the number change hands before getsid, it signals nobody.
+bool KillIfMember(pid_t pid, pid_t session) {
+  const Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  if (!pidfd || ::getsid(pid) != session || HasEnded(pidfd.get())) return false;
+  ::syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0);
+  return true;
+}
+
+bool KillNewMembers(pid_t session, std::set<pid_t>* killed) {
+  const std::unique_ptr<DIR, int (*)(DIR*)> processes(::opendir("/proc"), ::closedir);
+  if (processes == nullptr) return false;
+  bool found = false;
+  while (const dirent* entry = ::readdir(processes.get())) {
+    pid_t pid;
+    if (!absl::SimpleAtoi(entry->d_name, &pid) || pid <= 1 || killed->contains(pid)) continue;
+    if (!KillIfMember(pid, session)) continue;
+    killed->insert(pid);
+    found = true;
+  }
+  return found;
+}
+
+}  // namespace
+
+void InitSessions::Start(const InitRequest& request) {
+  InitReport failed;
+  failed.kind = InitReport::Kind::kSessionFailed;
+  failed.session = request.session;
+  if (request.program.argv().empty()) {
+    failed.error = absl::InvalidArgumentError("no program to start");
+    return report_(std::move(failed));
+  }
+  absl::StatusOr<SocketPair> channel = MakeSocketPair(SOCK_SEQPACKET, SOCK_NONBLOCK);
+  if (!channel.ok()) {
+    failed.error = channel.status();
+    return report_(std::move(failed));
+  }
+  const pid_t pid = ::fork();  // never vfork, see StartPayload
+  if (pid < 0) {
+    failed.error = ErrnoStatus("fork");
+    return report_(std::move(failed));
+  }
+  if (pid == 0) RunLeader(context_, request, channel->second.get());
+  Session& session = sessions_[request.session];
+  session.leader = pid;
+  session.channel = std::move(channel->first);
+}
+
+void InitSessions::AddTo(std::vector<pollfd>* fds) const {
+  for (const auto& [id, session] : sessions_) {
+    if (session.channel) fds->push_back({session.channel.get(), POLLIN, 0});
+  }
+}
+
+void InitSessions::OnReadable(int fd) {
+  for (const auto& [id, session] : sessions_) {
+    if (session.channel.get() == fd) return ReadChannel(id);
+  }
+}
+
+void InitSessions::ReadChannel(uint32_t id) {
+  Session& session = sessions_.at(id);
+  for (;;) {
+    absl::StatusOr<Packet> packet = ReceivePacket(session.channel.get());
+    if (absl::IsResourceExhausted(packet.status())) return;
+    if (!packet.ok()) return FinishStart(id);  // end of file: exec, or death
+    if (packet->fds.empty()) {
+      session.error = ParseLaunchError(packet->data);
+    } else {
+      session.stdio = std::move(packet->fds);
+    }
+  }
+}
+
+void InitSessions::FinishStart(uint32_t id) {
+  Session& session = sessions_.at(id);
+  session.channel.Reset();
+  InitReport report;
+  report.session = id;
+  report.error = session.error;
+  if (report.error.ok() && session.stdio.empty()) {
+    report.error = absl::AbortedError("the process died before its exec");
+  }
+  report.kind =
+      report.error.ok() ? InitReport::Kind::kSessionStarted : InitReport::Kind::kSessionFailed;
+  report.stdio = std::move(session.stdio);
+  const bool forgotten = session.forgotten;
+  if (!report.error.ok()) sessions_.erase(id);  // its leader is reaped like any orphan
+  if (!forgotten) report_(std::move(report));
+}
+
+void InitSessions::OnReaped(pid_t pid, int wait_status) {
+  for (const auto& [id, session] : sessions_) {
+    if (session.leader != pid || session.ended) continue;
+    const uint32_t ended = id;
+    // The child's end of the channel is closed now: the supervisor hears of the start first.
+    if (session.channel) ReadChannel(ended);
+    const auto it = sessions_.find(ended);
+    if (it == sessions_.end()) return;
+    it->second.ended = true;
+    if (it->second.forgotten) {
+      sessions_.erase(it);
+      return;
+    }
+    InitReport exited;
+    exited.kind = InitReport::Kind::kSessionExited;
+    exited.session = ended;
+    exited.number = static_cast<uint32_t>(wait_status);
+    return report_(std::move(exited));
+  }
+}
+
+void InitSessions::Kill(uint32_t session) {
+  const auto it = sessions_.find(session);
+  if (it == sessions_.end()) return;
+  const pid_t leader = it->second.leader;
+  // The kernel gives a number out again only when it names neither process, group nor session. So
+  // if it names a process after the leader was reaped, all of the session has ended before.
+  const bool reused = it->second.ended && ::kill(leader, 0) == 0;
+  if (!it->second.ended) ::kill(leader, SIGKILL);  // also before its setsid
+  std::set<pid_t> killed;
+  int rounds = reused ? 0 : kMaxKillRounds;
+  while (rounds > 0 && KillNewMembers(leader, &killed)) --rounds;
+  Release(session);
+}
+
+void InitSessions::Release(uint32_t session) {
+  const auto it = sessions_.find(session);
+  if (it == sessions_.end()) return;
+  it->second.forgotten = true;
+  if (it->second.ended) sessions_.erase(it);
+}
+
+}  // namespace jenkins_agent
