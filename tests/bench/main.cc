@@ -25,6 +25,7 @@ int main(int argc, char** argv) {
   RecoverOptions recover_options;
   CLI::App& recover = *app.add_subcommand("recover", "the plugin is killed and comes back");
   recover.add_option("--tasks", recover_options.tasks, "at rest")->capture_default_str();
+  app.fallthrough();  // --json also after the name
   CLI11_PARSE(app, argc, argv);
   if (::geteuid() != 0) {
     std::fprintf(stderr, "bench: needs root\n");
