@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "driver/base/idle_memory.h"
 #include "driver/base/status.h"
 #include "driver/sandbox/privileges.h"
 #include "driver/sandbox/root.h"
@@ -48,6 +49,7 @@ class Init {
   absl::Status DieWithSupervisor();
   absl::Status BuildSandbox();
   absl::StatusOr<uint32_t> UsableJavaHomes() const;
+  void DropWhatIsDone();
   void HandleRequest();
   void FinishLaunch();
   void Reap();
@@ -83,7 +85,8 @@ absl::Status Init::BuildSandbox() {
   }
   RETURN_IF_ERROR(BuildRoot(sandbox, views));
   RETURN_IF_ERROR(parameters_.cgroup.Leave());
-  return BecomeInit(sandbox);
+  RETURN_IF_ERROR(BecomeInit(sandbox));
+  return absl::OkStatus();
 }
 
 absl::Status Init::SetUp() {
@@ -101,6 +104,7 @@ absl::Status Init::SetUp() {
   ready.kind = InitReport::Kind::kReady;
   ASSIGN_OR_RETURN(ready.number, UsableJavaHomes());
   Report(std::move(ready));
+  DropWhatIsDone();
   return absl::OkStatus();
 }
 
@@ -124,6 +128,15 @@ absl::StatusOr<uint32_t> Init::UsableJavaHomes() const {
   if (size != sizeof(usable))
     return absl::InternalError("cannot check java_home as the task's user");
   return usable;
+}
+
+// User, resource limits and the payload's filter are needed for every launch; the program, with all
+// secrets, comes with it.
+void Init::DropWhatIsDone() {
+  parameters_.spec.mutable_sandbox()->clear_mounts();
+  parameters_.spec.mutable_sandbox()->clear_init_filter();
+  parameters_.spec.clear_program();
+  parameters_.spec.clear_agent();
 }
 
 void Init::Report(InitReport report) {
@@ -174,6 +187,7 @@ void Init::FinishLaunch() {
     payload_ = 0;  // the child is reaped like any orphan
   }
   Report(std::move(report));
+  ReleaseIdleMemory();
 }
 
 void Init::Reap() {
@@ -200,8 +214,13 @@ void Init::PayloadEnded(int wait_status) {
 }  // namespace
 
 void RunInit(const InitParameters& parameters) {
+  const bool readable =
+      parameters.spec.mutable_sandbox()->ParseFromString(parameters.spec.packed_sandbox());
+  parameters.spec.clear_packed_sandbox();
   Init init(parameters);
-  if (const absl::Status status = init.SetUp(); !status.ok()) {
+  const absl::Status status =
+      readable ? init.SetUp() : absl::InvalidArgumentError("task description is garbled");
+  if (!status.ok()) {
     InitReport failed;
     failed.kind = InitReport::Kind::kSetupFailed;
     failed.error = status;
