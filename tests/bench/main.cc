@@ -11,6 +11,7 @@
 int main(int argc, char** argv) {
   using namespace jenkins_agent::bench;
   CLI::App app("Figures of the driver, beside those of its peers.", "scripts/bench");
+  app.fallthrough();  // --json also after the name
   bool json = false;
   app.add_flag("--json", json, "one JSON line per figure");
   StartOptions start_options;
@@ -25,7 +26,6 @@ int main(int argc, char** argv) {
   RecoverOptions recover_options;
   CLI::App& recover = *app.add_subcommand("recover", "the plugin is killed and comes back");
   recover.add_option("--tasks", recover_options.tasks, "at rest")->capture_default_str();
-  app.fallthrough();  // --json also after the name
   CLI11_PARSE(app, argc, argv);
   if (::geteuid() != 0) {
     std::fprintf(stderr, "bench: needs root\n");
