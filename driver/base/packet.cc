@@ -4,6 +4,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "driver/base/status.h"
@@ -27,6 +28,21 @@ absl::StatusOr<Fd> MakeSocket() {
   Fd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
   if (!socket) return ErrnoStatus("socket");
   return socket;
+}
+
+ssize_t Receive(int socket, msghdr* message, int flags) {
+  ssize_t received;
+  do {
+    received = ::recvmsg(socket, message, flags);
+  } while (received < 0 && errno == EINTR);
+  return received;
+}
+
+// Its true length, whatever is asked for (unix(7), MSG_TRUNC). A buffer for the largest packet
+// would stay in the heap of every supervisor and every pid 1.
+ssize_t LengthOfNextPacket(int socket) {
+  msghdr message = {};
+  return Receive(socket, &message, MSG_PEEK | MSG_TRUNC);
 }
 
 }  // namespace
@@ -63,7 +79,9 @@ absl::Status SendPacket(int socket, absl::string_view data, const std::vector<in
 
 absl::StatusOr<Packet> ReceivePacket(int socket) {
   Packet packet;
-  packet.data.resize(kMaxPacketBytes);
+  const ssize_t length = LengthOfNextPacket(socket);
+  // What is wrong with a longer one, or with the socket, the real receive tells.
+  if (length > 0) packet.data.resize(std::min(static_cast<size_t>(length), kMaxPacketBytes));
   iovec part = {packet.data.data(), packet.data.size()};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kMaxPacketFds)];
   msghdr message = {};
@@ -71,10 +89,7 @@ absl::StatusOr<Packet> ReceivePacket(int socket) {
   message.msg_iovlen = 1;
   message.msg_control = control;
   message.msg_controllen = sizeof(control);
-  ssize_t received;
-  do {
-    received = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-  } while (received < 0 && errno == EINTR);
+  const ssize_t received = Receive(socket, &message, MSG_CMSG_CLOEXEC);
   if (received < 0 && errno == EAGAIN) return absl::ResourceExhaustedError("nothing to receive");
   if (received < 0 && errno == ECONNRESET) return absl::OutOfRangeError("end of stream");
   if (received < 0) return ErrnoStatus("receive");
@@ -92,8 +107,7 @@ absl::StatusOr<Packet> ReceivePacket(int socket) {
   if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
     return absl::InvalidArgumentError("packet is truncated");
   }
-  packet.data.resize(received);
-  packet.data.shrink_to_fit();
+  packet.data.resize(static_cast<size_t>(received));
   return packet;
 }
 

@@ -3,9 +3,18 @@
 #include <cstring>
 
 namespace jenkins_agent {
+namespace {
+
+constexpr size_t kMaxErrnoText = 64;  // "Unknown error N"; known ones are not copied
+
+}  // namespace
 
 absl::Status ErrnoStatus(absl::string_view what, int error_number) {
-  return absl::ErrnoToStatus(error_number, what);
+  // Not absl::ErrnoToStatus: at its first error that makes a table of all 135 messages, in the heap
+  // of every pid 1.
+  char buffer[kMaxErrnoText];
+  const char* text = ::strerror_r(error_number, buffer, sizeof(buffer));  // GNU's, never null
+  return absl::Status(absl::ErrnoToStatusCode(error_number), absl::StrCat(what, ": ", text));
 }
 
 absl::Status Annotate(const absl::Status& status, absl::string_view context) {

@@ -27,17 +27,6 @@ absl::Status Prctl(absl::string_view what, int option, unsigned long argument) {
   return absl::OkStatus();
 }
 
-// Capabilities are numbered from 0 without gaps up to the kernel's newest; the next is EINVAL.
-// A template spawner dropped them already; reading is 20 times cheaper than dropping again.
-absl::Status DropBoundingSet() {
-  for (unsigned long capability = 0;; ++capability) {
-    const int in_set = ::prctl(PR_CAPBSET_READ, capability, 0, 0, 0);
-    if (in_set < 0) return absl::OkStatus();
-    if (in_set == 0) continue;
-    RETURN_IF_ERROR(Prctl("drop the capability bounding set", PR_CAPBSET_DROP, capability));
-  }
-}
-
 // Effective and permitted become exactly `kept`, inheritable empty; the kernel then empties the
 // ambient set by itself (a subset of inheritable).
 absl::Status SetCapabilities(std::initializer_list<uint32_t> kept) {
@@ -101,6 +90,17 @@ absl::Status SetIds(const pb::UserSpec& user) {
 }
 
 }  // namespace
+
+// Capabilities are numbered from 0 without gaps up to the kernel's newest; the next is EINVAL.
+// Reading is 20 times cheaper than dropping again.
+absl::Status DropBoundingSet() {
+  for (unsigned long capability = 0;; ++capability) {
+    const int in_set = ::prctl(PR_CAPBSET_READ, capability, 0, 0, 0);
+    if (in_set < 0) return absl::OkStatus();
+    if (in_set == 0) continue;
+    RETURN_IF_ERROR(Prctl("drop the capability bounding set", PR_CAPBSET_DROP, capability));
+  }
+}
 
 absl::Status BecomeInit(const pb::SandboxSpec& spec) {
   ::umask(kUmask);

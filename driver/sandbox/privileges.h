@@ -6,6 +6,10 @@
 
 namespace jenkins_agent {
 
+// What an exec can gain, ambient or by file capabilities. BecomeInit sees to it too, which is cheap
+// when the spawner has done it before. Needs CAP_SETPCAP.
+absl::Status DropBoundingSet();
+
 // pid 1 (uid 0): keeps the capabilities SETUID, SETGID and KILL to launch and end processes, and
 // nothing that an exec could inherit; no_new_privs, not dumpable, umask 022, spec.init_filter.
 absl::Status BecomeInit(const pb::SandboxSpec& spec);

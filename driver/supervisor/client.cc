@@ -64,6 +64,8 @@ void Spawner::EndProcess() {
 absl::StatusOr<Fd> Spawner::Spawn(const pb::LaunchSpec& spec, int64_t received_monotonic_ns) {
   pb::LaunchSpec versioned = spec;
   versioned.set_version(kSpecVersion);
+  versioned.set_packed_sandbox(spec.sandbox().SerializeAsString());
+  versioned.clear_sandbox();
   const std::string bytes = versioned.SerializeAsString();
   if (bytes.size() > kMaxSpecBytes) {
     return absl::InvalidArgumentError(

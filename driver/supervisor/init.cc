@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "driver/base/idle_memory.h"
 #include "driver/base/status.h"
 #include "driver/sandbox/privileges.h"
 #include "driver/sandbox/root.h"
@@ -49,6 +50,7 @@ class Init {
   absl::Status DieWithSupervisor();
   absl::Status BuildSandbox();
   absl::StatusOr<uint32_t> UsableJavaHomes() const;
+  void DropWhatIsDone();
   void HandleRequest();
   void StartLaunch(const absl::StatusOr<InitRequest>& request);
   void FinishLaunch();
@@ -74,7 +76,8 @@ absl::Status Init::DieWithSupervisor() {
 }
 
 // The root of the cgroup namespace is where its creator stands at unshare, hence enter, unshare,
-// leave: the payload's limits must not be pid 1's (spike.md 8.1).
+// leave: the payload's limits must not be pid 1's (spike.md 8.1). At once, for a small share of a
+// busy CPU would hold up the rest.
 absl::Status Init::BuildSandbox() {
   const pb::SandboxSpec& sandbox = parameters_.spec.sandbox();
   RETURN_IF_ERROR(JoinNetworkNamespace(sandbox.network_namespace()));
@@ -84,9 +87,10 @@ absl::Status Init::BuildSandbox() {
   for (const cgroups::Cgroup::View& view : parameters_.cgroup.views()) {
     views.push_back({view.name, view.dir_fd});
   }
-  RETURN_IF_ERROR(BuildRoot(sandbox, views));
   RETURN_IF_ERROR(parameters_.cgroup.Leave());
-  return BecomeInit(sandbox);
+  RETURN_IF_ERROR(BuildRoot(sandbox, views));
+  RETURN_IF_ERROR(BecomeInit(sandbox));
+  return absl::OkStatus();
 }
 
 absl::Status Init::SetUp() {
@@ -104,6 +108,7 @@ absl::Status Init::SetUp() {
   ready.kind = InitReport::Kind::kReady;
   ASSIGN_OR_RETURN(ready.number, UsableJavaHomes());
   Report(std::move(ready));
+  DropWhatIsDone();
   return absl::OkStatus();
 }
 
@@ -127,6 +132,15 @@ absl::StatusOr<uint32_t> Init::UsableJavaHomes() const {
   if (size != sizeof(usable))
     return absl::InternalError("cannot check java_home as the task's user");
   return usable;
+}
+
+// User, resource limits and the payload's filter are needed for every launch; the program, with all
+// secrets, comes with it.
+void Init::DropWhatIsDone() {
+  parameters_.spec.mutable_sandbox()->clear_mounts();
+  parameters_.spec.mutable_sandbox()->clear_init_filter();
+  parameters_.spec.clear_program();
+  parameters_.spec.clear_agent();
 }
 
 void Init::Report(InitReport report) {
@@ -196,6 +210,7 @@ void Init::FinishLaunch() {
     payload_ = 0;  // the child is reaped like any orphan
   }
   Report(std::move(report));
+  ReleaseIdleMemory();
 }
 
 void Init::Reap() {
@@ -225,8 +240,13 @@ void Init::PayloadEnded(int wait_status) {
 }  // namespace
 
 void RunInit(const InitParameters& parameters) {
+  const bool readable =
+      parameters.spec.mutable_sandbox()->ParseFromString(parameters.spec.packed_sandbox());
+  parameters.spec.clear_packed_sandbox();
   Init init(parameters);
-  if (const absl::Status status = init.SetUp(); !status.ok()) {
+  const absl::Status status =
+      readable ? init.SetUp() : absl::InvalidArgumentError("task description is garbled");
+  if (!status.ok()) {
     InitReport failed;
     failed.kind = InitReport::Kind::kSetupFailed;
     failed.error = status;

@@ -12,7 +12,7 @@
 namespace jenkins_agent {
 
 struct InitParameters {
-  const pb::LaunchSpec& spec;
+  pb::LaunchSpec& spec;  // pid 1's own copy; it drops what it has done
   const cgroups::Cgroup& cgroup;
   int supervisor;  // SEQPACKET socket
   int stdout_fd;   // write ends that the payload gets

@@ -32,7 +32,7 @@ pid_t CloneInit(int* pidfd) {
 
 }  // namespace
 
-absl::StatusOr<InitProcess> StartInit(const pb::LaunchSpec& spec, const cgroups::Cgroup& cgroup,
+absl::StatusOr<InitProcess> StartInit(pb::LaunchSpec& spec, const cgroups::Cgroup& cgroup,
                                       int stdout_fd, int stderr_fd,
                                       const std::vector<int>& close_in_init) {
   ASSIGN_OR_RETURN(SocketPair sockets, MakeSocketPair(SOCK_SEQPACKET));

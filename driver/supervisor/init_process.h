@@ -21,8 +21,8 @@ struct InitProcess {
 
 // Clones pid 1 into new mount, pid, ipc and uts namespaces; it builds the sandbox by itself and
 // reports. `close_in_init`: descriptors of the supervisor that pid 1 must not hold, because their
-// other end waits for end of file.
-absl::StatusOr<InitProcess> StartInit(const pb::LaunchSpec& spec, const cgroups::Cgroup& cgroup,
+// other end waits for end of file. Only pid 1's copy of `spec` changes.
+absl::StatusOr<InitProcess> StartInit(pb::LaunchSpec& spec, const cgroups::Cgroup& cgroup,
                                       int stdout_fd, int stderr_fd,
                                       const std::vector<int>& close_in_init);
 

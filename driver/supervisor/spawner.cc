@@ -8,8 +8,10 @@
 
 #include "cgroups/hierarchy.h"
 #include "driver/base/file.h"
+#include "driver/base/idle_memory.h"
 #include "driver/base/packet.h"
 #include "driver/base/status.h"
+#include "driver/sandbox/privileges.h"
 #include "driver/supervisor/protocol.h"
 #include "driver/supervisor/supervisor.h"
 #include "proto/supervisor.pb.h"
@@ -85,8 +87,16 @@ int RunSpawner(Fd plugin) {
   ::setsid();
   (void)::prctl(PR_SET_NAME, "ja-spawner");
   (void)::prctl(PR_SET_DUMPABLE, 0);  // specifications with secrets pass through; forks inherit it
+  // Once for all tasks, whose pid 1 checks it. It limits what an exec can gain, and none of ours
+  // does.
+  DropBoundingSet().IgnoreError();
   // Once: mountinfo of a node with many mounts takes milliseconds to read.
-  const absl::StatusOr<cgroups::Hierarchy> hierarchy = cgroups::Hierarchy::Detect();
+  absl::StatusOr<cgroups::Hierarchy> detected = cgroups::Hierarchy::Detect();
+  // The copy lies in the holes that detection left in the heap. Without it every fork would fill
+  // them and so get private copies of these pages.
+  const absl::StatusOr<cgroups::Hierarchy> hierarchy = detected;
+  detected = absl::UnknownError("");
+  ReleaseIdleMemory();
   for (;;) {
     absl::StatusOr<Order> order = ReceiveOrder(plugin.get());
     if (order.ok()) {

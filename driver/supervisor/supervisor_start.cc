@@ -1,12 +1,12 @@
 // The start of a task: everything up to the answer to StartTask.
 #include <fcntl.h>
-#include <malloc.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <utility>
 
 #include "driver/base/file.h"
+#include "driver/base/idle_memory.h"
 #include "driver/base/packet.h"
 #include "driver/base/paths.h"
 #include "driver/base/status.h"
@@ -99,6 +99,7 @@ absl::Status Supervisor::StartSandbox() {
       StartInit(spec_, *cgroup_, stdout_.write.get(), stderr_.write.get(),
                 {connection_.get(), task_dir_.get(), stdout_.read.get(), stderr_.read.get()}),
       "sandbox");
+  spec_.clear_packed_sandbox();  // pid 1 has its own copy
   stdout_.write.Reset();
   stderr_.write.Reset();
   return absl::OkStatus();
@@ -155,7 +156,6 @@ void Supervisor::UndoPrepare(const absl::Status& error) {
 void Supervisor::OnReady(uint32_t usable_java_homes) {
   loop_->Cancel(timer_);
   timings_.set_sandbox_ms(ElapsedMs());
-  spec_.clear_sandbox();  // pid 1 has its own copy
   if (!has_agent()) return Launch();
   if (const absl::Status java = KeepUsableJavaHomes(usable_java_homes); !java.ok()) {
     return FailStart(java);
@@ -192,7 +192,7 @@ void Supervisor::AnswerStart() {
   pb::ControlReply reply;
   *reply.mutable_status() = Status();
   server_->Send(starter_, reply);
-  ::malloc_trim(0);  // pages of the specification; this process idles from here on
+  ReleaseIdleMemory();  // of the specification, above all
 }
 
 void Supervisor::FailStart(const absl::Status& error) {

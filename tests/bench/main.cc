@@ -1,0 +1,46 @@
+// scripts/bench runs this.
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <string>
+
+#include "tests/bench/report.h"
+#include "tests/bench/scenarios.h"
+
+int main(int argc, char** argv) {
+  using namespace jenkins_agent::bench;
+  CLI::App app("Figures of the driver, beside those of its peers.", "scripts/bench");
+  app.fallthrough();  // --json also after the name
+  bool json = false;
+  app.add_flag("--json", json, "one JSON line per figure");
+  StartOptions start_options;
+  CLI::App& start = *app.add_subcommand("start", "StartTask to the payload's first instruction");
+  start.add_option("--runs", start_options.runs, "of each variant")->capture_default_str();
+  const CLI::App& memory = *app.add_subcommand("memory", "supervisor and pid 1 of resting tasks");
+  DensityOptions density_options;
+  CLI::App& density = *app.add_subcommand("density", "many tasks at rest; tasks come and go");
+  density.add_option("--tasks", density_options.tasks, "at rest")->capture_default_str();
+  density.add_option("--cycles", density_options.cycles, "start to destroy")->capture_default_str();
+  density.add_option("--seconds", density_options.seconds, "at rest")->capture_default_str();
+  RecoverOptions recover_options;
+  CLI::App& recover = *app.add_subcommand("recover", "the plugin is killed and comes back");
+  recover.add_option("--tasks", recover_options.tasks, "at rest")->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
+  if (::geteuid() != 0) {
+    std::fprintf(stderr, "bench: needs root\n");
+    return 2;
+  }
+
+  // Without a choice: everything.
+  const bool all = app.get_subcommands().empty();
+  Report report(json);
+  absl::Status status;
+  if (all || memory) status.Update(BenchMemory(report));
+  if (all || recover) status.Update(BenchRecover(recover_options, report));
+  if (all || density) status.Update(BenchDensity(density_options, report));
+  if (all || start) status.Update(BenchStart(start_options, report));  // hides a mount: last
+  const bool met = report.Finish();
+  if (!status.ok()) std::fprintf(stderr, "bench: %s\n", std::string(status.message()).c_str());
+  return !status.ok() ? 1 : met ? 0 : 3;
+}
