@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "driver/base/fault.h"
 #include "driver/base/status.h"
 #include "driver/sandbox/privileges.h"
 #include "driver/sandbox/root.h"
@@ -76,12 +77,14 @@ absl::Status Init::BuildSandbox() {
   const pb::SandboxSpec& sandbox = parameters_.spec.sandbox();
   RETURN_IF_ERROR(JoinNetworkNamespace(sandbox.network_namespace()));
   RETURN_IF_ERROR(parameters_.cgroup.Enter());
+  FaultPoint("init.start.in_cgroup");
   if (::unshare(CLONE_NEWCGROUP) != 0) return ErrnoStatus("unshare cgroup namespace");
   std::vector<CgroupView> views;
   for (const cgroups::Cgroup::View& view : parameters_.cgroup.views()) {
     views.push_back({view.name, view.dir_fd});
   }
   RETURN_IF_ERROR(BuildRoot(sandbox, views));
+  FaultPoint("init.start.root_built");
   RETURN_IF_ERROR(parameters_.cgroup.Leave());
   return BecomeInit(sandbox);
 }
@@ -89,6 +92,7 @@ absl::Status Init::BuildSandbox() {
 absl::Status Init::SetUp() {
   (void)::prctl(PR_SET_NAME, kProcessName);
   RETURN_IF_ERROR(DieWithSupervisor());
+  FaultPoint("init.start.cloned");
   if (::setsid() < 0) return ErrnoStatus("setsid");
   RETURN_IF_ERROR(BuildSandbox());
   sigset_t children;
@@ -101,6 +105,7 @@ absl::Status Init::SetUp() {
   ready.kind = InitReport::Kind::kReady;
   ASSIGN_OR_RETURN(ready.number, UsableJavaHomes());
   Report(std::move(ready));
+  FaultPoint("init.start.ready");
   return absl::OkStatus();
 }
 
@@ -146,6 +151,7 @@ void Init::Serve() {
 void Init::HandleRequest() {
   const absl::StatusOr<pb::ProgramSpec> program = ReceiveLaunch(parameters_.supervisor);
   if (absl::IsOutOfRange(program.status())) ::_exit(0);
+  FaultPoint("init.launch.asked");
   absl::Status error = program.status();
   if (error.ok() && payload_ != 0) error = absl::FailedPreconditionError("launch: still running");
   if (error.ok()) {
@@ -160,6 +166,7 @@ void Init::HandleRequest() {
     return Report(std::move(failed));
   }
   payload_ = starting_->pid;
+  FaultPoint("init.launch.forked");
 }
 
 void Init::FinishLaunch() {
@@ -191,6 +198,7 @@ void Init::Reap() {
 
 void Init::PayloadEnded(int wait_status) {
   payload_ = 0;
+  FaultPoint("init.exit.reaped");
   InitReport exited;
   exited.kind = InitReport::Kind::kExited;
   exited.number = static_cast<uint32_t>(wait_status);

@@ -15,6 +15,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "driver/base/fault.h"
 #include "driver/base/file.h"
 #include "driver/base/sandbox_paths.h"
 #include "driver/base/status.h"
@@ -125,6 +126,7 @@ absl::Status Execute(const pb::ProgramSpec& program) {
 absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& program) {
   if (::setsid() < 0) return ErrnoStatus("setsid");
   RETURN_IF_ERROR(context.cgroup.Enter());
+  FaultPoint("payload.launch.in_cgroup");
   RETURN_IF_ERROR(ConnectStdio(context));
   ResetOomScore();
   RETURN_IF_ERROR(BecomePayload(context.user, context.sandbox));
@@ -134,6 +136,7 @@ absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& 
   if (::syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_CLOEXEC) != 0) {
     return ErrnoStatus("close_range");
   }
+  FaultPoint("payload.launch.before_exec");
   return Execute(program);
 }
 
