@@ -88,6 +88,12 @@ absl::StatusOr<Cgroup> Cgroup::Create(const Hierarchy& hierarchy, const Placemen
   return cgroup;
 }
 
+absl::StatusOr<std::vector<std::string>> Cgroup::DirsFor(const Hierarchy& hierarchy,
+                                                         const Placement& placement) {
+  ASSIGN_OR_RETURN(std::vector<Part> parts, PlanParts(hierarchy, placement));
+  return Cgroup(hierarchy, std::move(parts)).dirs();
+}
+
 absl::StatusOr<Cgroup> Cgroup::Open(const Hierarchy& hierarchy,
                                     const std::vector<std::string>& dirs) {
   ASSIGN_OR_RETURN(std::vector<Part> parts, PartsOf(hierarchy, dirs));

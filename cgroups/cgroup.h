@@ -38,6 +38,9 @@ class Cgroup {
   // shared cpuset has no cores yet.
   static absl::StatusOr<Cgroup> Create(const Hierarchy& hierarchy, const Placement& placement,
                                        const Limits& limits);
+  // What dirs() of Create will be, for one who has to know before anything is made.
+  static absl::StatusOr<std::vector<std::string>> DirsFor(const Hierarchy& hierarchy,
+                                                          const Placement& placement);
   // For one who has only the list of dirs(). Holds no descriptors: no Enter, Leave or views.
   static absl::StatusOr<Cgroup> Open(const Hierarchy& hierarchy,
                                      const std::vector<std::string>& dirs);

@@ -59,6 +59,22 @@ absl::Status RemoveChildren(Fd dir, dev_t device, int depth) {
   return status;
 }
 
+absl::Status Replace(int dir_fd, const std::string& name, absl::string_view data, mode_t mode,
+                     bool durable) {
+  const std::string temporary = absl::StrCat(name, ".tmp");
+  ASSIGN_OR_RETURN(Fd fd,
+                   OpenAt(dir_fd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode));
+  RETURN_IF_ERROR(WriteAll(fd.get(), data), temporary);
+  if (durable && ::fsync(fd.get()) != 0) return ErrnoStatus(absl::StrCat("fsync ", temporary));
+  if (::renameat(dir_fd, temporary.c_str(), dir_fd, name.c_str()) != 0) {
+    return ErrnoStatus(absl::StrCat("rename ", temporary));
+  }
+  if (durable && ::fsync(dir_fd) != 0) {
+    return ErrnoStatus(absl::StrCat("fsync directory of ", name));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<Fd> OpenFile(const std::string& path, int flags, mode_t mode) {
@@ -119,16 +135,12 @@ absl::Status WriteAll(int fd, absl::string_view data) {
 
 absl::Status WriteFileAtomicAt(int dir_fd, const std::string& name, absl::string_view data,
                                mode_t mode) {
-  const std::string temporary = absl::StrCat(name, ".tmp");
-  ASSIGN_OR_RETURN(Fd fd,
-                   OpenAt(dir_fd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode));
-  RETURN_IF_ERROR(WriteAll(fd.get(), data), temporary);
-  if (::fsync(fd.get()) != 0) return ErrnoStatus(absl::StrCat("fsync ", temporary));
-  if (::renameat(dir_fd, temporary.c_str(), dir_fd, name.c_str()) != 0) {
-    return ErrnoStatus(absl::StrCat("rename ", temporary));
-  }
-  if (::fsync(dir_fd) != 0) return ErrnoStatus(absl::StrCat("fsync directory of ", name));
-  return absl::OkStatus();
+  return Replace(dir_fd, name, data, mode, /*durable=*/true);
+}
+
+absl::Status ReplaceFileAt(int dir_fd, const std::string& name, absl::string_view data,
+                           mode_t mode) {
+  return Replace(dir_fd, name, data, mode, /*durable=*/false);
 }
 
 absl::Status WriteFileAtomic(const std::string& path, absl::string_view data, mode_t mode) {

@@ -35,6 +35,10 @@ absl::Status WriteAll(int fd, absl::string_view data);
 absl::Status WriteFileAtomicAt(int dir_fd, const std::string& name, absl::string_view data,
                                mode_t mode = 0600);
 absl::Status WriteFileAtomic(const std::string& path, absl::string_view data, mode_t mode = 0600);
+// The same without the fsyncs, for what a reboot makes void: never half of it to a reader, but not
+// safe from a power cut. A start that waits for the disk takes milliseconds more.
+absl::Status ReplaceFileAt(int dir_fd, const std::string& name, absl::string_view data,
+                           mode_t mode = 0600);
 
 // mkdir -p. New directories get `mode`.
 absl::Status MakeDirs(const std::string& path, mode_t mode = 0755);

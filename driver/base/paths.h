@@ -6,6 +6,8 @@
 //       handle.pb                TaskRecord: what recovery and clean-up need, no secrets
 //       control.sock             the supervisor's SEQPACKET socket
 //       exit.pb                  ExitRecord, written before anyone is told
+//       removed                  DestroyTask was called; a plugin that dies in it leaves the rest
+//                                to the next
 //       supervisor.log           what the supervisor has to say when nobody listens
 //       resolv.conf              only when Nomad gave DNS settings
 //       jar/agent.jar            hard link into the cache, bound into the sandbox read-only
@@ -21,6 +23,7 @@ namespace jenkins_agent {
 inline constexpr char kHandleFile[] = "handle.pb";
 inline constexpr char kControlSocket[] = "control.sock";
 inline constexpr char kExitFile[] = "exit.pb";
+inline constexpr char kRemovalMark[] = "removed";
 inline constexpr char kSupervisorLog[] = "supervisor.log";
 inline constexpr char kResolvConf[] = "resolv.conf";
 inline constexpr char kAgentJar[] = "agent.jar";

@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "driver/base/fault.h"
 #include "driver/base/file.h"
 #include "driver/base/packet.h"
 #include "driver/base/paths.h"
@@ -47,6 +48,7 @@ Spawner::~Spawner() {
 absl::Status Spawner::StartProcess() {
   ASSIGN_OR_RETURN(SocketPair sockets, MakeSocketPair(SOCK_SEQPACKET));
   StartOptions options;
+  options.env = FaultEnvironment();
   options.fds = {{sockets.second.get(), kSpawnerSocket}};
   const std::string program = absl::StrCat("/proc/self/fd/", program_.get());
   ASSIGN_OR_RETURN(process_, jenkins_agent::Start({program}, options), "start the spawner");
@@ -107,6 +109,15 @@ absl::StatusOr<pb::TaskStatus> AwaitStart(int connection, std::chrono::milliseco
     return absl::Status(static_cast<absl::StatusCode>(reply.error_code()), reply.error());
   }
   return reply.status();
+}
+
+absl::StatusOr<pb::TaskStatus> AskSupervisor(const std::string& task_dir,
+                                             std::chrono::milliseconds timeout) {
+  ASSIGN_OR_RETURN(const Fd connection, ConnectToSupervisor(task_dir));
+  pb::ControlRequest request;
+  request.mutable_hello()->set_version(kSpecVersion);
+  RETURN_IF_ERROR(SendPacket(connection.get(), request.SerializeAsString()));
+  return AwaitStart(connection.get(), timeout);
 }
 
 absl::StatusOr<Fd> ConnectToSupervisor(const std::string& task_dir) {

@@ -49,6 +49,10 @@ class Spawner {
 // operator: "exec /bin/nope: No such file or directory". Nothing is left of the task then.
 absl::StatusOr<pb::TaskStatus> AwaitStart(int connection, std::chrono::milliseconds timeout);
 
+// The state of a task that this plugin does not follow. Unavailable: as ConnectToSupervisor.
+absl::StatusOr<pb::TaskStatus> AskSupervisor(const std::string& task_dir,
+                                             std::chrono::milliseconds timeout);
+
 // Unavailable: no supervisor serves this task any more.
 absl::StatusOr<Fd> ConnectToSupervisor(const std::string& task_dir);
 

@@ -3,6 +3,7 @@
 #include "driver/base/file.h"
 #include "driver/base/paths.h"
 #include "driver/base/status.h"
+#include "driver/supervisor/protocol.h"
 
 namespace jenkins_agent {
 namespace {
@@ -19,8 +20,13 @@ absl::StatusOr<std::optional<pb::ExitRecord>> ReadExitRecord(const std::string& 
   if (absl::IsNotFound(bytes.status())) return std::nullopt;
   RETURN_IF_ERROR(bytes.status());
   pb::ExitRecord record;
-  if (!record.ParseFromString(*bytes)) {
+  // An empty file parses too and would be a success.
+  if (!record.ParseFromString(*bytes) || record.version() == 0) {
     return absl::DataLossError(absl::StrCat(path, ": not an exit record"));
+  }
+  if (record.version() > kSpecVersion) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, ": version ", record.version(), ", this driver knows ", kSpecVersion));
   }
   return record;
 }

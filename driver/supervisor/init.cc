@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "driver/base/fault.h"
 #include "driver/base/idle_memory.h"
 #include "driver/base/status.h"
 #include "driver/sandbox/privileges.h"
@@ -82,6 +83,7 @@ absl::Status Init::BuildSandbox() {
   const pb::SandboxSpec& sandbox = parameters_.spec.sandbox();
   RETURN_IF_ERROR(JoinNetworkNamespace(sandbox.network_namespace()));
   RETURN_IF_ERROR(parameters_.cgroup.Enter());
+  FaultPoint("init.start.in_cgroup");
   if (::unshare(CLONE_NEWCGROUP) != 0) return ErrnoStatus("unshare cgroup namespace");
   std::vector<CgroupView> views;
   for (const cgroups::Cgroup::View& view : parameters_.cgroup.views()) {
@@ -89,6 +91,7 @@ absl::Status Init::BuildSandbox() {
   }
   RETURN_IF_ERROR(parameters_.cgroup.Leave());
   RETURN_IF_ERROR(BuildRoot(sandbox, views));
+  FaultPoint("init.start.root_built");
   RETURN_IF_ERROR(BecomeInit(sandbox));
   return absl::OkStatus();
 }
@@ -96,6 +99,7 @@ absl::Status Init::BuildSandbox() {
 absl::Status Init::SetUp() {
   (void)::prctl(PR_SET_NAME, kProcessName);
   RETURN_IF_ERROR(DieWithSupervisor());
+  FaultPoint("init.start.cloned");
   if (::setsid() < 0) return ErrnoStatus("setsid");
   RETURN_IF_ERROR(BuildSandbox());
   sigset_t children;
@@ -108,6 +112,7 @@ absl::Status Init::SetUp() {
   ready.kind = InitReport::Kind::kReady;
   ASSIGN_OR_RETURN(ready.number, UsableJavaHomes());
   Report(std::move(ready));
+  FaultPoint("init.start.ready");
   DropWhatIsDone();
   return absl::OkStatus();
 }
@@ -182,6 +187,7 @@ void Init::HandleRequest() {
 }
 
 void Init::StartLaunch(const absl::StatusOr<InitRequest>& request) {
+  FaultPoint("init.launch.asked");
   absl::Status error = request.status();
   if (error.ok() && payload_ != 0) error = absl::FailedPreconditionError("launch: still running");
   if (error.ok()) {
@@ -196,6 +202,7 @@ void Init::StartLaunch(const absl::StatusOr<InitRequest>& request) {
     return Report(std::move(failed));
   }
   payload_ = starting_->pid;
+  FaultPoint("init.launch.forked");
 }
 
 void Init::FinishLaunch() {
@@ -231,6 +238,7 @@ void Init::Reap() {
 
 void Init::PayloadEnded(int wait_status) {
   payload_ = 0;
+  FaultPoint("init.exit.reaped");
   InitReport exited;
   exited.kind = InitReport::Kind::kExited;
   exited.number = static_cast<uint32_t>(wait_status);

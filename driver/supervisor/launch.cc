@@ -15,6 +15,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "driver/base/fault.h"
 #include "driver/base/file.h"
 #include "driver/base/sandbox_paths.h"
 #include "driver/base/status.h"
@@ -129,6 +130,7 @@ absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& 
                            absl::FunctionRef<absl::Status()> connect_stdio) {
   if (::setsid() < 0) return ErrnoStatus("setsid");
   RETURN_IF_ERROR(context.cgroup.Enter());
+  FaultPoint("payload.launch.in_cgroup");
   ResetOomScore();
   RETURN_IF_ERROR(BecomePayload(context.user, context.sandbox));
   RETURN_IF_ERROR(connect_stdio());
@@ -138,6 +140,7 @@ absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& 
   if (::syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_CLOEXEC) != 0) {
     return ErrnoStatus("close_range");
   }
+  FaultPoint("payload.launch.before_exec");
   return Execute(program);
 }
 

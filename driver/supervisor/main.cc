@@ -6,6 +6,7 @@
 
 #include <cstring>
 
+#include "driver/base/fault.h"
 #include "driver/base/fd.h"
 #include "driver/supervisor/spawner.h"
 
@@ -29,6 +30,7 @@ void OverwriteCommandLine(int argc, char** argv, char** environment) {
 }  // namespace
 
 int main(int argc, char** argv, char** environment) {
+  jenkins_agent::KeepFaultVariable();
   OverwriteCommandLine(argc, argv, environment);
   ::syscall(SYS_close_range, jenkins_agent::kSpawnerSocket + 1, ~0u, 0);
   return jenkins_agent::RunSpawner(jenkins_agent::Fd(jenkins_agent::kSpawnerSocket));

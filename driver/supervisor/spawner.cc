@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "cgroups/hierarchy.h"
+#include "driver/base/fault.h"
 #include "driver/base/file.h"
 #include "driver/base/idle_memory.h"
 #include "driver/base/packet.h"
@@ -57,6 +58,7 @@ void LeaveSpawner() {
 [[noreturn]] void BecomeSupervisor(Order order,
                                    const absl::StatusOr<cgroups::Hierarchy>& hierarchy) {
   LeaveSpawner();
+  FaultPoint("supervisor.start.forked");
   absl::StatusOr<pb::LaunchSpec> spec = ReadSpec(std::move(order.spec));
   const absl::Status usable = spec.ok() ? hierarchy.status() : spec.status();
   if (!usable.ok()) {

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "driver/agent/exit.h"
+#include "driver/base/fault.h"
 #include "driver/base/file.h"
 #include "driver/base/status.h"
 #include "driver/supervisor/exit_record.h"
@@ -103,6 +104,7 @@ void Supervisor::Launch() {
 
 void Supervisor::OnLaunched(Fd payload) {
   loop_->Cancel(timer_);
+  FaultPoint("supervisor.start.launched");
   state_ = State::kRunning;
   payload_ = std::move(payload);
   payload_pid_ = PidOfPidfd(payload_.get());
@@ -147,6 +149,7 @@ void Supervisor::OnPhase(const PhaseChange& change) {
 }
 
 void Supervisor::OnPayloadExit(int wait_status) {
+  FaultPoint("supervisor.exit.seen");
   out_->Drain();
   err_->Drain();
   payload_.Reset();
@@ -236,6 +239,7 @@ void Supervisor::End(Outcome outcome) {
   loop_->Cancel(timer_);
   loop_->Cancel(stop_timer_);
   KillSandbox(init_);
+  FaultPoint("supervisor.exit.sandbox_killed");
   timer_ = loop_->After(kInitDeathTimeout, [this] {
     Log("pid 1 did not end after SIGKILL");
     init_gone_ = true;
@@ -268,13 +272,17 @@ void Supervisor::Finish() {
     server_->Send(starter_, reply);
     return Linger();
   }
+  FaultPoint("supervisor.exit.sandbox_gone");
   const pb::ExitRecord record = MakeExitRecord();
   if (const absl::Status written = WriteExitRecord(task_dir_.get(), record); !written.ok()) {
     Log(absl::StrCat("exit record: ", written.message()));
   }
+  FaultPoint("supervisor.exit.recorded");
   RemoveCgroup();
+  FaultPoint("supervisor.exit.cgroup_removed");
   server_->StopListening(task_dir_.get());
   server_->PublishExit(record);
+  FaultPoint("supervisor.exit.told");
   Linger();
 }
 

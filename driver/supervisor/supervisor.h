@@ -71,6 +71,7 @@ class Supervisor {
   // Start (supervisor_start.cc).
   absl::Status Prepare();
   absl::Status OpenTaskDirectory();
+  absl::Status RecordStart();
   absl::Status MakeCgroup();
   uint64_t OomKills() const;
   absl::Status StartSandbox();

@@ -4,12 +4,15 @@
 #include <unistd.h>
 
 #include <utility>
+#include <vector>
 
+#include "driver/base/fault.h"
 #include "driver/base/file.h"
 #include "driver/base/idle_memory.h"
 #include "driver/base/packet.h"
 #include "driver/base/paths.h"
 #include "driver/base/status.h"
+#include "driver/supervisor/start_record.h"
 #include "driver/supervisor/supervisor.h"
 
 namespace jenkins_agent {
@@ -60,9 +63,15 @@ void Supervisor::Run() {
 absl::Status Supervisor::Prepare() {
   timings_.set_forked_ms(ElapsedMs());
   RETURN_IF_ERROR(OpenTaskDirectory());
+  RETURN_IF_ERROR(RecordStart());
+  FaultPoint("supervisor.start.recorded");
   RETURN_IF_ERROR(MakeCgroup());
+  FaultPoint("supervisor.start.cgroup_made");
   RETURN_IF_ERROR(StartSandbox());
-  return Serve();
+  FaultPoint("supervisor.start.sandbox_cloned");
+  RETURN_IF_ERROR(Serve());
+  FaultPoint("supervisor.start.listening");
+  return absl::OkStatus();
 }
 
 // stderr becomes supervisor.log; stdin and stdout are /dev/null already.
@@ -72,6 +81,13 @@ absl::Status Supervisor::OpenTaskDirectory() {
                    OpenAt(task_dir_.get(), kSupervisorLog, O_WRONLY | O_CREAT | O_APPEND, 0600));
   if (::dup2(log.get(), STDERR_FILENO) < 0) return ErrnoStatus("dup2");
   return absl::OkStatus();
+}
+
+absl::Status Supervisor::RecordStart() {
+  ASSIGN_OR_RETURN(const std::vector<std::string> dirs,
+                   cgroups::Cgroup::DirsFor(
+                       hierarchy_, {spec_.cgroup().name(), spec_.cgroup().cpuset_cgroup()}));
+  return WriteStartRecord(task_dir_.get(), connection_.get(), spec_, dirs);
 }
 
 absl::Status Supervisor::MakeCgroup() {
@@ -156,6 +172,7 @@ void Supervisor::UndoPrepare(const absl::Status& error) {
 void Supervisor::OnReady(uint32_t usable_java_homes) {
   loop_->Cancel(timer_);
   timings_.set_sandbox_ms(ElapsedMs());
+  FaultPoint("supervisor.start.sandbox_ready");
   if (!has_agent()) return Launch();
   if (const absl::Status java = KeepUsableJavaHomes(usable_java_homes); !java.ok()) {
     return FailStart(java);

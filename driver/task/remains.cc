@@ -1,5 +1,6 @@
 #include "driver/task/remains.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/syscall.h>
@@ -7,19 +8,24 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "cgroups/cgroup.h"
+#include "driver/base/fault.h"
 #include "driver/base/fd.h"
 #include "driver/base/file.h"
 #include "driver/base/paths.h"
+#include "driver/base/process.h"
 #include "driver/base/status.h"
+#include "driver/supervisor/client.h"
 #include "driver/task/record.h"
 
 namespace jenkins_agent {
 namespace {
 
 constexpr std::chrono::milliseconds kKillLimit{5000};
+constexpr std::chrono::milliseconds kAskLimit{2000};
 
 // PDEATHSIG ends the sandbox with its supervisor.
 absl::Status KillSupervisor(const pb::TaskRecord& record) {
@@ -38,14 +44,29 @@ absl::Status KillSupervisor(const pb::TaskRecord& record) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<cgroups::Cgroup> OpenCgroup(const pb::TaskRecord& record) {
+  ASSIGN_OR_RETURN(const cgroups::Hierarchy hierarchy, cgroups::Hierarchy::Detect());
+  return cgroups::Cgroup::Open(hierarchy,
+                               {record.cgroup_dirs().begin(), record.cgroup_dirs().end()});
+}
+
 absl::Status RemoveCgroups(const pb::TaskRecord& record) {
   if (record.cgroup_dirs().empty()) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const cgroups::Hierarchy hierarchy, cgroups::Hierarchy::Detect());
-  ASSIGN_OR_RETURN(
-      cgroups::Cgroup cgroup,
-      cgroups::Cgroup::Open(hierarchy, {record.cgroup_dirs().begin(), record.cgroup_dirs().end()}));
+  ASSIGN_OR_RETURN(const cgroups::Cgroup cgroup, OpenCgroup(record));
   RETURN_IF_ERROR(cgroup.KillAll(kKillLimit));
   return cgroup.Remove();
+}
+
+// What the supervisor says of itself, for a directory whose handle.pb says nothing of use.
+absl::StatusOr<pb::TaskRecord> RecordOfSupervisor(const std::string& task_dir) {
+  ASSIGN_OR_RETURN(const pb::TaskStatus status, AskSupervisor(task_dir, kAskLimit));
+  pb::TaskRecord record;
+  record.set_task_dir(task_dir);
+  record.set_supervisor_pid(status.supervisor_pid());
+  ASSIGN_OR_RETURN(const uint64_t start_time, ProcessStartTime(status.supervisor_pid()));
+  record.set_supervisor_start_time(start_time);
+  *record.mutable_cgroup_dirs() = status.cgroup_dirs();
+  return record;
 }
 
 }  // namespace
@@ -70,10 +91,42 @@ pb::ExitRecord EndAsLost(const pb::TaskRecord& record) {
   return exit;
 }
 
+void MarkForRemoval(const std::string& task_dir) {
+  OpenFile(absl::StrCat(task_dir, "/", kRemovalMark), O_WRONLY | O_CREAT | O_NOFOLLOW, 0600)
+      .status()
+      .IgnoreError();
+}
+
 absl::Status RemoveRemains(const pb::TaskRecord& record) {
+  MarkForRemoval(record.task_dir());
+  FaultPoint("plugin.destroy.marked");
   RETURN_IF_ERROR(KillSupervisor(record));
+  FaultPoint("plugin.destroy.supervisor_gone");
   RETURN_IF_ERROR(RemoveCgroups(record));
+  FaultPoint("plugin.destroy.cgroups_removed");
   return RemoveTree(record.task_dir());
+}
+
+absl::Status RemoveFromDisk(const std::string& task_dir, const StatePaths& paths,
+                            absl::string_view boot_id) {
+  const absl::StatusOr<std::string> bytes = ReadFile(absl::StrCat(task_dir, "/", kHandleFile));
+  if (bytes.ok()) {
+    const absl::StatusOr<pb::TaskRecord> record = DecodeRecord(*bytes, paths, boot_id);
+    if (record.ok() && record->task_dir() == task_dir) return RemoveRemains(*record);
+  }
+  if (const auto record = RecordOfSupervisor(task_dir); record.ok()) return RemoveRemains(*record);
+  return RemoveTree(task_dir);
+}
+
+absl::Status RemoveEmptyCgroups(const pb::TaskRecord& record) {
+  if (record.cgroup_dirs().empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const cgroups::Cgroup cgroup, OpenCgroup(record));
+  const absl::StatusOr<std::vector<pid_t>> members = cgroup.Members();
+  if (members.ok() && !members->empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(members->size(), " processes are still inside"));
+  }
+  return cgroup.Remove();
 }
 
 }  // namespace jenkins_agent

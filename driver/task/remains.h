@@ -1,7 +1,11 @@
 // What a task whose supervisor is gone left on the host: processes, cgroups, files.
 #pragma once
 
+#include <string>
+
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "driver/base/paths.h"
 #include "proto/supervisor.pb.h"
 
 namespace jenkins_agent {
@@ -13,8 +17,18 @@ inline constexpr int kUnknownExitCode = -1;
 // that says that the supervisor died. Blocks for at most a few seconds.
 pb::ExitRecord EndAsLost(const pb::TaskRecord& record);
 
+// Says on disk that this task is to be removed, whoever does it. Best effort: the disk may be full.
+void MarkForRemoval(const std::string& task_dir);
+
 // Kills the supervisor if it still runs, then everything in the cgroups; removes cgroups and the
-// task's directory. Idempotent.
+// task's directory. Idempotent. What is interrupted after the mark is done by ClearLeftovers().
 absl::Status RemoveRemains(const pb::TaskRecord& record);
+
+// The same for a task that only the disk knows, whatever state its directory is in.
+absl::Status RemoveFromDisk(const std::string& task_dir, const StatePaths& paths,
+                            absl::string_view boot_id);
+
+// Removes the task's cgroups, in which nobody may be: FailedPrecondition, and nobody is killed.
+absl::Status RemoveEmptyCgroups(const pb::TaskRecord& record);
 
 }  // namespace jenkins_agent

@@ -10,12 +10,14 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "driver/base/fault.h"
 #include "driver/base/file.h"
 #include "driver/base/log.h"
 #include "driver/base/status.h"
 #include "driver/config/task_config.h"
 #include "driver/sandbox/seccomp.h"
 #include "driver/task/disk_space.h"
+#include "driver/task/leftovers.h"
 #include "driver/task/plan.h"
 #include "driver/task/record.h"
 #include "driver/task/remains.h"
@@ -30,6 +32,8 @@ using NomadTask = hashicorp::nomad::plugins::drivers::proto::TaskConfig;
 
 // A sandbox takes milliseconds; a host that is this slow has another problem.
 constexpr std::chrono::seconds kStartLimit{60};
+// Longer than any one call to a supervisor.
+constexpr std::chrono::seconds kRecoverLimit{30};
 
 absl::StatusOr<Fd> BecomeOwner(const std::string& path) {
   ASSIGN_OR_RETURN(Fd lock, OpenFile(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
@@ -94,6 +98,11 @@ absl::Status MakeTaskDir(const std::string& task_dir, const std::string& resolv_
   return WriteFileAtomic(absl::StrCat(task_dir, "/", kResolvConf), resolv_conf, 0644);
 }
 
+absl::Status WriteHandle(const pb::TaskRecord& record) {
+  ASSIGN_OR_RETURN(const Fd dir, OpenFile(record.task_dir(), O_RDONLY | O_DIRECTORY));
+  return ReplaceFileAt(dir.get(), kHandleFile, record.SerializeAsString());
+}
+
 }  // namespace
 
 TaskStore::TaskStore(Options options, Fd lock)
@@ -111,24 +120,42 @@ absl::StatusOr<std::unique_ptr<TaskStore>> TaskStore::Open(Options options) {
   ASSIGN_OR_RETURN(store->boot_id_, BootId());
   store->payload_filter_ = PayloadFilter();
   store->init_filter_ = InitFilter();
+  ClearLeftovers(store->paths_, store->boot_id_);
   return store;
 }
 
 absl::Status TaskStore::Reserve(const std::string& task_id) {
   MutexLock lock(mutex_);
-  if (tasks_.contains(task_id) || !starting_.insert(task_id).second) {
+  if (tasks_.contains(task_id) || !reserved_.insert(task_id).second) {
     return absl::AlreadyExistsError(absl::StrCat("task with ID \"", task_id, "\" already started"));
   }
   return absl::OkStatus();
 }
 
+void TaskStore::Release(const std::string& task_id) {
+  MutexLock lock(mutex_);
+  reserved_.erase(task_id);
+  released_.NotifyAll();
+}
+
+absl::StatusOr<bool> TaskStore::ReserveForRecovery(const std::string& task_id) {
+  const auto deadline = std::chrono::steady_clock::now() + kRecoverLimit;
+  MutexLock lock(mutex_);
+  for (;;) {
+    if (tasks_.contains(task_id)) return false;
+    if (reserved_.insert(task_id).second) return true;
+    if (!released_.WaitUntil(mutex_, deadline)) {
+      return absl::DeadlineExceededError(
+          absl::StrCat("task ", task_id, ": another start or recovery of it hangs"));
+    }
+  }
+}
+
 absl::StatusOr<std::string> TaskStore::Start(const NomadTask& config, int64_t received_ns) {
   RETURN_IF_ERROR(CheckStartRequest(config));
   RETURN_IF_ERROR(Reserve(config.id()));
-  const absl::Cleanup unreserve = [&] {
-    MutexLock lock(mutex_);
-    starting_.erase(config.id());
-  };
+  const absl::Cleanup release = [&] { Release(config.id()); };
+  FaultPoint("plugin.start.reserved");
   const absl::StatusOr<std::shared_ptr<Task>> task = Launch(config, received_ns);
   if (!task.ok()) {
     ReleaseLogReaders(config);
@@ -161,22 +188,30 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
   input.read_secret_file = [&](const std::string& path) {
     return ReadSandboxFile(path, config.alloc_dir(), config.name());
   };
-  ASSIGN_OR_RETURN(const pb::LaunchSpec spec, PlanTask(input));
+  ASSIGN_OR_RETURN(pb::LaunchSpec spec, PlanTask(input));
+  spec.set_boot_id(boot_id_);
 
   RETURN_IF_ERROR(CheckDiskSpace(paths_.root()));
-  absl::Cleanup remove_dir = [&] { RemoveTree(task_dir).IgnoreError(); };
+  // A supervisor that reports an error has cleaned up after itself; one that died has not.
+  absl::Cleanup remove = [&] {
+    if (const absl::Status removed = RemoveFromDisk(task_dir, paths_, boot_id_); !removed.ok()) {
+      Log(LogLevel::kError, "failed start: not all could be removed",
+          {{"task_id", config.id()}, {"error", std::string(removed.message())}});
+    }
+  };
   RETURN_IF_ERROR(MakeTaskDir(task_dir, ResolvConf(config)));
+  FaultPoint("plugin.start.directory_made");
   ASSIGN_OR_RETURN(Fd connection, options_.spawner->Spawn(spec, received_ns));
-  // From here the supervisor cleans up after itself if it reports an error.
+  FaultPoint("plugin.start.spawned");
   ASSIGN_OR_RETURN(const pb::TaskStatus status, AwaitStart(connection.get(), kStartLimit));
+  FaultPoint("plugin.start.answered");
   const pb::TaskRecord record = MakeRecord(config, spec, status, boot_id_);
-  absl::Cleanup remove_all = [&] { RemoveRemains(record).IgnoreError(); };
-  RETURN_IF_ERROR(
-      WriteFileAtomic(absl::StrCat(task_dir, "/", kHandleFile), record.SerializeAsString()));
+  RETURN_IF_ERROR(WriteHandle(record));
+  FaultPoint("plugin.start.handle_written");
   auto task = std::make_shared<Task>(record, options_.loop, options_.events, options_.tools);
   RETURN_IF_ERROR(task->Attach(std::move(connection)));
-  std::move(remove_all).Cancel();
-  std::move(remove_dir).Cancel();
+  FaultPoint("plugin.start.attached");
+  std::move(remove).Cancel();
   Log(LogLevel::kInfo, "task started",
       {{"task_id", config.id()},
        {"supervisor", absl::StrCat(record.supervisor_pid())},
@@ -194,14 +229,18 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Find(const std::string& task_id
 }
 
 absl::Status TaskStore::Recover(const std::string& task_id, absl::string_view driver_state) {
-  if (Find(task_id).ok()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const bool reserved, ReserveForRecovery(task_id));
+  if (!reserved) return absl::OkStatus();
+  const absl::Cleanup release = [&] { Release(task_id); };
   ASSIGN_OR_RETURN(const pb::TaskRecord record, DecodeRecord(driver_state, paths_, boot_id_),
                    "task ", task_id);
   if (record.task_id() != task_id) {
     return absl::FailedPreconditionError(absl::StrCat(
         "driver_state belongs to task \"", record.task_id(), "\", not to \"", task_id, "\""));
   }
+  FaultPoint("plugin.recover.decoded");
   ASSIGN_OR_RETURN(const std::shared_ptr<Task> task, Reconnect(record), "task ", task_id);
+  FaultPoint("plugin.recover.attached");
   MutexLock lock(mutex_);
   tasks_.emplace(task_id, task);
   return absl::OkStatus();
@@ -232,6 +271,7 @@ absl::Status TaskStore::Destroy(const std::string& task_id, bool force) {
         return absl::FailedPreconditionError(
             absl::StrCat("task with ID \"", task_id, "\" is still running"));
       }
+      MarkForRemoval((*task)->record().task_dir());
       // An unresponsive supervisor is killed below, with everything in its cgroups.
       (*task)->Stop(SIGKILL, std::chrono::milliseconds(0)).IgnoreError();
     }
@@ -241,13 +281,7 @@ absl::Status TaskStore::Destroy(const std::string& task_id, bool force) {
     return absl::OkStatus();
   }
   // Not ours, or an earlier plugin's: the disk knows.
-  const std::string task_dir = paths_.Task(task_id);
-  absl::StatusOr<std::string> bytes = ReadFile(absl::StrCat(task_dir, "/", kHandleFile));
-  if (absl::IsNotFound(bytes.status())) return RemoveTree(task_dir);
-  RETURN_IF_ERROR(bytes.status());
-  const absl::StatusOr<pb::TaskRecord> record = DecodeRecord(*bytes, paths_, boot_id_);
-  if (!record.ok()) return RemoveTree(task_dir);  // of an earlier boot, or damaged
-  return RemoveRemains(*record);
+  return RemoveFromDisk(paths_.Task(task_id), paths_, boot_id_);
 }
 
 }  // namespace jenkins_agent

@@ -55,6 +55,9 @@ class TaskStore {
   explicit TaskStore(Options options, Fd lock);
 
   absl::Status Reserve(const std::string& task_id) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Release(const std::string& task_id) ABSL_LOCKS_EXCLUDED(mutex_);
+  // True: this caller recovers the task, and releases it. False: it is known by now.
+  absl::StatusOr<bool> ReserveForRecovery(const std::string& task_id) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<std::shared_ptr<Task>> Launch(
       const hashicorp::nomad::plugins::drivers::proto::TaskConfig& config, int64_t received_ns);
   absl::StatusOr<std::shared_ptr<Task>> Reconnect(const pb::TaskRecord& record);
@@ -68,7 +71,8 @@ class TaskStore {
 
   mutable Mutex mutex_;
   std::map<std::string, std::shared_ptr<Task>> tasks_ ABSL_GUARDED_BY(mutex_);
-  std::set<std::string> starting_ ABSL_GUARDED_BY(mutex_);
+  std::set<std::string> reserved_ ABSL_GUARDED_BY(mutex_);  // being started or recovered
+  CondVar released_;
 };
 
 }  // namespace jenkins_agent

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "driver/base/fault.h"
 #include "driver/base/log.h"
 #include "driver/base/paths.h"
 #include "driver/base/sandbox_paths.h"
@@ -22,6 +23,7 @@ namespace jenkins_agent {
 namespace {
 
 constexpr std::chrono::seconds kCallTimeout{10};
+constexpr std::chrono::seconds kLostLimit{10};  // to end what a dead supervisor left
 // Beyond the job's own kill timeout: signal, reap and clean-up of a large process tree.
 constexpr std::chrono::seconds kStopGrace{20};
 
@@ -63,7 +65,11 @@ absl::Status Task::Attach(Fd connection) {
   request.mutable_hello()->set_version(kSpecVersion);
   request.mutable_hello()->set_watch(true);
   absl::StatusOr<pb::ControlReply> reply = Call(std::move(request));
-  if (!reply.ok()) return exited() ? absl::OkStatus() : reply.status();
+  if (!reply.ok()) {
+    // A lost connection is followed by OnLost() on the loop's thread, which knows how it ended.
+    const bool lost = absl::IsUnavailable(reply.status());
+    return exited() || (lost && WaitForExit(kLostLimit)) ? absl::OkStatus() : reply.status();
+  }
   const pb::TaskStatus status = reply->status();
   {
     MutexLock lock(mutex_);
@@ -89,6 +95,7 @@ void Task::SetExited(const pb::ExitRecord& exit) {
     waiters.swap(waiters_);
     ended_.NotifyAll();
   }
+  FaultPoint("plugin.exit.heard");
   Log(LogLevel::kInfo, "task ended",
       {{"task_id", record_.task_id()},
        {"exit_code", absl::StrCat(exit.exit_code())},

@@ -245,9 +245,7 @@ absl::StatusOr<PluginHost::End> PluginHost::AwaitEnd() {
 }
 
 void PluginHost::CrashAgent() {
-  stdout_->Stop();
-  stderr_->Stop();
-  stdout_.reset();
+  stdout_.reset();  // closes; a second agent has no pipes
   stderr_.reset();
   connection_.reset();
 }

@@ -1,0 +1,20 @@
+// Names of processes that hold for good: boot id, pid and start time together.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+
+namespace jenkins_agent {
+
+// /proc/sys/kernel/random/boot_id, without the newline.
+absl::StatusOr<std::string> BootId();
+
+// Start time of a process in clock ticks since boot (/proc/PID/stat field 22, proc(5)); with the
+// pid it names a process for good. NotFound when it is gone or a zombie.
+absl::StatusOr<uint64_t> ProcessStartTime(pid_t pid);
+
+}  // namespace jenkins_agent

@@ -1,0 +1,274 @@
+#include "tests/contract/task_host.h"
+
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <filesystem>
+#include <functional>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "driver/base/file.h"
+#include "driver/base/paths.h"
+#include "driver/base/process.h"
+#include "driver/base/status.h"
+#include "tests/support/command_config.h"
+#include "tests/support/wait_for.h"
+
+namespace jenkins_agent {
+namespace {
+
+namespace base_proto = hashicorp::nomad::plugins::base::proto;
+namespace fs = std::filesystem;
+
+constexpr char kTaskName[] = "agent";
+
+// fixmap { "state_dir": path }
+std::string PluginConfigBytes(const std::string& state_dir) {
+  return absl::StrCat("\x81\xa9state_dir", std::string(1, '\xd9'),
+                      std::string(1, static_cast<char>(state_dir.size())), state_dir);
+}
+
+std::string UniqueAllocId() {
+  static std::atomic<int> count = 0;
+  return absl::StrCat("task-host-", ::getpid(), "-", count++);
+}
+
+std::string ReadProc(int pid, const char* file) {
+  return ReadFile(absl::StrCat("/proc/", pid, "/", file), 4 << 20).value_or("");
+}
+
+std::vector<int> AllPids() {
+  std::vector<int> pids;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator("/proc", error)) {
+    int pid = 0;
+    if (absl::SimpleAtoi(entry.path().filename().native(), &pid)) pids.push_back(pid);
+  }
+  return pids;
+}
+
+std::unique_ptr<grpc::ClientContext> Context() {
+  auto context = std::make_unique<grpc::ClientContext>();
+  context->set_deadline(std::chrono::system_clock::now() + TaskHost::kCallLimit);
+  return context;
+}
+
+}  // namespace
+
+TaskHost::TaskHost(std::string program) : program_(std::move(program)), alloc_id_(UniqueAllocId()) {
+  ::chmod(dir_.path().c_str(), 0711);  // the sandbox's user must reach its directories
+  for (const char* part : {"alloc/logs", "agent/local", "agent/secrets"}) {
+    const std::string path = absl::StrCat(dir_.path(), "/allocs/", part);
+    MakeDirs(path).IgnoreError();
+    ::chmod(path.c_str(), 0777);
+  }
+}
+
+TaskHost::~TaskHost() {
+  for (const int pid : Processes()) ::kill(pid, SIGKILL);
+  WaitFor([&] { return Processes().empty(); });
+}
+
+std::shared_ptr<PluginHost> TaskHost::Host() const {
+  const MutexLock lock(mutex_);
+  return host_;
+}
+
+absl::Status TaskHost::Launch(const std::map<std::string, std::string>& env) {
+  PluginHost::Options options;
+  for (const auto& [name, value] : env) options.env[name] = value;
+  ASSIGN_OR_RETURN(std::shared_ptr<PluginHost> host, PluginHost::Launch(program_, options));
+  if (!host->connected()) return absl::InternalError(host->stderr_text());
+  base_proto::SetConfigRequest request;
+  request.set_msgpack_config(PluginConfigBytes(StateDir()));
+  request.mutable_nomad_config()->mutable_driver()->set_clientminport(14000);
+  base_proto::SetConfigResponse response;
+  const auto context = Context();
+  const grpc::Status configured = host->base().SetConfig(context.get(), request, &response);
+  if (!configured.ok()) return absl::InternalError(configured.error_message());
+  const MutexLock lock(mutex_);
+  host_ = std::move(host);
+  return absl::OkStatus();
+}
+
+absl::Status TaskHost::Crash() {
+  const std::shared_ptr<PluginHost> host = Host();
+  ::kill(host->pid(), SIGKILL);
+  return host->AwaitEnd().status();  // calls that are under way keep the connection
+}
+
+absl::Status TaskHost::Quit() { return Host()->Kill().status(); }
+
+bool TaskHost::PluginDied() const { return !ProcessStartTime(Host()->pid()).ok(); }
+
+nomad::TaskConfig TaskHost::Config(const std::string& id, const std::string& script) const {
+  nomad::TaskConfig config;
+  config.set_id(id);
+  config.set_alloc_id(absl::StrCat(alloc_id_, "-", absl::StrReplaceAll(id, {{"/", "-"}})));
+  config.set_name(kTaskName);
+  config.set_alloc_dir(dir_.path() + "/allocs");
+  config.set_stdout_path("/dev/null");
+  config.set_stderr_path("/dev/null");
+  config.set_msgpack_driver_config(CommandConfig("/bin/sh", {"-c", script}));
+  return config;
+}
+
+grpc::Status TaskHost::Start(const nomad::TaskConfig& config, nomad::TaskHandle* handle) {
+  nomad::StartTaskRequest request;
+  *request.mutable_task() = config;
+  nomad::StartTaskResponse response;
+  const auto context = Context();
+  const grpc::Status status = Host()->driver().StartTask(context.get(), request, &response);
+  *handle = response.handle();
+  return status;
+}
+
+grpc::Status TaskHost::Recover(const nomad::TaskHandle& handle) {
+  nomad::RecoverTaskRequest request;
+  *request.mutable_handle() = handle;
+  nomad::RecoverTaskResponse response;
+  const auto context = Context();
+  return Host()->driver().RecoverTask(context.get(), request, &response);
+}
+
+grpc::Status TaskHost::Wait(const std::string& id, nomad::WaitTaskResponse* response) {
+  nomad::WaitTaskRequest request;
+  request.set_task_id(id);
+  const auto context = Context();
+  return Host()->driver().WaitTask(context.get(), request, response);
+}
+
+grpc::Status TaskHost::Stop(const std::string& id, const std::string& signal, int timeout_ms) {
+  nomad::StopTaskRequest request;
+  request.set_task_id(id);
+  request.set_signal(signal);
+  request.mutable_timeout()->set_seconds(timeout_ms / 1000);
+  request.mutable_timeout()->set_nanos(timeout_ms % 1000 * 1'000'000);
+  nomad::StopTaskResponse response;
+  const auto context = Context();
+  return Host()->driver().StopTask(context.get(), request, &response);
+}
+
+grpc::Status TaskHost::Signal(const std::string& id, const std::string& signal) {
+  nomad::SignalTaskRequest request;
+  request.set_task_id(id);
+  request.set_signal(signal);
+  nomad::SignalTaskResponse response;
+  const auto context = Context();
+  return Host()->driver().SignalTask(context.get(), request, &response);
+}
+
+grpc::Status TaskHost::Destroy(const std::string& id) {
+  nomad::DestroyTaskRequest request;
+  request.set_task_id(id);
+  request.set_force(true);
+  nomad::DestroyTaskResponse response;
+  const auto context = Context();
+  return Host()->driver().DestroyTask(context.get(), request, &response);
+}
+
+grpc::Status TaskHost::Inspect(const std::string& id, nomad::InspectTaskResponse* response) {
+  nomad::InspectTaskRequest request;
+  request.set_task_id(id);
+  const auto context = Context();
+  return Host()->driver().InspectTask(context.get(), request, response);
+}
+
+std::string TaskHost::TaskDir(const std::string& id) const {
+  return StatePaths(StateDir()).Task(id);
+}
+
+// Our programs are known by what they hold of our directory, payloads by their cgroup's name.
+bool TaskHost::Ours(int pid) const {
+  if (absl::StrContains(ReadProc(pid, "cgroup"), alloc_id_)) return true;
+  const std::string name = ReadProc(pid, "comm");
+  if (!absl::StartsWith(name, "ja-")) return false;
+  if (absl::StartsWith(name, "ja-init")) {
+    return absl::StrContains(ReadProc(pid, "mountinfo"), dir_.path());
+  }
+  std::error_code error;
+  for (const auto& fd : fs::directory_iterator(absl::StrCat("/proc/", pid, "/fd"), error)) {
+    std::error_code gone;
+    if (absl::StartsWith(fs::read_symlink(fd.path(), gone).native(), dir_.path())) return true;
+  }
+  return false;
+}
+
+std::vector<int> TaskHost::Processes() const {
+  std::vector<int> pids;
+  for (const int pid : AllPids()) {
+    if (ProcessStartTime(pid).ok() && Ours(pid)) pids.push_back(pid);
+  }
+  return pids;
+}
+
+std::vector<int> TaskHost::Supervisors() const {
+  std::vector<int> pids;
+  for (const int pid : AllPids()) {
+    if (absl::StartsWith(ReadProc(pid, "comm"), "ja-supervisor") && Ours(pid)) pids.push_back(pid);
+  }
+  return pids;
+}
+
+std::vector<int> TaskHost::Payloads() const {
+  std::vector<int> pids;
+  for (const int pid : AllPids()) {
+    const bool inside = absl::StrContains(ReadProc(pid, "cgroup"), alloc_id_);
+    if (inside && ProcessStartTime(pid).ok()) pids.push_back(pid);
+  }
+  return pids;
+}
+
+std::vector<std::string> TaskHost::Cgroups() const {
+  std::vector<std::string> found;
+  const std::function<void(const fs::path&, int)> walk = [&](const fs::path& dir, int depth) {
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(dir, error)) {
+      if (entry.is_symlink(error) || !entry.is_directory(error)) continue;
+      if (absl::StrContains(entry.path().filename().native(), alloc_id_)) {
+        found.push_back(entry.path().native());
+      } else if (depth > 0) {
+        walk(entry.path(), depth - 1);
+      }
+    }
+  };
+  walk("/sys/fs/cgroup", 4);
+  return found;
+}
+
+std::string TaskHost::LookForLeftovers() const {
+  std::string left;
+  for (const int pid : Processes()) {
+    absl::StrAppend(&left, "process ", pid, " ", ReadProc(pid, "comm"));
+  }
+  if (absl::StrContains(ReadProc(::getpid(), "mountinfo"), dir_.path() + "/")) {
+    absl::StrAppend(&left, "a mount\n");
+  }
+  for (const std::string& dir : Cgroups()) {
+    // Where Nomad makes a task's cgroups it removes them, and we leave them: empty ones are fine.
+    const bool ours = absl::StrContains(dir, "/pids/") || absl::StrContains(dir, "/cpuacct/") ||
+                      !fs::exists("/sys/fs/cgroup/cpuset/nomad");
+    if (ours || ::rmdir(dir.c_str()) != 0) absl::StrAppend(&left, "cgroup ", dir, "\n");
+  }
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(StateDir() + "/tasks", error)) {
+    absl::StrAppend(&left, "directory ", entry.path().native(), "\n");
+    for (const auto& file : fs::directory_iterator(entry.path(), error)) {
+      absl::StrAppend(&left, "  ", file.path().filename().native(), "\n");
+    }
+  }
+  return left;
+}
+
+std::string TaskHost::Leftovers() const {
+  std::string left;
+  WaitFor([&] { return (left = LookForLeftovers()).empty(); }, std::chrono::seconds(15));
+  return left;
+}
+
+}  // namespace jenkins_agent

@@ -1,0 +1,78 @@
+// A Nomad client with its tasks, for tests in which plugins and supervisors die: one state
+// directory, one plugin at a time, the calls of a task's life, and what must not be left at the
+// end.
+//
+// The RPCs may be called from any thread. Launch, Crash and Quit are for one thread.
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "driver/base/mutex.h"
+#include "tests/contract/plugin_host.h"
+#include "tests/support/temp_dir.h"
+
+namespace jenkins_agent {
+
+namespace nomad = hashicorp::nomad::plugins::drivers::proto;
+
+class TaskHost {
+ public:
+  static constexpr std::chrono::seconds kCallLimit{60};
+
+  explicit TaskHost(std::string program);
+  // Ends whatever a failed test left running below its directory.
+  ~TaskHost();
+
+  // Starts a plugin and configures it, as Nomad does; `env` is added to its environment.
+  absl::Status Launch(const std::map<std::string, std::string>& env = {});
+  // SIGKILL, and the plugin is gone.
+  absl::Status Crash();
+  // go-plugin's orderly end.
+  absl::Status Quit();
+  // The plugin has died by itself.
+  bool PluginDied() const;
+  PluginHost& plugin() { return *Host(); }
+
+  nomad::TaskConfig Config(const std::string& id, const std::string& script) const;
+  grpc::Status Start(const nomad::TaskConfig& config, nomad::TaskHandle* handle);
+  grpc::Status Recover(const nomad::TaskHandle& handle);
+  grpc::Status Wait(const std::string& id, nomad::WaitTaskResponse* response);
+  grpc::Status Stop(const std::string& id, const std::string& signal, int timeout_ms);
+  grpc::Status Signal(const std::string& id, const std::string& signal);
+  grpc::Status Destroy(const std::string& id);
+  grpc::Status Inspect(const std::string& id, nomad::InspectTaskResponse* response);
+
+  const std::string& dir() const { return dir_.path(); }
+  std::string StateDir() const { return dir_.path() + "/state"; }
+  std::string TaskDir(const std::string& id) const;
+  std::string Local(const std::string& file) const {
+    return dir_.path() + "/allocs/agent/local/" + file;
+  }
+
+  // Pids of our own programs and of what runs in our tasks' cgroups, that belong to this host.
+  std::vector<int> Processes() const;
+  std::vector<int> Supervisors() const;
+  std::vector<int> Payloads() const;
+  // What is there that should not be: processes, mounts, cgroups, files; empty: nothing. Waits for
+  // what is on its way out.
+  std::string Leftovers() const;
+
+ private:
+  std::shared_ptr<PluginHost> Host() const;
+  bool Ours(int pid) const;
+  std::vector<std::string> Cgroups() const;
+  std::string LookForLeftovers() const;
+
+  const std::string program_;
+  const std::string alloc_id_;
+  const TempDir dir_;
+  mutable Mutex mutex_;
+  std::shared_ptr<PluginHost> host_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace jenkins_agent
