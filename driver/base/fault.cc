@@ -21,7 +21,7 @@ std::string& Kept() {
 
 void FaultPoint(FaultName point) {
   const char* variable = ::getenv(kFaultVariable);
-  const std::string_view armed = variable != nullptr ? variable : Kept();
+  const std::string_view armed = variable != nullptr ? std::string_view(variable) : Kept();
   if (armed != point.name()) return;
   ::kill(::getpid(), SIGKILL);
   ::_exit(kExitFault);  // pid 1 of a namespace is out of reach of its own signals

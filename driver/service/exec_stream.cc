@@ -57,6 +57,7 @@ class ExecCall final : public grpc::ServerUnaryReactor {
     if (!session.ok()) return shared_->End(ToGrpc(session.status()));
     ExecSession::Options options;
     options.argv.assign(request.command().begin(), request.command().end());
+    options.merge_stderr = true;
     options.timeout = std::chrono::seconds(request.timeout().seconds()) +
                       std::chrono::milliseconds(request.timeout().nanos() / 1'000'000);
     ExecSession::Handlers handlers;

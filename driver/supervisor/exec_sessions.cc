@@ -79,6 +79,7 @@ absl::Status ExecSessions::Ask(uint64_t connection, const pb::ControlRequest::Ex
   InitRequest start;
   start.kind = InitRequest::Kind::kStartSession;
   start.tty = exec.tty();
+  start.merge_stderr = exec.merge_stderr();
   start.session = id;
   start.program = ProgramOf(exec, task);
   return Annotate(SendRequest(init_socket_, start), "exec");

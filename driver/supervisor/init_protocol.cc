@@ -22,6 +22,7 @@ struct Header {
 struct RequestHeader {
   char kind;
   bool tty;
+  bool merge_stderr;
   uint32_t session;
 };
 
@@ -66,6 +67,7 @@ absl::Status SendRequest(int socket, const InitRequest& request) {
   RequestHeader header = {};
   header.kind = static_cast<char>(request.kind);
   header.tty = request.tty;
+  header.merge_stderr = request.merge_stderr;
   header.session = request.session;
   const absl::string_view data(reinterpret_cast<const char*>(&header), sizeof(header));
   if (request.program.argv().empty()) return SendPacket(socket, data);
@@ -87,6 +89,7 @@ absl::StatusOr<InitRequest> ReceiveRequest(int socket) {
   InitRequest request;
   request.kind = static_cast<InitRequest::Kind>(header.kind);
   request.tty = header.tty;
+  request.merge_stderr = header.merge_stderr;
   request.session = header.session;
   if (packet.fds.empty()) return request;
   ASSIGN_OR_RETURN(const std::string bytes, ReadAll(packet.fds[0].get(), kMaxSpecBytes));

@@ -45,6 +45,7 @@ struct InitRequest {
   };
   Kind kind = Kind::kLaunch;
   bool tty = false;
+  bool merge_stderr = false;
   uint32_t session = 0;
   pb::ProgramSpec program;
 };

@@ -50,19 +50,23 @@ absl::Status ConnectTerminal(int channel) {
   return SendStdio(channel, {master.get()});
 }
 
-absl::Status ConnectPipes(int channel) {
+absl::Status ConnectPipes(int channel, bool merge_stderr) {
   ASSIGN_OR_RETURN(const Pipe in, MakePipe());
   ASSIGN_OR_RETURN(const Pipe out, MakePipe());
+  if (merge_stderr) {
+    RETURN_IF_ERROR(ConnectStdio(in.read.get(), out.write.get(), out.write.get()));
+    return SendStdio(channel, {in.write.get(), out.read.get()});
+  }
   ASSIGN_OR_RETURN(const Pipe err, MakePipe());
   RETURN_IF_ERROR(ConnectStdio(in.read.get(), out.write.get(), err.write.get()));
   return SendStdio(channel, {in.write.get(), out.read.get(), err.read.get()});
 }
 
 [[noreturn]] void RunLeader(const LaunchContext& context, const InitRequest& request, int channel) {
-  EndWithLaunchError(
-      BecomeProgram(context, request.program,
-                    [&] { return request.tty ? ConnectTerminal(channel) : ConnectPipes(channel); }),
-      channel);
+  const auto connect = [&] {
+    return request.tty ? ConnectTerminal(channel) : ConnectPipes(channel, request.merge_stderr);
+  };
+  EndWithLaunchError(BecomeProgram(context, request.program, connect), channel);
 }
 
 // ---- the end of a session ----

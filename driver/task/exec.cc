@@ -48,6 +48,7 @@ absl::StatusOr<std::shared_ptr<ExecSession>> ExecSession::Connect(EventLoop* loo
 void ExecSession::Start(const Options& options, Handlers handlers) {
   handlers_ = std::move(handlers);
   tty_ = options.tty;
+  merge_stderr_ = options.merge_stderr;
   loop_->Post([self = shared_from_this(), options] {
     if (const absl::Status asked = self->Ask(options); !asked.ok()) self->End(asked);
   });
@@ -100,6 +101,7 @@ absl::Status ExecSession::Ask(const Options& options) {
   request.set_sequence(1);
   for (const std::string& argument : options.argv) request.mutable_exec()->add_argv(argument);
   request.mutable_exec()->set_tty(options.tty);
+  request.mutable_exec()->set_merge_stderr(options.merge_stderr);
   RETURN_IF_ERROR(SendPacket(connection_.get(), request.SerializeAsString()), "exec");
   start_timer_ = loop_->After(kStartTimeout, [self = shared_from_this()] {
     self->End(absl::DeadlineExceededError("the task's supervisor does not answer"));
@@ -135,7 +137,7 @@ void ExecSession::OnMessage() {
 absl::Status ExecSession::Begin(std::vector<Fd> fds) {
   loop_->Cancel(start_timer_);
   begun_ = true;
-  if (fds.size() != (tty_ ? 1 : 3)) {
+  if (fds.size() != (tty_ ? 1 : merge_stderr_ ? 2 : 3)) {
     return absl::InternalError(absl::StrCat("exec: ", fds.size(), " descriptors came"));
   }
   for (const Fd& fd : fds) RETURN_IF_ERROR(SetNonBlocking(fd));
@@ -148,7 +150,11 @@ absl::Status ExecSession::Begin(std::vector<Fd> fds) {
   } else {
     input_ = std::move(fds[0]);
     sources_[kStdout].fd = std::move(fds[1]);
-    sources_[kStderr].fd = std::move(fds[2]);
+    if (merge_stderr_) {
+      sources_[kStderr].ended = true;
+    } else {
+      sources_[kStderr].fd = std::move(fds[2]);
+    }
   }
   WatchOutput(kStdout);
   WatchOutput(kStderr);

@@ -32,10 +32,12 @@ class ExecSession : public std::enable_shared_from_this<ExecSession> {
   static constexpr size_t kMaxDrainBytes = 256 << 10;
   static constexpr std::chrono::seconds kStartTimeout{15};  // the supervisor's own is 10 s
 
-  enum Output : int { kStdout = 0, kStderr = 1 };  // a terminal has kStdout only
+  // kStdout only with a terminal, or merged.
+  enum Output : int { kStdout = 0, kStderr = 1 };
   struct Options {
     std::vector<std::string> argv;
     bool tty = false;
+    bool merge_stderr = false;             // without a terminal: both are one, in order
     std::chrono::milliseconds timeout{0};  // 0: none; else the session is killed after it
   };
   // Called on the loop's thread.
@@ -94,6 +96,7 @@ class ExecSession : public std::enable_shared_from_this<ExecSession> {
   Fd connection_;
   Handlers handlers_;
   bool tty_ = false;
+  bool merge_stderr_ = false;
   bool begun_ = false;
   std::array<Source, 2> sources_;
   Fd input_;

@@ -33,9 +33,10 @@ class Fault : public ::testing::TestWithParam<const char*> {
   // What Nomad does when a call fails: a dead plugin is launched again, without the fault. True:
   // that was so, the call is to be made again.
   bool RelaunchIfDead(const grpc::Status& status) {
-    if (status.ok() || !host_.PluginDied()) return false;
+    if (status.error_code() != grpc::StatusCode::UNAVAILABLE) return false;
     plugin_died_ = true;
-    EXPECT_OK(host_.Crash());
+    EXPECT_OK(host_.AwaitPluginEnd());
+    EXPECT_TRUE(InPlugin()) << host_.plugin().stderr_text();
     EXPECT_OK(host_.Launch());
     return true;
   }

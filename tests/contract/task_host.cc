@@ -104,7 +104,7 @@ absl::Status TaskHost::Crash() {
 
 absl::Status TaskHost::Quit() { return Host()->Kill().status(); }
 
-bool TaskHost::PluginDied() const { return !ProcessStartTime(Host()->pid()).ok(); }
+absl::Status TaskHost::AwaitPluginEnd() { return Host()->AwaitEnd().status(); }
 
 nomad::TaskConfig TaskHost::Config(const std::string& id, const std::string& script) const {
   nomad::TaskConfig config;

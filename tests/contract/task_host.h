@@ -34,8 +34,8 @@ class TaskHost {
   absl::Status Crash();
   // go-plugin's orderly end.
   absl::Status Quit();
-  // The plugin has died by itself.
-  bool PluginDied() const;
+  // For a plugin that dies by itself.
+  absl::Status AwaitPluginEnd();
   PluginHost& plugin() { return *Host(); }
 
   nomad::TaskConfig Config(const std::string& id, const std::string& script) const;

@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "absl/strings/match.h"
 #include "driver/base/file.h"
 #include "tests/supervisor/harness.h"
 #include "tests/support/status_matchers.h"
@@ -124,6 +125,27 @@ TEST_F(Agent, IsLaunchedAgainWhileTheControllerIsDown) {
   EXPECT_THAT(Stdout(), HasSubstr("\"deadbeef\""));
   EXPECT_OK(watcher().Stop(SIGTERM, kTestDeadline));
   ASSERT_TRUE(watcher().WaitExit());
+  ExpectNothingLeft(status);
+}
+
+TEST_F(Agent, IsLaunchedAgainWhileThePluginIsAway) {
+  ASSERT_OK(Start(AgentSpec(
+      "if [ ! -e went ]; then until [ -e go ]; do sleep 0.02; done; touch went; echo 'SEVERE: "
+      "Failed to connect to http://controller.example/tcpSlaveAgentListener/: Connection refused' "
+      ">&2; exit 255; fi; echo 'INFO: Connected' >&2; exec sleep 1000")));
+  ASSERT_OK(watcher().JarReady(OldJar()));
+  ASSERT_TRUE(Eventually([this] { return watcher().Status().payload_pid() != 0; }));
+  DropConnection();
+  ASSERT_OK(WriteFileAtomic(Local("go"), ""));
+  ASSERT_TRUE(Eventually([this] { return absl::StrContains(Stderr(), "INFO: Connected\n"); }));
+  auto reconnected = Reconnect();
+  ASSERT_TRUE(reconnected);
+  const pb::TaskStatus status = reconnected->Status();
+  EXPECT_EQ(status.state(), pb::RUNNING);
+  EXPECT_EQ(status.launches(), 2u);
+  EXPECT_TRUE(reconnected->WaitEvent("connected"));
+  EXPECT_OK(reconnected->Stop(SIGTERM, kTestDeadline));
+  ASSERT_TRUE(reconnected->WaitExit());
   ExpectNothingLeft(status);
 }
 
