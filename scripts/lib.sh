@@ -39,20 +39,21 @@ nomad_binary() {
   fi
 }
 
-# configure release|test: CMake's part of a build; does nothing when it is up to date.
+# configure release|test|fuzz: CMake's part of a build; does nothing when it is up to date.
 configure() {
-  local directory=$root/build/$1 sanitize=ON launcher=()
+  local directory=$root/build/$1 sanitize=ON launcher=() more=()
   [[ $1 == test ]] || sanitize=OFF
+  [[ $1 != fuzz ]] || more=(-DFUZZ=ON -DCMAKE_C_COMPILER=clang-14 -DCMAKE_CXX_COMPILER=clang++-14)
   [[ ! -f $directory/build.ninja ]] || return 0   # ninja runs CMake again when a CMakeLists.txt changed
   if have ccache; then
     launcher=(-DCMAKE_C_COMPILER_LAUNCHER=ccache -DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
   fi
-  say "configuring build/$1 (sanitizers $sanitize)"
-  cmake -S "$root" -B "$directory" -G Ninja -DSANITIZE=$sanitize "${launcher[@]}" >"$cache/configure-$1.log" 2>&1 ||
+  say "configuring build/$1"
+  cmake -S "$root" -B "$directory" -G Ninja -DSANITIZE=$sanitize "${more[@]}" "${launcher[@]}" >"$cache/configure-$1.log" 2>&1 ||
     { cat "$cache/configure-$1.log" >&2; die "CMake failed for build/$1"; }
 }
 
-# compile release|test [TARGET...]
+# compile release|test|fuzz [TARGET...]
 compile() {
   local kind=$1; shift
   configure "$kind"

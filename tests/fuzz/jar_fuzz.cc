@@ -1,0 +1,15 @@
+// A jar from a controller, or from the job.
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "driver/base/fd.h"
+#include "driver/tools/jar.h"
+#include "tests/fuzz/fuzz.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace jenkins_agent;
+  const Fd file(::memfd_create("jar", MFD_CLOEXEC));
+  Require(::write(file.get(), data, size) == static_cast<ssize_t>(size));
+  (void)InspectJar(file.get());
+  return 0;
+}
