@@ -248,17 +248,16 @@ absl::Status TaskStore::Recover(const std::string& task_id, absl::string_view dr
 
 // Exit record on disk: it has ended. A supervisor that answers: it runs. Neither: it is lost.
 absl::StatusOr<std::shared_ptr<Task>> TaskStore::Reconnect(const pb::TaskRecord& record) {
-  if (::access(absl::StrCat(record.task_dir(), "/", kHandleFile).c_str(), F_OK) != 0) {
-    return absl::NotFoundError("the task was destroyed");
-  }
   auto task = std::make_shared<Task>(record, options_.loop, options_.events, options_.tools);
   absl::StatusOr<Fd> connection = ConnectToSupervisor(record.task_dir());
-  if (connection.ok() && task->Attach(*std::move(connection)).ok()) return task;
+  const absl::Status attached =
+      connection.ok() ? task->Attach(*std::move(connection)) : connection.status();
+  if (attached.ok()) return task;
   // Looked at last: a supervisor writes the record before it lets go of its socket.
   ASSIGN_OR_RETURN(const std::optional<pb::ExitRecord> exit, ReadExitRecord(record.task_dir()));
   if (!exit.has_value() && SupervisorAlive(record)) {
-    return absl::InternalError(
-        absl::StrCat("supervisor ", record.supervisor_pid(), " runs but does not answer"));
+    return absl::InternalError(absl::StrCat("supervisor ", record.supervisor_pid(),
+                                            " runs but cannot be reached: ", attached.message()));
   }
   task->SetExited(exit.has_value() ? *exit : EndAsLost(record));
   return task;

@@ -67,16 +67,23 @@ inline int Idle(int ready_fd) {
   while (true) ::pause();
 }
 
-// Every directory below `root`.
-inline std::set<std::string> DirectoriesBelow(const std::string& root) {
-  std::set<std::string> directories;
-  std::error_code ignored;  // other tests' directories come and go
-  for (std::filesystem::recursive_directory_iterator
+// Every directory below `root`. One that another test removes meanwhile is left out, and only that
+// one: a recursive_directory_iterator would end there.
+inline void AddDirectoriesBelow(const std::filesystem::path& root, std::set<std::string>& found) {
+  std::error_code ignored;
+  for (std::filesystem::directory_iterator
            entry(root, std::filesystem::directory_options::skip_permission_denied, ignored),
        end;
        entry != end; entry.increment(ignored)) {
-    if (entry->is_directory(ignored)) directories.insert(entry->path());
+    if (!entry->is_directory(ignored) || entry->is_symlink(ignored)) continue;
+    found.insert(entry->path());
+    AddDirectoriesBelow(entry->path(), found);
   }
+}
+
+inline std::set<std::string> DirectoriesBelow(const std::string& root) {
+  std::set<std::string> directories;
+  AddDirectoriesBelow(root, directories);
   return directories;
 }
 

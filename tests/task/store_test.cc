@@ -200,11 +200,11 @@ TEST_F(Store, RecoverRefusesWhatIsNotThisTasks) {
               StatusIs(absl::StatusCode::kDataLoss, HasSubstr("damaged")));
 }
 
-TEST_F(Store, ADestroyedTaskIsNotRecovered) {
+TEST_F(Store, ADestroyedTaskIsToldAsLost) {
   ASSERT_OK_AND_ASSIGN(const std::string state, store_->Start(Config("/bin/sleep", {"60"}), 0));
   ASSERT_OK(store_->Destroy(kId, /*force=*/true));
-  EXPECT_THAT(store_->Recover(kId, state),
-              StatusIs(absl::StatusCode::kNotFound, HasSubstr("was destroyed")));
+  ASSERT_OK(store_->Recover(kId, state));
+  EXPECT_EQ(AwaitExit().exit_code(), -1);
 }
 
 TEST_F(Store, DestroyFindsATaskThatOnlyTheDiskKnows) {
