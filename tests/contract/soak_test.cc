@@ -8,7 +8,9 @@
 
 #include <atomic>
 #include <random>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -102,6 +104,9 @@ class Soak : public ::testing::Test {
     ExpectTruth(end, stop);
     ++answered_;
     Call([&] { return host_.Destroy(id); }, &died);
+    if (!died) return;
+    const MutexLock lock(mutex_);
+    interrupted_.push_back(id);
   }
 
   // Its own exit, the stop, or the death of its supervisor with a reason.
@@ -134,6 +139,8 @@ class Soak : public ::testing::Test {
   std::atomic<int> answered_ = 0;
   std::atomic<int> failed_starts_ = 0;
   std::atomic<int> lost_ = 0;
+  Mutex mutex_;
+  std::vector<std::string> interrupted_ ABSL_GUARDED_BY(mutex_);  // their DestroyTask died
 };
 
 TEST_F(Soak, NothingIsLostAndNothingIsLeft) {
@@ -157,9 +164,15 @@ TEST_F(Soak, NothingIsLostAndNothingIsLeft) {
             << " tasks answered, of which " << lost_ << " lost their supervisor, " << failed_starts_
             << " failed starts\n";
   EXPECT_GT(answered_, 0);
-  // A DestroyTask that died with its plugin is not repeated: the next plugin finishes it.
+  // A DestroyTask that died with its plugin is not repeated by Nomad. The next plugin finishes it
+  // if it had begun; if not, the exit stays for the time of task/leftovers.h, or until it is asked
+  // for.
   ASSERT_OK(host_.Quit());
   ASSERT_OK(host_.Launch());
+  {
+    const MutexLock lock(mutex_);
+    for (const std::string& id : interrupted_) ASSERT_THAT(host_.Destroy(id), Succeeded()) << id;
+  }
   EXPECT_THAT(host_.Leftovers(), IsEmpty());
   EXPECT_OK(host_.Quit());
 }
