@@ -80,6 +80,8 @@ absl::Status SendPacket(int socket, absl::string_view data, const std::vector<in
 absl::StatusOr<Packet> ReceivePacket(int socket) {
   Packet packet;
   const ssize_t length = LengthOfNextPacket(socket);
+  // Not on to the receive: a packet that comes in between would meet a buffer without room.
+  if (length < 0 && errno == EAGAIN) return absl::ResourceExhaustedError("nothing to receive");
   // What is wrong with a longer one, or with the socket, the real receive tells.
   if (length > 0) packet.data.resize(std::min(static_cast<size_t>(length), kMaxPacketBytes));
   iovec part = {packet.data.data(), packet.data.size()};
