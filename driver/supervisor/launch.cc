@@ -167,7 +167,7 @@ absl::StatusOr<StartingPayload> StartPayload(const LaunchContext& context,
   RETURN_IF_ERROR(WriteArgumentsFile(program.arguments_file()));
   ASSIGN_OR_RETURN(Pipe error, MakePipe());
   StartingPayload payload;
-  payload.pid = ::_Fork();  // no other thread, no handlers: fork() would only write to more pages
+  payload.pid = ::fork();
   if (payload.pid < 0) return ErrnoStatus("fork");
   if (payload.pid == 0) RunChild(context, program, error.write.get());
   payload.pidfd = Fd(static_cast<int>(::syscall(SYS_pidfd_open, payload.pid, 0)));
