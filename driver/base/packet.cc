@@ -4,7 +4,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstring>
 
 #include "driver/base/status.h"
@@ -30,19 +29,15 @@ absl::StatusOr<Fd> MakeSocket() {
   return socket;
 }
 
-ssize_t Receive(int socket, msghdr* message, int flags) {
+// A peer that closed with unread packets of ours in its queue leaves ECONNRESET here, once, and
+// before the packets that it sent (unix_release_sock and __skb_try_recv_datagram, Linux 6.1): its
+// last words are still to be read.
+ssize_t Receive(int socket, msghdr* message) {
   ssize_t received;
   do {
-    received = ::recvmsg(socket, message, flags);
-  } while (received < 0 && errno == EINTR);
+    received = ::recvmsg(socket, message, MSG_CMSG_CLOEXEC);
+  } while (received < 0 && (errno == EINTR || errno == ECONNRESET));
   return received;
-}
-
-// Its true length, whatever is asked for (unix(7), MSG_TRUNC). A buffer for the largest packet
-// would stay in the heap of every supervisor and every pid 1.
-ssize_t LengthOfNextPacket(int socket) {
-  msghdr message = {};
-  return Receive(socket, &message, MSG_PEEK | MSG_TRUNC);
 }
 
 }  // namespace
@@ -78,23 +73,20 @@ absl::Status SendPacket(int socket, absl::string_view data, const std::vector<in
 }
 
 absl::StatusOr<Packet> ReceivePacket(int socket) {
-  Packet packet;
-  const ssize_t length = LengthOfNextPacket(socket);
-  // Not on to the receive: a packet that comes in between would meet a buffer without room.
-  if (length < 0 && errno == EAGAIN) return absl::ResourceExhaustedError("nothing to receive");
-  // What is wrong with a longer one, or with the socket, the real receive tells.
-  if (length > 0) packet.data.resize(std::min(static_cast<size_t>(length), kMaxPacketBytes));
-  iovec part = {packet.data.data(), packet.data.size()};
+  // On the stack, where only what a packet fills costs memory: a buffer for the largest one would
+  // stay in the heap of every supervisor and every pid 1.
+  char buffer[kMaxPacketBytes];
+  iovec part = {buffer, sizeof(buffer)};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kMaxPacketFds)];
   msghdr message = {};
   message.msg_iov = &part;
   message.msg_iovlen = 1;
   message.msg_control = control;
   message.msg_controllen = sizeof(control);
-  const ssize_t received = Receive(socket, &message, MSG_CMSG_CLOEXEC);
+  const ssize_t received = Receive(socket, &message);
   if (received < 0 && errno == EAGAIN) return absl::ResourceExhaustedError("nothing to receive");
-  if (received < 0 && errno == ECONNRESET) return absl::OutOfRangeError("end of stream");
   if (received < 0) return ErrnoStatus("receive");
+  Packet packet;
   for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr;
        header = CMSG_NXTHDR(&message, header)) {
     if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
@@ -109,7 +101,7 @@ absl::StatusOr<Packet> ReceivePacket(int socket) {
   if ((message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
     return absl::InvalidArgumentError("packet is truncated");
   }
-  packet.data.resize(static_cast<size_t>(received));
+  packet.data.assign(buffer, static_cast<size_t>(received));
   return packet;
 }
 

@@ -40,8 +40,14 @@ void Output::Close() {
   sink_.Reset();
 }
 
+void Output::HoldBack(bool held_back) {
+  held_back_ = held_back;
+  if (held_back_ && source_) return loop_->Unwatch(source_.get());
+  WatchSource();
+}
+
 void Output::WatchSource() {
-  if (!source_) return;
+  if (!source_ || held_back_ || (stalled_ && !dropping_)) return;
   // Cannot fail: the descriptor was watched before.
   loop_->Watch(source_.get(), EPOLLIN, [this](uint32_t) { OnReadable(); }).IgnoreError();
 }

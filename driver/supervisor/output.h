@@ -50,13 +50,15 @@ class Output {
   int sink_fd() const { return sink_.get(); }
   // Starts to copy. `on_end` is called once, when every writer is gone and the sink has everything.
   absl::Status Start(Fd source, std::function<void()> on_end);
+  // After Start. While held back, only Drain() reads; the pipe keeps what comes.
+  void HoldBack(bool held_back);
   // Takes what is in the pipe now, so that on_bytes has seen a dead payload's last words.
   void Drain();
   bool ended() const { return ended_; }
   void Close();
 
  private:
-  void WatchSource();
+  void WatchSource();  // unless it has to wait
   void OnReadable();
   size_t ReadOnce();  // -> bytes read; 0: nothing there, or the end (source_ closed)
   void Take(absl::string_view bytes);
@@ -79,6 +81,7 @@ class Output {
   std::string pending_;               // read, not yet written
   bool stalled_ = false;   // waiting for the sink; the source is not watched unless dropping_
   bool dropping_ = false;  // patience is over
+  bool held_back_ = false;
   uint64_t dropped_bytes_ = 0;
   bool ended_ = false;
   EventLoop::TimerId patience_ = 0;

@@ -85,8 +85,15 @@ void Supervisor::OnReport(InitReport report) {
   }
 }
 
+// What the payload says waits until pid 1 has told of it: "connected" comes after "launched".
+void Supervisor::HoldBackOutput(bool held_back) {
+  out_->HoldBack(held_back);
+  err_->HoldBack(held_back);
+}
+
 void Supervisor::Launch() {
   state_ = State::kLaunching;
+  HoldBackOutput(true);
   if (has_agent()) {
     tracker_.OnLaunch();
     policy_->OnLaunch();
@@ -116,6 +123,7 @@ void Supervisor::OnLaunched(Fd payload) {
   }
   if (!start_answered_) AnswerStart();
   if (stopping()) SignalPayload(stop_signal_);
+  HoldBackOutput(false);
 }
 
 void Supervisor::OnLaunchFailed(const absl::Status& error) {
@@ -231,6 +239,7 @@ void Supervisor::SignalPayload(int signal) {
 
 void Supervisor::End(Outcome outcome) {
   if (state_ == State::kEnding || state_ == State::kEnded) return;
+  if (state_ == State::kLaunching) HoldBackOutput(false);
   state_ = State::kEnding;
   outcome_ = std::move(outcome);
   if (!start_answered_ && outcome_.start_error.ok()) {

@@ -86,6 +86,7 @@ class Supervisor {
   // Launches and exits.
   void OnReports();
   void OnReport(InitReport report);
+  void HoldBackOutput(bool held_back);
   void Launch();
   void OnLaunched(Fd payload);
   void OnLaunchFailed(const absl::Status& error);

@@ -3,6 +3,9 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include <string>
+#include <thread>
+
 #include "driver/base/file.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
@@ -36,6 +39,43 @@ TEST(Packet, TellsEndOfStreamFromNothingThere) {
               StatusIs(absl::StatusCode::kOutOfRange, HasSubstr("end")));
   EXPECT_THAT(SendPacket(pair.second.get(), "x"),
               StatusIs(absl::StatusCode::kUnavailable, HasSubstr("gone")));
+}
+
+// The peer's close with unread packets in its queue is an error of the socket, and comes first.
+TEST(Packet, TheLastWordsOfAPeerThatDidNotListenAreRead) {
+  ASSERT_OK_AND_ASSIGN(SocketPair pair, MakeSocketPair(SOCK_SEQPACKET, SOCK_NONBLOCK));
+  ASSERT_OK(SendPacket(pair.second.get(), "are you there?"));
+  ASSERT_OK(SendPacket(pair.first.get(), "exit code 3"));
+  pair.first.Reset();
+  ASSERT_OK_AND_ASSIGN(const Packet packet, ReceivePacket(pair.second.get()));
+  EXPECT_EQ(packet.data, "exit code 3");
+  EXPECT_THAT(ReceivePacket(pair.second.get()),
+              StatusIs(absl::StatusCode::kOutOfRange, HasSubstr("end")));
+}
+
+// A reader that asks again and again meets every moment of a packet's arrival.
+TEST(Packet, IsReceivedWholeWheneverItArrives) {
+  constexpr int kPackets = 20'000;
+  ASSERT_OK_AND_ASSIGN(SocketPair pair, MakeSocketPair(SOCK_SEQPACKET, SOCK_NONBLOCK));
+  std::thread sender([socket = pair.first.get()] {
+    for (int sent = 0; sent < kPackets;) {
+      const absl::Status status = SendPacket(socket, std::string(100, 'x'));
+      if (status.ok()) ++sent;
+      if (!status.ok() && !absl::IsResourceExhausted(status)) return;
+    }
+  });
+  int whole = 0;
+  absl::Status failure;
+  while (whole < kPackets && failure.ok()) {
+    const absl::StatusOr<Packet> packet = ReceivePacket(pair.second.get());
+    if (absl::IsResourceExhausted(packet.status())) continue;
+    failure = packet.status();
+    if (failure.ok() && packet->data.size() == 100) ++whole;
+  }
+  pair.second.Reset();
+  sender.join();
+  EXPECT_OK(failure);
+  EXPECT_EQ(whole, kPackets);
 }
 
 TEST(Packet, RefusesWhatIsTooLarge) {

@@ -160,6 +160,26 @@ TEST_F(OutputTest, AStalledReaderStopsNobodyAndIsToldWhatItMissed) {
       << received.substr(marker);
 }
 
+TEST_F(OutputTest, HeldBackItReadsNothingUntilReleasedOrDrained) {
+  auto output = Open("/dev/null");
+  output->HoldBack(true);
+  ASSERT_OK(WriteAll(pipe_.write.get(), "early\n"));
+  std::string before;
+  std::string drained;
+  loop_->After(std::chrono::milliseconds(50), [&] {
+    before = seen_;
+    output->Drain();
+    drained = seen_;
+    ASSERT_OK(WriteAll(pipe_.write.get(), "late\n"));
+    pipe_.write.Reset();
+    output->HoldBack(false);
+  });
+  Run();
+  EXPECT_EQ(before, "");
+  EXPECT_EQ(drained, "early\n");
+  EXPECT_EQ(seen_, "early\nlate\n");
+}
+
 TEST_F(OutputTest, AMissingSinkIsAnError) {
   Output output(loop_.get(), dir_.path() + "/missing", nullptr);
   EXPECT_THAT(output.OpenSink(),
