@@ -69,6 +69,21 @@ bool IsJvmError(absl::string_view line) {
   return false;
 }
 
+// After these an agent stays alive, keeps its socket and serves nobody (jenkins-agent.md 0.2). Heap
+// exhaustion is among them for JVMs whose options take ExitOnOutOfMemoryError away.
+bool IsWedgeLine(absl::string_view line) {
+  for (absl::string_view text :
+       {"Reader thread killed by ", "unable to create native thread",
+        "unable to create new native thread", "Failed to start the native thread for ",
+        "java.lang.OutOfMemoryError: Java heap space",
+        "java.lang.OutOfMemoryError: GC overhead limit exceeded",
+        "java.lang.OutOfMemoryError: Metaspace",
+        "java.lang.OutOfMemoryError thrown from the UncaughtExceptionHandler"}) {
+    if (absl::StrContains(line, text)) return true;
+  }
+  return false;
+}
+
 // Both generations: "java -jar slave.jar [options...] <secret key> <slave name>".
 bool IsUsageLine(absl::string_view line) {
   return absl::StartsWith(line, "java -jar ") && absl::StrContains(line, "[options...]");
@@ -142,6 +157,8 @@ absl::string_view PhaseName(pb::AgentPhase phase) {
       return "disconnected";
     case pb::PHASE_REFUSED:
       return "refused";
+    case pb::PHASE_WEDGED:
+      return "wedged";
     default:
       return "not started";
   }
@@ -183,6 +200,10 @@ void PhaseTracker::TakeLine(int stream, absl::string_view line, std::vector<Phas
   line = absl::StripTrailingAsciiWhitespace(line);
   if (line.empty()) return;
   const LogMessage log = SplitLogMessage(line);
+  if (connected_in_this_launch_ && IsWedgeLine(line)) {
+    last_error_ = Quoted(log.level.empty() ? line : log.text);
+    return Enter(pb::PHASE_WEDGED, last_error_, changes);
+  }
   // The phase lines are on stderr; what the JVM itself says may come on either stream.
   if (stream == 2 && !log.level.empty()) {
     TakeLogMessage(log.text, log.level == "SEVERE", changes);
@@ -264,7 +285,7 @@ void PhaseTracker::Enter(pb::AgentPhase phase, std::string detail,
                          std::vector<PhaseChange>& changes) {
   // The retry of an unreachable controller is no news: keep saying why, not "locating" in between.
   if (phase == pb::PHASE_LOCATING && phase_ == phase && detail.empty()) return;
-  if (phase == phase_ && detail == detail_) return;
+  if (phase == phase_ && (detail == detail_ || phase == pb::PHASE_WEDGED)) return;
   phase_ = phase;
   detail_ = std::move(detail);
   PhaseChange change{phase_, detail_};

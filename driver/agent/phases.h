@@ -39,8 +39,8 @@ Unreachable ClassifyUnreachable(absl::string_view message);
 // "starting", "locating", ...
 absl::string_view PhaseName(pb::AgentPhase phase);
 
-// Something worth telling. A refusal is told each time; any other phase only when phase or detail
-// change.
+// Something worth telling. A refusal is told each time, PHASE_WEDGED once (its causes come in
+// hundreds of lines); any other phase only when phase or detail change.
 struct PhaseChange {
   pb::AgentPhase phase = pb::PHASE_NONE;
   std::string

@@ -10,9 +10,18 @@ namespace {
 
 int FailureCode(int exit_code) { return exit_code == 0 ? 1 : exit_code; }
 
+// "10 minutes", "90 s".
+std::string InWords(std::chrono::milliseconds duration) {
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(duration).count();
+  return seconds % 60 == 0 ? absl::StrCat(seconds / 60, " minutes") : absl::StrCat(seconds, " s");
+}
+
 }  // namespace
 
-void RestartPolicy::OnLaunch() { refused_in_this_launch_ = false; }
+void RestartPolicy::OnLaunch() {
+  refused_in_this_launch_ = false;
+  restart_.reset();
+}
 
 Decision RestartPolicy::OnPhase(const PhaseChange& change, TimePoint now) {
   if (end_.has_value()) return *end_;
@@ -22,13 +31,28 @@ Decision RestartPolicy::OnPhase(const PhaseChange& change, TimePoint now) {
     last_refusal_ = Refusal::kNone;
     refusals_ = 0;
   }
+  if (change.phase == pb::PHASE_WEDGED) return OnVerdict(change.detail, now);
   if (change.phase != pb::PHASE_REFUSED) return {};
   refused_in_this_launch_ = true;
   return CountRefusal(change.refusal, change.detail, now);
 }
 
+Decision RestartPolicy::OnVerdict(absl::string_view cause, TimePoint now) {
+  if (end_.has_value()) return *end_;
+  if (restart_.has_value()) return {};  // on its way
+  const Decision decision =
+      Restart(Decision::kRestart, absl::StrCat("agent '", agent_name_, "' hangs: ", cause), 1, now);
+  if (decision.kind == Decision::kRestart) restart_ = decision;
+  return decision;
+}
+
 Decision RestartPolicy::OnExit(const ExitFacts& facts, TimePoint now) {
   if (end_.has_value()) return *end_;
+  if (restart_.has_value()) {
+    Decision decision = *restart_;
+    decision.kind = Decision::kRelaunch;
+    return decision;
+  }
   ever_connected_ = ever_connected_ || facts.ever_connected;
   std::string text = DescribeExit(facts, agent_name_);
   switch (ClassifyExit(facts)) {
@@ -42,8 +66,30 @@ Decision RestartPolicy::OnExit(const ExitFacts& facts, TimePoint now) {
     case ExitCause::kOther:
       break;
   }
-  Decision decision;
-  decision.message = std::move(text);
+  return Restart(Decision::kRelaunch, std::move(text), FailureCode(ExitCodeOf(facts.wait_status)),
+                 now);
+}
+
+// Builds of an agent that was connected wait for the next JVM, hence no delay for the first one.
+Decision RestartPolicy::Restart(Decision::Kind kind, std::string cause, int exit_code,
+                                TimePoint now) {
+  while (!recent_.empty() && now - recent_.front() >= budget_.interval) recent_.pop_front();
+  const int recent = static_cast<int>(recent_.size());
+  if (recent >= budget_.attempts) {
+    return End(recent == 0 ? std::move(cause)
+                           : absl::StrCat(cause, "; restarted ", recent, " times within ",
+                                          InWords(budget_.interval),
+                                          ", all that health.restart allows"),
+               exit_code);
+  }
+  Decision decision{.kind = kind, .counted = true, .message = std::move(cause)};
+  for (int i = 1; i <= recent; ++i) {
+    decision.delay = i == 1 ? budget_.delay : decision.delay * 2;
+    if (decision.delay >= budget_.max_delay) break;
+  }
+  decision.delay = std::min(decision.delay, budget_.max_delay);
+  recent_.push_back(now);
+  ++restarts_;
   return decision;
 }
 

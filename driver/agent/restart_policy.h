@@ -1,14 +1,16 @@
-// Decides what follows an agent's exit or refusal: launch again, wait, or end the task and why.
+// Decides what follows an agent's exit, refusal or bad health: go on, launch again, wait, or end the
+// task and why. The whole table is in driver/README.md, "Health".
 //
 // An unreachable controller is waited for without limit, for either generation of agents. A refusal
 // that time can cure (node not created yet, the name's old connection not yet noticed as dead) is
-// tried for kRefusalPatience. The rest ends the task with its cause in one line. Exits that say
-// nothing about the controller (killed, crashed, out of memory) end the task with that exit.
+// tried for kRefusalPatience. A JVM that died or hangs is restarted in place, within the job's
+// budget: what its builds left running lives on. The rest ends the task with its cause in one line.
 //
 // Owned by the supervisor, one per task. Not thread-safe. Pure: time is passed in, monotonic.
 #pragma once
 
 #include <chrono>
+#include <deque>
 #include <optional>
 #include <string>
 
@@ -20,14 +22,28 @@ namespace jenkins_agent {
 
 struct Decision {
   enum Kind {
-    kNone,      // OnPhase: go on. OnExit: the task ends with this exit
-    kRelaunch,  // after `delay`
+    kNone,      // go on
+    kRelaunch,  // OnExit: launch again after `delay`
+    kRestart,   // OnPhase, OnVerdict: stop the JVM, then launch again after `delay`
     kEnd,       // the task ends with `message` and `exit_code`; a running JVM is stopped
   };
   Kind kind = kNone;
-  std::chrono::milliseconds delay{0};  // kRelaunch
-  std::string message;  // kEnd: the cause; kRelaunch: what is waited for; OnExit's kNone: the exit
-  int exit_code = 0;    // kEnd: never 0
+  std::chrono::milliseconds delay{0};  // kRelaunch, kRestart
+  // A restart of a JVM that worked once, or should have: it counts against the budget, and what the
+  // dead JVM's builds left is cleared first. False: nothing ran, the controller is waited for.
+  bool counted = false;
+  std::string message;  // kEnd, kRestart: the cause; kRelaunch: what is waited for, or the cause
+  int exit_code = 0;    // kEnd: 0 only for a one-shot agent that is done
+};
+
+// The job's `health.restart` block.
+struct RestartBudget {
+  int attempts = 5;  // restarts within `interval`; 0: never
+  std::chrono::milliseconds interval = std::chrono::minutes(10);
+  // Before the second restart within `interval`, doubled for each further one. The first one is
+  // at once: builds that survived wait for their agent.
+  std::chrono::milliseconds delay = std::chrono::seconds(1);
+  std::chrono::milliseconds max_delay = std::chrono::minutes(1);
 };
 
 class RestartPolicy {
@@ -40,21 +56,32 @@ class RestartPolicy {
   static constexpr std::chrono::minutes kRefusalPatience{5};
   static constexpr int kMaxWrongSecrets = 2;
 
-  explicit RestartPolicy(absl::string_view agent_name) : agent_name_(agent_name) {}
+  explicit RestartPolicy(absl::string_view agent_name, RestartBudget budget = {})
+      : agent_name_(agent_name), budget_(budget) {}
 
   void OnLaunch();
   Decision OnPhase(const PhaseChange& change, TimePoint now);
+  // The health of a JVM that runs: "its process is stopped (state T) for 60 s".
+  Decision OnVerdict(absl::string_view cause, TimePoint now);
+  // After a kRestart too: the JVM's end that it asked for is not judged again.
   Decision OnExit(const ExitFacts& facts, TimePoint now);
+
+  int restarts() const { return restarts_; }  // counted ones, over the task's life
 
  private:
   // Counts one refusal; kEnd when this was one too many.
   Decision CountRefusal(Refusal refusal, absl::string_view reason, TimePoint now);
   Decision AfterRefusedExit(const ExitFacts& facts, TimePoint now);
+  Decision Restart(Decision::Kind kind, std::string cause, int exit_code, TimePoint now);
   Decision End(std::string message, int exit_code);
   Decision Relaunch(std::chrono::milliseconds delay, std::string message) const;
   std::chrono::milliseconds NextDelay();
 
   const std::string agent_name_;
+  const RestartBudget budget_;
+  int restarts_ = 0;
+  std::deque<TimePoint> recent_;     // restarts within the budget's interval
+  std::optional<Decision> restart_;  // decided for the JVM that is being stopped
   bool ever_connected_ = false;
   std::chrono::seconds next_delay_ = kFirstDelay;
   bool refused_in_this_launch_ = false;

@@ -152,12 +152,96 @@ TEST_F(RestartPolicyTest, UnfitJdkEndsTheTask) {
   EXPECT_EQ(LaunchPrintExit(recorded::kOldOnJava25, Exited(1)).kind, Decision::kEnd);
 }
 
-TEST_F(RestartPolicyTest, OtherExitsEndTheTaskWithThatExit) {
+TEST_F(RestartPolicyTest, ADeadJvmIsRestartedAtOnce) {
   Launch();
   Print(recorded::kOldConnected);
   const Decision decision = Exit(SIGKILL);
-  EXPECT_EQ(decision.kind, Decision::kNone);
+  EXPECT_EQ(decision.kind, Decision::kRelaunch);
+  EXPECT_TRUE(decision.counted);
+  EXPECT_EQ(decision.delay, seconds(0));
   EXPECT_THAT(decision.message, HasSubstr("killed by signal 9"));
+  EXPECT_EQ(policy_.restarts(), 1);
+}
+
+TEST_F(RestartPolicyTest, ABudgetThatIsSpentEndsTheTaskWithTheWholeStory) {
+  std::vector<int64_t> delays;
+  Decision decision;
+  for (int i = 0; i < 5; ++i) {
+    Launch();
+    Print(recorded::kOldConnected);
+    decision = Exit(Exited(3));
+    ASSERT_EQ(decision.kind, Decision::kRelaunch);
+    delays.push_back(decision.delay.count());
+    now_ += minutes(1);
+  }
+  EXPECT_THAT(delays, ::testing::ElementsAre(0, 1000, 2000, 4000, 8000));
+  Launch();
+  decision = Exit(Exited(3));
+  EXPECT_EQ(decision.kind, Decision::kEnd);
+  EXPECT_EQ(decision.exit_code, 3);
+  EXPECT_EQ(decision.message,
+            "the agent's JVM exited with code 3 while starting; restarted 5 times within 10 "
+            "minutes, all that health.restart allows");
+}
+
+TEST_F(RestartPolicyTest, TheBudgetComesBackWithTime) {
+  for (int i = 0; i < 100; ++i) {
+    Launch();
+    Print(recorded::kOldConnected);
+    ASSERT_EQ(Exit(SIGKILL).kind, Decision::kRelaunch);
+    now_ += minutes(2);
+  }
+  EXPECT_EQ(policy_.restarts(), 100);
+}
+
+TEST_F(RestartPolicyTest, TheDelayHasALimit) {
+  RestartPolicy policy("linux-1", {.attempts = 100});
+  Decision decision;
+  for (int i = 0; i < 100; ++i) decision = policy.OnVerdict("x", now_), policy.OnLaunch();
+  EXPECT_EQ(decision.delay, minutes(1));
+}
+
+TEST_F(RestartPolicyTest, WithoutABudgetTheFirstDeathEndsTheTask) {
+  RestartPolicy policy("linux-1", {.attempts = 0});
+  ExitFacts facts;
+  facts.wait_status = SIGKILL;
+  const Decision decision = policy.OnExit(facts, now_);
+  EXPECT_EQ(decision.kind, Decision::kEnd);
+  EXPECT_EQ(decision.exit_code, 137);
+  EXPECT_THAT(decision.message, ::testing::Not(HasSubstr("restarted")));
+}
+
+TEST_F(RestartPolicyTest, AControllerThatIsDownNeverCostsBudget) {
+  for (int i = 0; i < 200; ++i) {
+    const Decision decision = LaunchPrintExit(recorded::kOldRefusedConnection, Exited(255));
+    ASSERT_EQ(decision.kind, Decision::kRelaunch);
+    ASSERT_FALSE(decision.counted);
+  }
+  EXPECT_EQ(policy_.restarts(), 0);
+}
+
+TEST_F(RestartPolicyTest, AVerdictStopsTheJvmAndItsExitIsNotJudgedAgain) {
+  Launch();
+  Print(recorded::kOldConnected);
+  const Decision verdict = policy_.OnVerdict("its process is stopped (state T), for 60 s", now_);
+  EXPECT_EQ(verdict.kind, Decision::kRestart);
+  EXPECT_EQ(verdict.message, "agent 'linux-1' hangs: its process is stopped (state T), for 60 s");
+  EXPECT_EQ(policy_.OnVerdict("the same again", now_).kind, Decision::kNone);
+  const Decision exit = Exit(SIGKILL);
+  EXPECT_EQ(exit.kind, Decision::kRelaunch);
+  EXPECT_TRUE(exit.counted);
+  EXPECT_EQ(policy_.restarts(), 1);
+}
+
+TEST_F(RestartPolicyTest, AnAgentsOwnLastWordsAreAVerdict) {
+  Launch();
+  Print(recorded::kOldConnected);
+  const Decision decision = Print(
+      "SEVERE: Reader thread killed by OutOfMemoryError\n"
+      "java.lang.OutOfMemoryError: unable to create native thread: possibly out of memory or "
+      "process/resource limits reached\n");
+  EXPECT_EQ(decision.kind, Decision::kRestart);
+  EXPECT_THAT(decision.message, HasSubstr("Reader thread killed by OutOfMemoryError"));
 }
 
 }  // namespace
