@@ -277,6 +277,20 @@ absl::Status Cgroup::KillAll(std::chrono::milliseconds limit) const {
   return Annotate(killed, Title(dir));
 }
 
+absl::StatusOr<size_t> Cgroup::KillChosen(absl::FunctionRef<bool(pid_t)> doomed,
+                                          std::chrono::milliseconds limit) const {
+  const std::string dir = MembersDir();
+  absl::StatusOr<size_t> chosen = IsV2() ? KillChosenV2(dir, doomed, limit)
+                                         : KillChosenV1(DirOf("freezer"), dir, doomed, limit);
+  if (!chosen.ok()) return Annotate(chosen.status(), Title(dir));
+  return chosen;
+}
+
+void Cgroup::Thaw() const {
+  if (IsV2()) return ThawV2(MembersDir());
+  ThawV1(DirOf("freezer"));
+}
+
 absl::Status Cgroup::Remove() const {
   const bool nomad_is_here = ::access(NomadsMark().c_str(), F_OK) == 0;
   absl::Status first;

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "cgroups/hierarchy.h"
@@ -76,6 +77,11 @@ class Cgroup {
 
   // SIGKILLs everything inside and blocks until it is gone; see kill.h.
   absl::Status KillAll(std::chrono::milliseconds limit) const;
+  // Ends those that `doomed` chooses while all stand still; returns how many. See kill.h.
+  absl::StatusOr<size_t> KillChosen(absl::FunctionRef<bool(pid_t)> doomed,
+                                    std::chrono::milliseconds limit) const;
+  // After a KillChosen that died in the middle. Best effort.
+  void Thaw() const;
   // Removes what Create made and what Nomad never makes (pids, cpuacct) with empty parents; all of
   // it when no Nomad has set up cgroups on this node. Nobody may be inside. Idempotent.
   absl::Status Remove() const;

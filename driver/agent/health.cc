@@ -28,8 +28,8 @@ Health HealthWatch::Judge(const HealthSample& sample) {
   }
   last_good_ = sample.time;
   if (!Crowded(sample, limits_.crowded_percent)) return {};
-  return {Health::kCrowded, absl::StrCat(sample.pids, " of ", sample.pids_limit,
-                                         " processes and threads in use")};
+  return {Health::kCrowded,
+          absl::StrCat(sample.pids, " of ", sample.pids_limit, " processes and threads in use")};
 }
 
 // What is not in order at this moment; a moment alone proves nothing.
@@ -56,8 +56,8 @@ std::string HealthWatch::Symptom(const HealthSample& sample) const {
                         " s");
   }
   const bool idle = last_.has_value() && last_->cpu_ticks == sample.cpu_ticks;
-  const bool reads = sample.unread_bytes == 0 ||
-                     (last_.has_value() && sample.unread_bytes < last_->unread_bytes);
+  const bool reads =
+      sample.unread_bytes == 0 || (last_.has_value() && sample.unread_bytes < last_->unread_bytes);
   if (idle && !reads) {
     return absl::StrCat("it does not read from the controller (", sample.unread_bytes,
                         " bytes unread)");
@@ -67,9 +67,8 @@ std::string HealthWatch::Symptom(const HealthSample& sample) const {
 
 // A controller that is down is waited for; one that answers should have its agent back.
 std::string HealthWatch::Disconnected(const HealthSample& sample) {
-  const bool away =
-      sample.phase == pb::PHASE_TERMINATED || sample.phase == pb::PHASE_LOCATING ||
-      sample.phase == pb::PHASE_HANDSHAKING || sample.phase == pb::PHASE_STARTING;
+  const bool away = sample.phase == pb::PHASE_TERMINATED || sample.phase == pb::PHASE_LOCATING ||
+                    sample.phase == pb::PHASE_HANDSHAKING || sample.phase == pb::PHASE_STARTING;
   if (!away || sample.controller_answers == false) {
     answering_since_.reset();
     return "";

@@ -23,8 +23,8 @@ struct HealthSample {
   uint64_t cpu_ticks = 0;    // user and system, as /proc/PID/stat counts them
 
   enum class Socket { kUnknown, kMissing, kEstablished, kClosing };
-  Socket socket = Socket::kUnknown;  // to the controller; kClosing: CLOSE-WAIT and the like
-  uint32_t unread_bytes = 0;         // in its receive queue
+  Socket socket = Socket::kUnknown;         // to the controller; kClosing: CLOSE-WAIT and the like
+  uint32_t unread_bytes = 0;                // in its receive queue
   std::chrono::milliseconds since_data{0};  // since the peer last sent something
 
   uint64_t pids = 0;        // processes and threads of the task

@@ -76,10 +76,10 @@ Decision RestartPolicy::Restart(Decision::Kind kind, std::string cause, int exit
   while (!recent_.empty() && now - recent_.front() >= budget_.interval) recent_.pop_front();
   const int recent = static_cast<int>(recent_.size());
   if (recent >= budget_.attempts) {
-    return End(recent == 0 ? std::move(cause)
-                           : absl::StrCat(cause, "; restarted ", recent, " times within ",
-                                          InWords(budget_.interval),
-                                          ", all that health.restart allows"),
+    return End(recent == 0
+                   ? std::move(cause)
+                   : absl::StrCat(cause, "; restarted ", recent, " times within ",
+                                  InWords(budget_.interval), ", all that health.restart allows"),
                exit_code);
   }
   Decision decision{.kind = kind, .counted = true, .message = std::move(cause)};

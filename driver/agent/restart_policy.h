@@ -1,5 +1,5 @@
-// Decides what follows an agent's exit, refusal or bad health: go on, launch again, wait, or end the
-// task and why. The whole table is in driver/README.md, "Health".
+// Decides what follows an agent's exit, refusal or bad health: go on, launch again, wait, or end
+// the task and why. The whole table is in driver/README.md, "Health".
 //
 // An unreachable controller is waited for without limit, for either generation of agents. A refusal
 // that time can cure (node not created yet, the name's old connection not yet noticed as dead) is

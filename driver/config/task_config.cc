@@ -131,6 +131,7 @@ absl::Status Validate(const TaskConfig& config) {
   RETURN_IF_ERROR(CheckArgsHaveProgram(config));
   RETURN_IF_ERROR(CheckOneJava(config));
   RETURN_IF_ERROR(CheckValues(config));
+  RETURN_IF_ERROR(ValidateHealth(config.health));
   return config.has_agent ? ValidateAgent(config.agent) : absl::OkStatus();
 }
 
@@ -141,6 +142,8 @@ std::vector<Option> OptionsFor(TaskConfig& config) {
       {"agent", OptionBlock{&config.has_agent, OptionsFor(config.agent)},
        "run an inbound Jenkins agent; also without the block when `JENKINS_URL` is in the task's "
        "environment and no other program is named"},
+      {"health", OptionBlock{&config.has_health, OptionsFor(config.health)},
+       "how an agent is watched"},
       {"java_home", &config.java_home,
        "the Java installation to run, an absolute path; left out: the newest that fits"},
       {"java_version", &config.java_version, "the Java version to run, such as `17`"},

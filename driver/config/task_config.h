@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "driver/config/agent_block.h"
+#include "driver/config/health_block.h"
 #include "driver/config/options.h"
 
 namespace jenkins_agent {
@@ -21,6 +22,8 @@ inline constexpr int64_t kMaxPidsLimit = 4194304;
 struct TaskConfig {
   bool has_agent = false;  // `agent { }` was written; `agent` holds the defaults otherwise
   AgentBlock agent = {};
+  bool has_health = false;
+  HealthBlock health = {};
 
   std::string java_home = "";
   std::string java_version = "";  // "8" to "99"

@@ -77,6 +77,8 @@ const char* NameOf(pb::AgentPhase phase) {
       return "terminated";
     case pb::PHASE_REFUSED:
       return "refused";
+    case pb::PHASE_WEDGED:
+      return "wedged";
     default:
       return "";
   }

@@ -98,6 +98,7 @@ void ExecSessions::OnReport(InitReport report) {
   if (!sessions_.contains(report.session)) return;  // its client went away meanwhile
   switch (report.kind) {
     case InitReport::Kind::kSessionStarted:
+      sessions_.at(report.session).leader = static_cast<pid_t>(report.number);
       return Answer(report.session, absl::OkStatus(), std::move(report.stdio));
     case InitReport::Kind::kSessionFailed:
       Answer(report.session, report.error, {});
@@ -140,6 +141,14 @@ void ExecSessions::Tell(InitRequest::Kind kind, uint32_t id) {
   request.kind = kind;
   request.session = id;
   SendRequest(init_socket_, request).IgnoreError();
+}
+
+std::vector<pid_t> ExecSessions::SessionIds() const {
+  std::vector<pid_t> ids;
+  for (const auto& [id, session] : sessions_) {
+    if (session.leader != 0) ids.push_back(session.leader);
+  }
+  return ids;
 }
 
 void ExecSessions::OnTaskEnded() {

@@ -5,6 +5,8 @@
 // (proto/supervisor.proto, Exec), so it dies with its client, be that a person or the plugin.
 #pragma once
 
+#include <sys/types.h>
+
 #include <chrono>
 #include <cstdint>
 #include <map>
@@ -38,6 +40,8 @@ class ExecSessions {
 
   // kSessionStarted, kSessionFailed, kSessionExited.
   void OnReport(InitReport report);
+  // Session ids of those that run, as the sandbox numbers them.
+  std::vector<pid_t> SessionIds() const;
   // pid 1 is dead and all processes with it.
   void OnTaskEnded();
 
@@ -46,6 +50,7 @@ class ExecSessions {
     uint64_t connection = 0;
     uint64_t sequence = 0;         // of the request, until it is answered
     EventLoop::TimerId timer = 0;  // until it is answered
+    pid_t leader = 0;              // as the sandbox numbers it; 0 before it has started
     bool ended = false;
   };
 

@@ -24,7 +24,8 @@ struct InitReport {
     kLaunched = 'L',        // exec succeeded; `payload` is a pidfd
     kLaunchFailed = 'N',    // `error`; pid 1 goes on
     kExited = 'X',          // the payload ended; `number`: wait status as of waitpid(2)
-    kSessionStarted = 'S',  // `stdio`: the far ends, in the order of ControlRequest.Exec
+    kSessionStarted = 'S',  // `stdio`: the far ends, in the order of ControlRequest.Exec;
+                            // `number`: its leader and session id, as the sandbox numbers them
     kSessionFailed = 'D',   // `error`; nothing is left of it
     kSessionExited = 'E',   // its leader ended; `number`: wait status
   };

@@ -161,6 +161,7 @@ void InitSessions::FinishStart(uint32_t id) {
   }
   report.kind =
       report.error.ok() ? InitReport::Kind::kSessionStarted : InitReport::Kind::kSessionFailed;
+  report.number = static_cast<uint32_t>(session.leader);
   report.stdio = std::move(session.stdio);
   const bool forgotten = session.forgotten;
   if (!report.error.ok()) sessions_.erase(id);  // its leader is reaped like any orphan

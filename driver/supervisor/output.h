@@ -55,6 +55,8 @@ class Output {
   // Takes what is in the pipe now, so that on_bytes has seen a dead payload's last words.
   void Drain();
   bool ended() const { return ended_; }
+  // Its sink does not take what comes.
+  bool stalled() const { return stalled_; }
   void Close();
 
  private:

@@ -26,6 +26,17 @@ int64_t Nanoseconds(clockid_t clock) {
   return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
 }
 
+RestartBudget BudgetOf(const pb::HealthSpec& health) {
+  RestartBudget budget;
+  if (health.disabled()) budget.attempts = 0;
+  if (health.disabled() || !health.has_restart()) return budget;
+  budget.attempts = static_cast<int>(health.restart().attempts());
+  budget.interval = std::chrono::milliseconds(health.restart().interval_ms());
+  budget.delay = std::chrono::milliseconds(health.restart().delay_ms());
+  budget.max_delay = std::chrono::milliseconds(health.restart().max_delay_ms());
+  return budget;
+}
+
 }  // namespace
 
 Supervisor::Supervisor(pb::LaunchSpec spec, const cgroups::Hierarchy& hierarchy, Fd connection,
@@ -35,7 +46,8 @@ Supervisor::Supervisor(pb::LaunchSpec spec, const cgroups::Hierarchy& hierarchy,
       connection_(std::move(connection)),
       received_monotonic_ns_(received_monotonic_ns),
       started_at_ns_(Nanoseconds(CLOCK_REALTIME)),
-      policy_(std::make_unique<RestartPolicy>(spec_.agent().name())) {}
+      policy_(std::make_unique<RestartPolicy>(spec_.agent().name(),
+                                              BudgetOf(spec_.agent().health()))) {}
 
 double Supervisor::ElapsedMs() const {
   return static_cast<double>(Nanoseconds(CLOCK_MONOTONIC) - received_monotonic_ns_) / 1e6;
@@ -142,24 +154,20 @@ void Supervisor::OnOutput(int stream, absl::string_view bytes) {
 
 void Supervisor::OnPhase(const PhaseChange& change) {
   waiting_for_.clear();
+  phase_since_ns_ = Nanoseconds(CLOCK_REALTIME);
   if (change.phase == pb::PHASE_CONNECTED && timings_.connected_ms() == 0) {
     timings_.set_connected_ms(ElapsedMs());
   }
   Publish(change.detail.empty() ? std::string(PhaseName(change.phase))
                                 : absl::StrCat(PhaseName(change.phase), ": ", change.detail));
-  Decision decision = policy_->OnPhase(change, EventLoop::Clock::now());
-  if (decision.kind != Decision::kEnd || stopping() || !payload_) return;
-  Outcome outcome;
-  outcome.exit_code = decision.exit_code;
-  outcome.message = std::move(decision.message);
-  decided_ = std::move(outcome);
-  StopPayload(SIGTERM, kRefusedAgentStopTimeout);
+  Act(policy_->OnPhase(change, EventLoop::Clock::now()));
 }
 
 void Supervisor::OnPayloadExit(int wait_status) {
   FaultPoint("supervisor.exit.seen");
   out_->Drain();
   err_->Drain();
+  loop_->Cancel(restart_timer_);
   payload_.Reset();
   payload_pid_ = 0;
   Outcome exit = ExitOf(wait_status);
@@ -182,7 +190,7 @@ void Supervisor::AfterAgentExit(int wait_status, Outcome exit) {
   Decision decision =
       policy_->OnExit(MakeExitFacts(tracker_, wait_status), EventLoop::Clock::now());
   if (decision.kind == Decision::kRelaunch) return BackOff(decision);
-  if (decision.kind == Decision::kEnd) {
+  if (exit.exit_code != decision.exit_code) {
     exit.exit_code = decision.exit_code;
     exit.signal = 0;
   }
@@ -194,7 +202,9 @@ void Supervisor::AfterAgentExit(int wait_status, Outcome exit) {
 void Supervisor::BackOff(const Decision& decision) {
   state_ = State::kBackingOff;
   waiting_for_ = decision.message;
-  Publish(decision.message);
+  Publish(decision.counted ? absl::StrCat(decision.message, "; restarting it in place")
+                           : decision.message);
+  if (decision.counted) return ClearLeftovers(decision);
   timer_ = loop_->After(decision.delay, [this] { Launch(); });
 }
 
@@ -247,6 +257,8 @@ void Supervisor::End(Outcome outcome) {
   }
   loop_->Cancel(timer_);
   loop_->Cancel(stop_timer_);
+  loop_->Cancel(restart_timer_);
+  clearing_.reset();
   KillSandbox(init_);
   FaultPoint("supervisor.exit.sandbox_killed");
   timer_ = loop_->After(kInitDeathTimeout, [this] {
@@ -312,6 +324,7 @@ pb::ExitRecord Supervisor::MakeExitRecord() {
   record.set_started_at_ns(started_at_ns_);
   record.set_finished_at_ns(Nanoseconds(CLOCK_REALTIME));
   record.set_launches(launches_);
+  record.set_restarts(static_cast<uint32_t>(policy_->restarts()));
   for (const std::string& dir : cgroup_->dirs()) record.add_cgroup_dirs(dir);
   return record;
 }

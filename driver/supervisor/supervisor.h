@@ -19,6 +19,7 @@
 #include "driver/agent/restart_policy.h"
 #include "driver/base/event_loop.h"
 #include "driver/base/fd.h"
+#include "driver/supervisor/clearing.h"
 #include "driver/supervisor/control_server.h"
 #include "driver/supervisor/exec_sessions.h"
 #include "driver/supervisor/init_process.h"
@@ -40,6 +41,9 @@ class Supervisor {
   static constexpr std::chrono::seconds kLingerTimeout{5};
   static constexpr std::chrono::seconds kRefusedAgentStopTimeout{10};
   static constexpr std::chrono::seconds kKillAllTimeout{5};
+  // A thread dump of a large JVM, written at a safepoint, into a log that is read.
+  static constexpr std::chrono::seconds kThreadDumpTime{2};
+  static constexpr std::chrono::seconds kWedgedAgentStopTimeout{5};
   static constexpr size_t kMaxLogBytes = 64 << 10;
 
   Supervisor(pb::LaunchSpec spec, const cgroups::Hierarchy& hierarchy, Fd connection,
@@ -95,6 +99,12 @@ class Supervisor {
   void OnPayloadExit(int wait_status);
   void AfterAgentExit(int wait_status, Outcome exit);
   void BackOff(const Decision& decision);
+  // Restart in place (supervisor_restart.cc).
+  absl::Status OnVerdict(const pb::ControlRequest::Verdict& verdict);
+  void Act(Decision decision);
+  void RestartAgent(const Decision& decision);
+  void AskForThreadDump();
+  void ClearLeftovers(const Decision& decision);
   Outcome ExitOf(int wait_status);
   void OnInitEnded();
 
@@ -153,6 +163,7 @@ class Supervisor {
   uint64_t oom_kills_before_ = 0;  // counter at the last launch
   PhaseTracker tracker_;
   std::unique_ptr<RestartPolicy> policy_;
+  std::unique_ptr<Clearing> clearing_;
   std::string waiting_for_;  // why no agent is connected: a note, the back-off's reason
   std::string java_home_;
   pb::Timings timings_;
@@ -161,6 +172,8 @@ class Supervisor {
   std::optional<Outcome> decided_;  // how the task ends once the stopped payload is gone
   EventLoop::TimerId timer_ = 0;    // set-up, launch, back-off: one at a time
   EventLoop::TimerId stop_timer_ = 0;
+  EventLoop::TimerId restart_timer_ = 0;  // the next, harder step against a wedged JVM
+  int64_t phase_since_ns_ = 0;            // CLOCK_REALTIME
   Outcome outcome_;
   bool init_gone_ = false;
 };

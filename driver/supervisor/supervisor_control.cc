@@ -33,6 +33,9 @@ pb::ControlReply Supervisor::Handle(const pb::ControlRequest& request) {
     case pb::ControlRequest::kNote:
       status = OnNote(request.note().waiting_for());
       break;
+    case pb::ControlRequest::kVerdict:
+      status = OnVerdict(request.verdict());
+      break;
     case pb::ControlRequest::kExec:
     case pb::ControlRequest::kExecRelease:  // HandleLate has taken these
     case pb::ControlRequest::KIND_NOT_SET:
@@ -139,6 +142,8 @@ pb::TaskStatus Supervisor::Status() const {
   status.set_init_pid(init_gone_ ? 0 : init_.pid);
   status.set_payload_pid(payload_pid_);
   status.set_launches(launches_);
+  status.set_restarts(static_cast<uint32_t>(policy_->restarts()));
+  status.set_phase_since_ns(phase_since_ns_);
   status.set_started_at_ns(started_at_ns_);
   *status.mutable_timings() = timings_;
   for (const std::string& dir : cgroup_->dirs()) status.add_cgroup_dirs(dir);

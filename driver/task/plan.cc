@@ -223,10 +223,24 @@ pb::AgentSpec AgentFromOptions(const AgentBlock& block) {
   return agent;
 }
 
+pb::HealthSpec HealthFromOptions(const HealthBlock& block) {
+  pb::HealthSpec health;
+  health.set_disabled(!block.enabled);
+  if (block.leftovers == kLeftoversKeep) health.set_leftovers(pb::HealthSpec::KEEP);
+  if (block.leftovers == kLeftoversKill) health.set_leftovers(pb::HealthSpec::KILL);
+  pb::HealthSpec::RestartBudget& restart = *health.mutable_restart();
+  restart.set_attempts(static_cast<uint32_t>(block.restart.attempts));
+  restart.set_interval_ms(HealthDuration(block.restart.interval).count());
+  restart.set_delay_ms(HealthDuration(block.restart.delay).count());
+  restart.set_max_delay_ms(HealthDuration(block.restart.max_delay).count());
+  return health;
+}
+
 absl::Status PlanAgent(const PlanInput& input, const std::vector<pb::JavaHome>& javas,
                        Environment& env, pb::LaunchSpec& spec) {
   pb::AgentSpec& agent = *spec.mutable_agent();
   agent = AgentFromOptions(input.options.agent);
+  *agent.mutable_health() = HealthFromOptions(input.options.health);
   std::vector<std::string> jvm_options = JvmOptionsFromEnvironment(env);
   jvm_options.insert(jvm_options.end(), input.options.jvm_options.begin(),
                      input.options.jvm_options.end());

@@ -54,14 +54,16 @@ TEST_F(HealthTest, AnIdleAgentIsInOrder) {
 
 TEST_F(HealthTest, AStoppedProcessIsWedgedAlthoughItsSocketLooksFine) {
   Health last;
-  EXPECT_EQ(SecondsUntilWedged([](HealthSample& sample) { sample.process_state = 'T'; }, &last), 60);
+  EXPECT_EQ(SecondsUntilWedged([](HealthSample& sample) { sample.process_state = 'T'; }, &last),
+            60);
   EXPECT_EQ(last.cause, "its process is stopped (state T), for 60 s");
 }
 
 TEST_F(HealthTest, AStoppedProcessIsWedgedInEveryPhase) {
   sample_.phase = pb::PHASE_LOCATING;
   Health last;
-  EXPECT_EQ(SecondsUntilWedged([](HealthSample& sample) { sample.process_state = 't'; }, &last), 60);
+  EXPECT_EQ(SecondsUntilWedged([](HealthSample& sample) { sample.process_state = 't'; }, &last),
+            60);
 }
 
 TEST_F(HealthTest, AFrozenTaskIsNotJudged) {
@@ -107,16 +109,16 @@ TEST_F(HealthTest, AQueueThatShrinksIsRead) {
 
 TEST_F(HealthTest, AConnectionThatTheControllerClosedIsAWedge) {
   Health last;
-  EXPECT_EQ(SecondsUntilWedged([](HealthSample& sample) { sample.socket = Socket::kClosing; },
-                               &last),
-            60);
+  EXPECT_EQ(
+      SecondsUntilWedged([](HealthSample& sample) { sample.socket = Socket::kClosing; }, &last),
+      60);
 }
 
 TEST_F(HealthTest, ConnectedWithoutAConnectionIsAWedge) {
   Health last;
-  EXPECT_EQ(SecondsUntilWedged([](HealthSample& sample) { sample.socket = Socket::kMissing; },
-                               &last),
-            60);
+  EXPECT_EQ(
+      SecondsUntilWedged([](HealthSample& sample) { sample.socket = Socket::kMissing; }, &last),
+      60);
 }
 
 TEST_F(HealthTest, ASilentControllerIsAWedgeOnlyBeyondEveryPing) {
@@ -128,8 +130,7 @@ TEST_F(HealthTest, ASilentControllerIsAWedgeOnlyBeyondEveryPing) {
 
 TEST_F(HealthTest, AShortTroubleIsForgotten) {
   for (int i = 0; i < 20; ++i) {
-    const Health bad =
-        After(seconds(50), [](HealthSample& sample) { sample.process_state = 'T'; });
+    const Health bad = After(seconds(50), [](HealthSample& sample) { sample.process_state = 'T'; });
     ASSERT_EQ(bad.kind, Health::kSuspect);
     ASSERT_EQ(After(seconds(5)).kind, Health::kGood);
   }
@@ -139,9 +140,9 @@ TEST_F(HealthTest, AControllerThatIsDownIsWaitedForWithoutLimit) {
   sample_.phase = pb::PHASE_LOCATING;
   sample_.socket = Socket::kMissing;
   for (int i = 0; i < 200; ++i) {
-    ASSERT_EQ(After(minutes(5), [](HealthSample& sample) { sample.controller_answers = false; })
-                  .kind,
-              Health::kGood);
+    ASSERT_EQ(
+        After(minutes(5), [](HealthSample& sample) { sample.controller_answers = false; }).kind,
+        Health::kGood);
   }
 }
 
@@ -160,9 +161,9 @@ TEST_F(HealthTest, TheGraceBeginsAgainWhenTheControllerWasAway) {
   sample_.controller_answers = true;
   for (int i = 0; i < 200; ++i) {
     ASSERT_EQ(After(minutes(9)).kind, Health::kGood);
-    ASSERT_EQ(After(seconds(10), [](HealthSample& sample) { sample.controller_answers = false; })
-                  .kind,
-              Health::kGood);
+    ASSERT_EQ(
+        After(seconds(10), [](HealthSample& sample) { sample.controller_answers = false; }).kind,
+        Health::kGood);
   }
 }
 

@@ -2,10 +2,14 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include <set>
 #include <string>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "driver/base/file.h"
 #include "tests/supervisor/harness.h"
 #include "tests/support/status_matchers.h"
@@ -37,6 +41,25 @@ class Agent : public SupervisorTest {
     java.set_path(home);
     java.set_feature(17);
     return spec;
+  }
+
+  // Command lines of the task's processes that contain `part`.
+  std::set<std::string> Commands(const std::string& part) {
+    std::set<std::string> found;
+    const pb::TaskStatus status = watcher().Status();
+    for (const std::string& dir : status.cgroup_dirs()) {
+      if (!absl::StrContains(dir, "/freezer/") && !absl::StrContains(dir, ".slice/")) continue;
+      const auto members = ReadFile(dir + "/cgroup.procs");
+      EXPECT_OK(members);
+      for (absl::string_view pid : absl::StrSplit(*members, '\n', absl::SkipEmpty())) {
+        auto command = ReadFile(absl::StrCat("/proc/", pid, "/cmdline"));
+        if (!command.ok() || command->empty()) continue;
+        command->pop_back();
+        for (char& byte : *command) byte = byte == '\0' ? ' ' : byte;
+        if (absl::StrContains(*command, part)) found.insert(*command);
+      }
+    }
+    return found;
   }
 
   static pb::JarInfo OldJar() {
@@ -162,14 +185,127 @@ TEST_F(Agent, AStopWhileItBacksOffEndsIt) {
   EXPECT_EQ(exit->message(), "");
 }
 
-TEST_F(Agent, ADeadJvmEndsTheTaskWithItsStory) {
-  ASSERT_OK(Start(AgentSpec("echo 'INFO: Connected' >&2; kill -9 $$")));
+TEST_F(Agent, ADeadJvmEndsTheTaskWithItsStoryWhenNoRestartIsAllowed) {
+  pb::LaunchSpec spec = AgentSpec("echo 'INFO: Connected' >&2; kill -9 $$");
+  spec.mutable_agent()->mutable_health()->set_disabled(true);
+  ASSERT_OK(Start(spec));
   ASSERT_OK(watcher().JarReady(OldJar()));
   const auto exit = watcher().WaitExit();
   ASSERT_TRUE(exit);
   EXPECT_EQ(exit->signal(), SIGKILL);
   EXPECT_EQ(exit->exit_code(), 137);
   EXPECT_THAT(exit->message(), HasSubstr("signal 9"));
+  EXPECT_EQ(exit->restarts(), 0u);
+}
+
+// The wrapper of a durable build step is no session leader and stays in the JVM's process group.
+TEST_F(Agent, ADeadJvmIsRestartedAmidItsDurableBuilds) {
+  ASSERT_OK(
+      Start(AgentSpec("if [ ! -e first ]; then touch first;"
+                      "(JENKINS_SERVER_COOKIE=durable-1 exec sleep 1001) & echo $! >durable;"
+                      "sleep 1002 & echo $! >lost; setsid sleep 1003 & echo $! >daemon; fi;"
+                      "echo 'INFO: Connected' >&2; exec sleep 1000")));
+  ASSERT_OK(watcher().JarReady(OldJar()));
+  ASSERT_TRUE(watcher().WaitEvent("connected"));
+  const pb::TaskStatus before = watcher().Status();
+  ASSERT_TRUE(Eventually([&] { return Commands("sleep 100").size() == 4; }));
+  ASSERT_EQ(::kill(before.payload_pid(), SIGKILL), 0);
+  ASSERT_TRUE(Eventually([&] { return watcher().Status().launches() == 2; }));
+  EXPECT_TRUE(watcher().WaitEvent("restarting it in place"));
+  const pb::TaskStatus after = watcher().Status();
+  EXPECT_EQ(after.restarts(), 1u);
+  EXPECT_EQ(after.init_pid(), before.init_pid());
+  EXPECT_NE(after.payload_pid(), before.payload_pid());
+  EXPECT_TRUE(Eventually([&] {
+    return Commands("sleep 100") == std::set<std::string>{"sleep 1000", "sleep 1001"};
+  })) << ::testing::PrintToString(Commands("sleep 100"));
+  EXPECT_OK(watcher().Stop(SIGTERM, kTestDeadline));
+  const auto exit = watcher().WaitExit();
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->restarts(), 1u);
+  ExpectNothingLeft(after);
+}
+
+TEST_F(Agent, LeftoversStayOrGoAsTheJobSays) {
+  for (const bool keep : {true, false}) {
+    pb::LaunchSpec spec = AgentSpec(
+        "if [ ! -e first ]; then touch first; (JENKINS_SERVER_COOKIE=durable-1 exec sleep 1001) &"
+        "sleep 1002 & fi; echo 'INFO: Connected' >&2; exec sleep 1000");
+    spec.mutable_agent()->mutable_health()->set_leftovers(keep ? pb::HealthSpec::KEEP
+                                                               : pb::HealthSpec::KILL);
+    ASSERT_OK(Start(spec));
+    ASSERT_OK(watcher().JarReady(OldJar()));
+    ASSERT_TRUE(watcher().WaitEvent("connected"));
+    ASSERT_EQ(::kill(watcher().Status().payload_pid(), SIGKILL), 0);
+    ASSERT_TRUE(Eventually([&] { return watcher().Status().launches() == 2; }));
+    const std::set<std::string> expected =
+        keep ? std::set<std::string>{"sleep 1000", "sleep 1001", "sleep 1002"}
+             : std::set<std::string>{"sleep 1000"};
+    EXPECT_TRUE(Eventually([&] { return Commands("sleep 100") == expected; }))
+        << ::testing::PrintToString(Commands("sleep 100"));
+    EXPECT_OK(watcher().Stop(SIGKILL, kTestDeadline));
+    ASSERT_TRUE(watcher().WaitExit());
+    ASSERT_OK(RemoveTree(directory() + "/task"));
+    ASSERT_OK(MakeDirs(directory() + "/task"));
+    ASSERT_EQ(::unlink(Local("first").c_str()), 0);
+  }
+}
+
+// SIGSTOP keeps the socket and the pid, and lets no signal but SIGKILL through.
+TEST_F(Agent, AVerdictContinuesDumpsAndRestartsTheJvm) {
+  ASSERT_OK(
+      Start(AgentSpec("trap 'echo Full thread dump' QUIT; trap 'exit 143' TERM;"
+                      "echo 'INFO: Connected' >&2; while :; do sleep 0.05; done")));
+  ASSERT_OK(watcher().JarReady(OldJar()));
+  ASSERT_TRUE(watcher().WaitEvent("connected"));
+  const pb::TaskStatus before = watcher().Status();
+  ASSERT_EQ(::kill(before.payload_pid(), SIGSTOP), 0);
+  EXPECT_OK(watcher().Verdict("its process is stopped (state T), for 60 s", before.launches()));
+  EXPECT_TRUE(watcher().WaitEvent("hangs: its process is stopped"));
+  ASSERT_TRUE(Eventually([&] { return watcher().Status().launches() == 2; }));
+  EXPECT_THAT(Stdout(), HasSubstr("Full thread dump"));
+  EXPECT_EQ(watcher().Status().restarts(), 1u);
+  // A verdict on the JVM that is gone must not hit its successor.
+  EXPECT_THAT(watcher().Verdict("late", before.launches()),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("restarted meanwhile")));
+  EXPECT_OK(watcher().Stop(SIGTERM, kTestDeadline));
+  ASSERT_TRUE(watcher().WaitExit());
+}
+
+TEST_F(Agent, AJvmThatDiesAgainAndAgainEndsTheTaskWithTheWholeStory) {
+  pb::LaunchSpec spec = AgentSpec("echo 'INFO: Connected' >&2; exit 3");
+  pb::HealthSpec::RestartBudget& budget =
+      *spec.mutable_agent()->mutable_health()->mutable_restart();
+  budget.set_attempts(3);
+  budget.set_interval_ms(600'000);
+  budget.set_delay_ms(10);
+  budget.set_max_delay_ms(20);
+  ASSERT_OK(Start(spec));
+  ASSERT_OK(watcher().JarReady(OldJar()));
+  const auto exit = watcher().WaitExit();
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->launches(), 4u);
+  EXPECT_EQ(exit->restarts(), 3u);
+  EXPECT_EQ(exit->exit_code(), 3);
+  EXPECT_EQ(exit->message(),
+            "the agent's JVM exited with code 3 while connected; restarted 3 times within 10 "
+            "minutes, all that health.restart allows");
+}
+
+// An operator's session is no build.
+TEST_F(Agent, ARestartLeavesExecSessionsAlone) {
+  ASSERT_OK(Start(AgentSpec("echo 'INFO: Connected' >&2; exec sleep 1000")));
+  ASSERT_OK(watcher().JarReady(OldJar()));
+  ASSERT_TRUE(watcher().WaitEvent("connected"));
+  auto session = Reconnect();
+  ASSERT_TRUE(session);
+  ASSERT_OK(session->Exec({"/bin/sleep", "1004"}));
+  ASSERT_TRUE(Eventually([&] { return Commands("sleep 1004").size() == 1; }));
+  ASSERT_EQ(::kill(watcher().Status().payload_pid(), SIGKILL), 0);
+  ASSERT_TRUE(Eventually([&] { return watcher().Status().launches() == 2; }));
+  EXPECT_EQ(Commands("sleep 1004").size(), 1u);
+  EXPECT_OK(watcher().Stop(SIGKILL, kTestDeadline));
+  ASSERT_TRUE(watcher().WaitExit());
 }
 
 TEST_F(Agent, EventsWaitForTheNextConnection) {

@@ -115,6 +115,19 @@ absl::Status Watcher::Note(const std::string& waiting_for) {
   return Call(request).status();
 }
 
+absl::Status Watcher::Verdict(const std::string& cause, uint32_t launches) {
+  pb::ControlRequest request;
+  request.mutable_verdict()->set_cause(cause);
+  request.mutable_verdict()->set_launches(launches);
+  return Call(request).status();
+}
+
+absl::Status Watcher::Exec(const std::vector<std::string>& argv) {
+  pb::ControlRequest request;
+  for (const std::string& argument : argv) request.mutable_exec()->add_argv(argument);
+  return Call(request).status();
+}
+
 bool Watcher::WaitFor(const std::function<bool(const News&)>& condition) {
   const auto deadline = std::chrono::steady_clock::now() + kTestDeadline;
   MutexLock lock(news_->mutex);

@@ -1,0 +1,80 @@
+// An agent's JVM that hangs or has died is restarted in place: same sandbox, same workspace, same
+// name, so that durable builds go on and the controller takes it up again.
+//
+//   verdict -> thread dump -> SIGTERM -> SIGKILL, by pid only -> leftovers -> back-off -> launch
+#include <signal.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "driver/base/status.h"
+#include "driver/supervisor/supervisor.h"
+
+namespace jenkins_agent {
+
+absl::Status Supervisor::OnVerdict(const pb::ControlRequest::Verdict& verdict) {
+  if (!has_agent() || state_ != State::kRunning || !payload_ || stopping()) {
+    return absl::FailedPreconditionError("no agent runs that could be restarted");
+  }
+  if (verdict.launches() != launches_) {
+    return absl::FailedPreconditionError("the agent was restarted meanwhile");
+  }
+  Act(policy_->OnVerdict(verdict.cause(), EventLoop::Clock::now()));
+  return absl::OkStatus();
+}
+
+// What the policy wants of a JVM that runs.
+void Supervisor::Act(Decision decision) {
+  if (stopping() || !payload_) return;
+  if (decision.kind == Decision::kRestart) return RestartAgent(decision);
+  if (decision.kind != Decision::kEnd) return;
+  Outcome outcome;
+  outcome.exit_code = decision.exit_code;
+  outcome.message = std::move(decision.message);
+  decided_ = std::move(outcome);
+  StopPayload(SIGTERM, kRefusedAgentStopTimeout);
+}
+
+// By the JVM's pid only: a kill of its process group or cgroup would end the builds that survive.
+void Supervisor::RestartAgent(const Decision& decision) {
+  Publish(decision.message);
+  SignalPayload(SIGCONT);  // a stopped process acts on nothing but SIGKILL
+  AskForThreadDump();
+  restart_timer_ = loop_->After(kThreadDumpTime, [this] {
+    SignalPayload(SIGTERM);
+    restart_timer_ = loop_->After(kWedgedAgentStopTimeout, [this] { SignalPayload(SIGKILL); });
+  });
+}
+
+// The JVM writes it at a safepoint: with a full pipe that nobody empties all its threads would
+// stand still until the end.
+void Supervisor::AskForThreadDump() {
+  if (out_->stalled()) return Log("no thread dump: the log is not read");
+  SignalPayload(SIGQUIT);
+}
+
+void Supervisor::ClearLeftovers(const Decision& decision) {
+  const auto due = EventLoop::Clock::now() + decision.delay;
+  const auto launch_when_due = [this, due] { timer_ = loop_->At(due, [this] { Launch(); }); };
+  const pb::HealthSpec& health = spec_.agent().health();
+  if (health.leftovers() == pb::HealthSpec::KEEP) return launch_when_due();
+  Clearing::Rule rule;
+  rule.spare_durable = health.leftovers() == pb::HealthSpec::DURABLE;
+  rule.spared_sessions = sessions_->SessionIds();
+  auto clearing = Clearing::Start(loop_.get(), *cgroup_, std::move(rule),
+                                  [this, launch_when_due](const absl::StatusOr<size_t>& ended) {
+                                    if (!ended.ok()) Log(ended.status().message());
+                                    if (ended.value_or(0) > 0)
+                                      Log(absl::StrCat(*ended, " processes of lost builds ended"));
+                                    launch_when_due();
+                                  });
+  if (clearing.ok()) {
+    clearing_ = *std::move(clearing);
+    return;
+  }
+  // A host without room for a process: the JVM comes first.
+  Log(clearing.status().message());
+  launch_when_due();
+}
+
+}  // namespace jenkins_agent
