@@ -1,7 +1,5 @@
 // Who may die, and in which order; and state that is not what it should be. Nomad's calls as in
 // nomad-driver-protocol.md 5.5, 7.1-7.4 and appendix C6-C10.
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <signal.h>
 
 #include <filesystem>
@@ -11,10 +9,7 @@
 #include "driver/base/file.h"
 #include "driver/base/process.h"
 #include "proto/supervisor.pb.h"
-#include "tests/contract/task_host.h"
-#include "tests/support/grpc_matchers.h"
-#include "tests/support/requires.h"
-#include "tests/support/status_matchers.h"
+#include "tests/contract/task_test.h"
 #include "tests/support/wait_for.h"
 
 namespace jenkins_agent {
@@ -24,41 +19,11 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-constexpr char kId[] = "alloc/agent/1";
-constexpr char kOther[] = "alloc/other/2";
 constexpr char kSleep[] = "exec sleep 600";
 constexpr char kUntilToldToGo[] = "until [ -e /local/go ]; do sleep 0.02; done; exit 5";
 
-class Recovery : public ::testing::Test {
+class Recovery : public TaskTest {
  protected:
-  void SetUp() override {
-    REQUIRES_ROOT();
-    ASSERT_OK(host_.Launch());
-  }
-  void TearDown() override {
-    if (IsSkipped() || HasFatalFailure()) return;
-    for (const char* id : {kId, kOther}) EXPECT_THAT(host_.Destroy(id), Succeeded());
-    EXPECT_OK(host_.Quit());
-    EXPECT_THAT(host_.Leftovers(), IsEmpty());
-  }
-
-  void Start(const std::string& script) {
-    ASSERT_THAT(host_.Start(host_.Config(kId, script), &handle_), Succeeded());
-  }
-  void Relaunch() {
-    ASSERT_OK(host_.Crash());
-    ASSERT_OK(host_.Launch());
-  }
-  nomad::WaitTaskResponse Wait(const std::string& id = kId) {
-    nomad::WaitTaskResponse response;
-    EXPECT_THAT(host_.Wait(id, &response), Succeeded());
-    return response;
-  }
-  std::string Pid() {
-    nomad::InspectTaskResponse response;
-    EXPECT_THAT(host_.Inspect(kId, &response), Succeeded());
-    return response.driver().attributes().at("pid");
-  }
   pb::TaskRecord State() const {
     pb::TaskRecord record;
     EXPECT_TRUE(record.ParseFromString(handle_.driver_state()));
@@ -75,9 +40,6 @@ class Recovery : public ::testing::Test {
     ASSERT_EQ(::kill(supervisor, SIGKILL), 0);
     ASSERT_TRUE(WaitFor([&] { return !ProcessStartTime(supervisor).ok(); }));
   }
-
-  TaskHost host_{DRIVER_FILE};
-  nomad::TaskHandle handle_;
 };
 
 // ---- who dies ----
