@@ -5,9 +5,9 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <memory>
 #include <set>
 #include <string>
@@ -16,6 +16,7 @@
 #include "absl/strings/numbers.h"
 #include "driver/base/file.h"
 #include "driver/base/packet.h"
+#include "driver/base/pidfd.h"
 #include "driver/base/status.h"
 
 namespace jenkins_agent {
@@ -71,17 +72,12 @@ absl::Status ConnectPipes(int channel, bool merge_stderr) {
 
 // ---- the end of a session ----
 
-bool HasEnded(int pidfd) {
-  pollfd wait = {pidfd, POLLIN, 0};
-  return ::poll(&wait, 1, 0) > 0;
-}
-
 // The pidfd is opened first: should the number change hands before getsid, it signals nobody.
 bool KillIfMember(pid_t pid, pid_t session) {
-  const Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
-  if (!pidfd || ::getsid(pid) != session || HasEnded(pidfd.get())) return false;
-  ::syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0);
-  return true;
+  const absl::StatusOr<Fd> pidfd = OpenPidfd(pid);
+  if (!pidfd.ok() || ::getsid(pid) != session) return false;
+  if (AwaitPidfd(pidfd->get(), std::chrono::milliseconds(0))) return false;  // a zombie
+  return SignalPidfd(pidfd->get(), SIGKILL).ok();
 }
 
 bool KillNewMembers(pid_t session, std::set<pid_t>* killed) {

@@ -17,6 +17,7 @@
 #include "absl/strings/strip.h"
 #include "driver/base/fault.h"
 #include "driver/base/file.h"
+#include "driver/base/pidfd.h"
 #include "driver/base/sandbox_paths.h"
 #include "driver/base/status.h"
 #include "driver/base/utf8.h"
@@ -170,7 +171,12 @@ absl::StatusOr<StartingPayload> StartPayload(const LaunchContext& context,
   payload.pid = ::fork();
   if (payload.pid < 0) return ErrnoStatus("fork");
   if (payload.pid == 0) RunChild(context, program, error.write.get());
-  payload.pidfd = Fd(static_cast<int>(::syscall(SYS_pidfd_open, payload.pid, 0)));
+  absl::StatusOr<Fd> pidfd = OpenPidfd(payload.pid);
+  if (!pidfd.ok()) {
+    ::kill(payload.pid, SIGKILL);  // ours and not reaped yet; pid 1 reaps it as any other child
+    return pidfd.status();
+  }
+  payload.pidfd = *std::move(pidfd);
   payload.error = std::move(error.read);
   return payload;
 }

@@ -11,6 +11,7 @@
 #include "driver/agent/exit.h"
 #include "driver/base/fault.h"
 #include "driver/base/file.h"
+#include "driver/base/pidfd.h"
 #include "driver/base/status.h"
 #include "driver/supervisor/exit_record.h"
 #include "driver/supervisor/protocol.h"
