@@ -130,8 +130,7 @@ absl::Status Validate(const TaskConfig& config) {
   RETURN_IF_ERROR(CheckJavaOptionsHaveJava(config));
   RETURN_IF_ERROR(CheckArgsHaveProgram(config));
   RETURN_IF_ERROR(CheckOneJava(config));
-  RETURN_IF_ERROR(CheckValues(config));
-  return config.has_agent ? ValidateAgent(config.agent) : absl::OkStatus();
+  return CheckValues(config);
 }
 
 }  // namespace

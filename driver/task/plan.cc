@@ -17,6 +17,7 @@
 #include "driver/base/sandbox_paths.h"
 #include "driver/base/status.h"
 #include "driver/base/utf8.h"
+#include "driver/config/agent_check.h"
 #include "driver/jvm/options.h"
 #include "driver/sandbox/host_rootfs.h"
 #include "driver/supervisor/protocol.h"
@@ -234,7 +235,7 @@ absl::Status PlanAgent(const PlanInput& input, const std::vector<pb::JavaHome>& 
   if (agent.root_dir().empty()) agent.set_root_dir(kDefaultAgentRootDir);
   if (input.options.agent.web_socket == false) agent.set_web_socket(false);  // the job's word wins
   RETURN_IF_ERROR(ReadSecret(input, agent));
-  RETURN_IF_ERROR(ValidateAgent(agent));
+  RETURN_IF_ERROR(CheckAgent(agent));
   for (const pb::JavaHome& home : javas) *agent.add_java_homes() = home;
   for (std::string& option : DefaultJvmOptions(spec.cgroup().memory_bytes(), jvm_options)) {
     agent.add_jvm_options(std::move(option));

@@ -146,6 +146,32 @@ TEST_F(Plan, TheEnvironmentAloneMakesAnAgent) {
   EXPECT_EQ(spec.agent().root_dir(), "/local/elsewhere");
 }
 
+// Where a value comes from makes no difference: what the launcher would refuse is refused before.
+TEST_F(Plan, TheAgentIsCheckedWithWhatTheEnvironmentAdds) {
+  UseAgent();
+  const std::pair<std::pair<const char*, const char*>, const char*> cases[] = {
+      {{"JENKINS_AGENT_WORKDIR", "relative"}, "agent.root_dir: \"relative\""},
+      {{"JENKINS_AGENT_WORKDIR", "/local/../etc"}, "agent.root_dir: \"/local/../etc\""},
+      {{"JENKINS_TUNNEL", "h"}, "agent.tunnel: \"h\""},
+      {{"JENKINS_INSTANCE_IDENTITY", "MIIB"}, "agent.instance_identity is only used with"},
+      {{"REMOTING_OPTS", "-webSocket -tunnel h:1"}, "agent.web_socket and agent.tunnel"},
+      {{"REMOTING_OPTS", "-jnlpUrl http://c/"}, "agent.extra_args: contains -jnlpUrl"},
+  };
+  for (const auto& [variable, message] : cases) {
+    auto& env = *task_.mutable_env();
+    env[variable.first] = variable.second;
+    EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(message)));
+    env.erase(variable.first);
+  }
+  options_.agent.tunnel = "h";
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("agent.tunnel: ")));
+  options_.agent.tunnel = "h:1";
+  EXPECT_OK(Run());
+  options_.agent.web_socket_headers = {{"A", "b"}};
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kInvalidArgument,
+                              HasSubstr("agent.web_socket_headers need")));
+}
+
 TEST_F(Plan, WhatIsMissingIsNamed) {
   EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("JENKINS_URL")));
   UseAgent();
