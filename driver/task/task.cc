@@ -43,6 +43,14 @@ absl::Status ReplaceByHardLink(const std::string& file, const std::string& link)
 
 std::string Milliseconds(double value) { return absl::StrFormat("%.0f", value); }
 
+// Asks for the state and for the events that follow.
+pb::ControlRequest Hello() {
+  pb::ControlRequest request;
+  request.mutable_hello()->set_version(kSpecVersion);
+  request.mutable_hello()->set_watch(true);
+  return request;
+}
+
 }  // namespace
 
 absl::Status Task::Attach(Fd connection) {
@@ -61,10 +69,7 @@ absl::Status Task::Attach(Fd connection) {
     MutexLock lock(mutex_);
     control_ = Control::Create(loop_, std::move(connection), std::move(handlers));
   }
-  pb::ControlRequest request;
-  request.mutable_hello()->set_version(kSpecVersion);
-  request.mutable_hello()->set_watch(true);
-  absl::StatusOr<pb::ControlReply> reply = Call(std::move(request));
+  absl::StatusOr<pb::ControlReply> reply = Call(Hello());
   if (!reply.ok()) {
     // A lost connection is followed by OnLost() on the loop's thread, which knows how it ended.
     const bool lost = absl::IsUnavailable(reply.status());
@@ -144,12 +149,18 @@ bool Task::WaitForExit(std::chrono::milliseconds limit) {
   return true;
 }
 
+std::shared_ptr<Control> Task::control() const {
+  MutexLock lock(mutex_);
+  return control_;
+}
+
+void Task::Tell(pb::ControlRequest request) {
+  control()->Call(
+      std::move(request), [](const absl::StatusOr<pb::ControlReply>&) {}, kCallTimeout);
+}
+
 absl::StatusOr<pb::ControlReply> Task::Call(pb::ControlRequest request) {
-  std::shared_ptr<Control> control;
-  {
-    MutexLock lock(mutex_);
-    control = control_;
-  }
+  const std::shared_ptr<Control> control = this->control();
   if (control == nullptr) return absl::FailedPreconditionError("the task has ended");
   auto answer = std::make_shared<std::promise<absl::StatusOr<pb::ControlReply>>>();
   std::future<absl::StatusOr<pb::ControlReply>> future = answer->get_future();
@@ -162,10 +173,7 @@ absl::StatusOr<pb::ControlReply> Task::Call(pb::ControlRequest request) {
 
 absl::StatusOr<pb::TaskStatus> Task::Status() {
   if (!exited()) {
-    pb::ControlRequest request;
-    request.mutable_hello()->set_version(kSpecVersion);
-    request.mutable_hello()->set_watch(true);
-    absl::StatusOr<pb::ControlReply> reply = Call(std::move(request));
+    absl::StatusOr<pb::ControlReply> reply = Call(Hello());
     if (reply.ok()) {
       MutexLock lock(mutex_);
       if (!exit_.has_value()) status_ = reply->status();
@@ -221,14 +229,6 @@ void Task::OnEvent(const pb::Event& event) {
 
 // The first connection is told with the time that each part of the start took.
 void Task::PublishConnected(const pb::Event& event) {
-  std::shared_ptr<Control> control;
-  {
-    MutexLock lock(mutex_);
-    control = control_;
-  }
-  pb::ControlRequest request;
-  request.mutable_hello()->set_version(kSpecVersion);
-  request.mutable_hello()->set_watch(true);
   const auto publish = [self = shared_from_this(), event](absl::StatusOr<pb::ControlReply> reply) {
     if (!reply.ok() || std::exchange(self->connected_before_, true)) {
       self->Publish(absl::StrCat("agent ", event.message()),
@@ -246,7 +246,7 @@ void Task::PublishConnected(const pb::Event& event) {
                    {"connected_ms", absl::StrFormat("%.1f", timings.connected_ms())}},
                   event.time_ns());
   };
-  control->Call(std::move(request), publish, kCallTimeout);
+  control()->Call(Hello(), publish, kCallTimeout);
 }
 
 void Task::Publish(std::string message, std::map<std::string, std::string> details,
@@ -314,43 +314,28 @@ void Task::SendJar(pb::JarInfo jar, const std::string& host_path) {
     }
     jar.set_path(absl::StrCat(kJarDir, "/", kAgentJar));
   }
-  std::shared_ptr<Control> control;
-  {
-    MutexLock lock(mutex_);
-    control = control_;
-  }
   pb::ControlRequest request;
   *request.mutable_jar_ready()->mutable_jar() = std::move(jar);
   // A command that cannot be built or executed ends the task in the supervisor, which says why.
-  control->Call(
-      std::move(request), [](const absl::StatusOr<pb::ControlReply>&) {}, kCallTimeout);
+  Tell(std::move(request));
 }
 
 void Task::SendNote(const std::string& waiting_for) {
   const std::string note = absl::StrCat("waiting for the controller: ", waiting_for);
-  std::shared_ptr<Control> control;
   {
     MutexLock lock(mutex_);
     status_.set_phase_detail(note);
-    control = control_;
   }
   pb::ControlRequest request;
   request.mutable_note()->set_waiting_for(note);
-  control->Call(
-      std::move(request), [](const absl::StatusOr<pb::ControlReply>&) {}, kCallTimeout);
+  Tell(std::move(request));
 }
 
 void Task::EndBecause(const std::string& message) {
-  std::shared_ptr<Control> control;
-  {
-    MutexLock lock(mutex_);
-    control = control_;
-  }
   pb::ControlRequest request;
   request.mutable_stop()->set_signal(SIGKILL);
   request.mutable_stop()->set_because(message);
-  control->Call(
-      std::move(request), [](const absl::StatusOr<pb::ControlReply>&) {}, kCallTimeout);
+  Tell(std::move(request));
 }
 
 }  // namespace jenkins_agent

@@ -53,7 +53,11 @@ class Task : public std::enable_shared_from_this<Task> {
   absl::Status Stop(int signal, std::chrono::milliseconds timeout);
 
  private:
+  // Null: the task had ended when it was recovered.
+  std::shared_ptr<Control> control() const ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<pb::ControlReply> Call(pb::ControlRequest request);
+  // Does not wait for the answer. For a task that has a supervisor.
+  void Tell(pb::ControlRequest request);
   void OnEvent(const pb::Event& event);
   void OnLost();
   void Publish(std::string message, std::map<std::string, std::string> details, int64_t time_ns);
