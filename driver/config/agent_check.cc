@@ -196,8 +196,8 @@ absl::Status CheckCombinations(const pb::AgentSpec& agent) {
 }  // namespace
 
 absl::Status CheckAgent(const pb::AgentSpec& agent) {
-  RETURN_IF_ERROR(CheckComplete(agent));
   RETURN_IF_ERROR(CheckValues(agent));
+  RETURN_IF_ERROR(CheckComplete(agent));
   return CheckCombinations(agent);
 }
 
