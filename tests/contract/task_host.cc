@@ -97,6 +97,9 @@ absl::Status TaskHost::Launch(const Settings& settings) {
   const auto context = Context();
   const grpc::Status configured = host->base().SetConfig(context.get(), request, &response);
   if (!configured.ok()) return absl::InternalError(configured.error_message());
+  nomad::InitResponse initialised;
+  const grpc::Status init = host->driver().Init(Context().get(), {}, &initialised);
+  if (!init.ok()) return absl::InternalError(init.error_message());
   const MutexLock lock(mutex_);
   host_ = std::move(host);
   return absl::OkStatus();
@@ -108,7 +111,13 @@ absl::Status TaskHost::Crash() {
   return host->AwaitEnd().status();  // calls that are under way keep the connection
 }
 
-absl::Status TaskHost::Quit() { return Host()->Kill().status(); }
+absl::Status TaskHost::Quit() {
+  const std::shared_ptr<PluginHost> host = Host();
+  nomad::ShutdownResponse response;
+  const grpc::Status told = host->driver().Shutdown(Context().get(), {}, &response);
+  if (!told.ok()) return absl::InternalError(told.error_message());
+  return host->Kill().status();
+}
 
 absl::Status TaskHost::AwaitPluginEnd() { return Host()->AwaitEnd().status(); }
 

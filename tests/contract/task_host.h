@@ -32,12 +32,12 @@ class TaskHost {
     std::map<std::string, std::string> env = {};  // added to the plugin's environment
     std::string log_collection = "nomad";
   };
-  // Starts a plugin and configures it, as Nomad does.
+  // Starts a plugin, configures it and says Init, as Nomad does.
   absl::Status Launch(const Settings& settings);
   absl::Status Launch() { return Launch(Settings()); }
   // SIGKILL, and the plugin is gone.
   absl::Status Crash();
-  // go-plugin's orderly end.
+  // The driver is told of the agent's end (since Nomad 2.0.4); then go-plugin's orderly end.
   absl::Status Quit();
   // For a plugin that dies by itself.
   absl::Status AwaitPluginEnd();
