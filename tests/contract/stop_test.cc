@@ -1,8 +1,13 @@
 // Signals, and that a stop ends whatever the task started (nomad-driver-protocol.md 5.7, 5.11).
 #include <signal.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <vector>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "driver/base/file.h"
 #include "tests/contract/task_test.h"
 #include "tests/support/wait_for.h"
 
@@ -19,6 +24,16 @@ class Stopping : public TaskTest {
   void Run(const std::string& script) {
     Start(script);
     ASSERT_TRUE(WaitFor([&] { return std::filesystem::exists(host_.Local("ready")); }));
+  }
+  // Until one of its processes is stopped (state T of /proc/PID/stat, proc(5)).
+  void AwaitStopped() {
+    ASSERT_TRUE(WaitFor([&] {
+      const std::vector<int> pids = host_.Payloads();
+      return std::any_of(pids.begin(), pids.end(), [](int pid) {
+        const auto stat = ReadFile(absl::StrCat("/proc/", pid, "/stat"));
+        return stat.ok() && absl::StrContains(*stat, ") T ");
+      });
+    }));
   }
   // Stops the task; all is gone when StopTask returns. The exit code.
   int StopAndWait(int timeout_ms) {
@@ -45,11 +60,13 @@ TEST_F(Stopping, ACooperativeProgramIsToldAs143) {
 
 TEST_F(Stopping, AStoppedProcessIsToldAs137) {
   Run("touch /local/ready; kill -STOP $$; sleep 600");
+  AwaitStopped();
   EXPECT_EQ(StopAndWait(200), 137);
 }
 
 TEST_F(Stopping, AStoppedChildGoesToo) {
   Run("sh -c 'kill -STOP $$' & touch /local/ready; exec sleep 600");
+  AwaitStopped();
   EXPECT_EQ(StopAndWait(10'000), 143);
 }
 
