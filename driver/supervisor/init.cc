@@ -126,7 +126,10 @@ absl::StatusOr<uint32_t> Init::UsableJavaHomes() const {
   const pid_t child = ::fork();
   if (child < 0) return ErrnoStatus("fork");
   if (child == 0) {
-    if (!BecomePayload(context_.user, context_.sandbox).ok()) ::_exit(1);
+    if (!BecomePayload(context_.user, context_.sandbox).ok() ||
+        !CloseAllBut(answer.write.get()).ok()) {
+      ::_exit(1);
+    }
     const uint32_t usable = ExecutableJavas(homes);
     ::_exit(::write(answer.write.get(), &usable, sizeof(usable)) == sizeof(usable) ? 0 : 1);
   }

@@ -67,7 +67,7 @@ absl::Status ConnectPipes(int channel, bool merge_stderr) {
   const auto connect = [&] {
     return request.tty ? ConnectTerminal(channel) : ConnectPipes(channel, request.merge_stderr);
   };
-  EndWithLaunchError(BecomeProgram(context, request.program, connect), channel);
+  EndWithLaunchError(BecomeProgram(context, request.program, connect, channel), channel);
 }
 
 // ---- the end of a session ----

@@ -1,7 +1,6 @@
 #include "driver/supervisor/launch.h"
 
 #include <fcntl.h>
-#include <linux/close_range.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -127,20 +126,27 @@ absl::Status Execute(const pb::ProgramSpec& program) {
 
 }  // namespace
 
+absl::Status CloseAllBut(int kept_fd) {
+  const auto kept = static_cast<unsigned>(kept_fd);
+  if ((kept > 3 && ::syscall(SYS_close_range, 3u, kept - 1, 0u) != 0) ||
+      ::syscall(SYS_close_range, kept + 1, ~0u, 0u) != 0) {
+    return ErrnoStatus("close_range");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& program,
-                           absl::FunctionRef<absl::Status()> connect_stdio) {
+                           absl::FunctionRef<absl::Status()> connect_stdio, int error_fd) {
   if (::setsid() < 0) return ErrnoStatus("setsid");
   RETURN_IF_ERROR(context.cgroup.Enter());
   FaultPoint("payload.launch.in_cgroup");
   ResetOomScore();
   RETURN_IF_ERROR(BecomePayload(context.user, context.sandbox));
   RETURN_IF_ERROR(connect_stdio());
+  RETURN_IF_ERROR(CloseAllBut(error_fd));
   ResetSignals();
   RETURN_IF_ERROR(MakeDirectories(program));
   RETURN_IF_ERROR(ChangeDirectory(program.work_dir()));
-  if (::syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_CLOEXEC) != 0) {
-    return ErrnoStatus("close_range");
-  }
   FaultPoint("payload.launch.before_exec");
   return Execute(program);
 }
@@ -156,8 +162,8 @@ namespace {
 
 [[noreturn]] void RunChild(const LaunchContext& context, const pb::ProgramSpec& program,
                            int error_fd) {
-  EndWithLaunchError(BecomeProgram(context, program, [&] { return ConnectStdio(context); }),
-                     error_fd);
+  const auto connect = [&] { return ConnectStdio(context); };
+  EndWithLaunchError(BecomeProgram(context, program, connect, error_fd), error_fd);
 }
 
 }  // namespace
