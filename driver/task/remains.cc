@@ -27,23 +27,6 @@ namespace {
 constexpr std::chrono::milliseconds kKillLimit{5000};
 constexpr std::chrono::milliseconds kAskLimit{2000};
 
-// PDEATHSIG ends the sandbox with its supervisor.
-absl::Status KillSupervisor(const pb::TaskRecord& record) {
-  const Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, record.supervisor_pid(), 0)));
-  // Checked after the open: from here on the descriptor cannot mean another process.
-  if (!pidfd || !SupervisorAlive(record)) return absl::OkStatus();
-  if (::syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0) != 0 && errno != ESRCH) {
-    return ErrnoStatus(absl::StrCat("kill supervisor ", record.supervisor_pid()));
-  }
-  pollfd end = {pidfd.get(), POLLIN, 0};
-  if (::poll(&end, 1, static_cast<int>(kKillLimit.count())) == 0) {
-    return absl::DeadlineExceededError(absl::StrCat("supervisor ", record.supervisor_pid(),
-                                                    " survived SIGKILL for ",
-                                                    kKillLimit.count() / 1000, " s"));
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<cgroups::Cgroup> OpenCgroup(const pb::TaskRecord& record) {
   ASSIGN_OR_RETURN(const cgroups::Hierarchy hierarchy, cgroups::Hierarchy::Detect());
   return cgroups::Cgroup::Open(hierarchy,
@@ -70,6 +53,22 @@ absl::StatusOr<pb::TaskRecord> RecordOfSupervisor(const std::string& task_dir) {
 }
 
 }  // namespace
+
+absl::Status KillSupervisor(const pb::TaskRecord& record) {
+  const Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, record.supervisor_pid(), 0)));
+  // Checked after the open: from here on the descriptor cannot mean another process.
+  if (!pidfd || !SupervisorAlive(record)) return absl::OkStatus();
+  if (::syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0) != 0 && errno != ESRCH) {
+    return ErrnoStatus(absl::StrCat("kill supervisor ", record.supervisor_pid()));
+  }
+  pollfd end = {pidfd.get(), POLLIN, 0};
+  if (::poll(&end, 1, static_cast<int>(kKillLimit.count())) == 0) {
+    return absl::DeadlineExceededError(absl::StrCat("supervisor ", record.supervisor_pid(),
+                                                    " survived SIGKILL for ",
+                                                    kKillLimit.count() / 1000, " s"));
+  }
+  return absl::OkStatus();
+}
 
 pb::ExitRecord EndAsLost(const pb::TaskRecord& record) {
   const absl::Status removed = RemoveCgroups(record);
