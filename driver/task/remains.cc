@@ -25,18 +25,6 @@ namespace {
 constexpr std::chrono::milliseconds kKillLimit{5000};
 constexpr std::chrono::milliseconds kAskLimit{2000};
 
-// PDEATHSIG ends the sandbox with its supervisor.
-absl::Status KillSupervisor(const pb::TaskRecord& record) {
-  const absl::StatusOr<Fd> pidfd = OpenPidfd(record.supervisor_pid());
-  // Checked after the open: from here on the descriptor cannot mean another process.
-  if (!pidfd.ok() || !SupervisorAlive(record)) return absl::OkStatus();
-  const std::string name = absl::StrCat("supervisor ", record.supervisor_pid());
-  RETURN_IF_ERROR(SignalPidfd(pidfd->get(), SIGKILL), name);
-  if (AwaitPidfd(pidfd->get(), kKillLimit)) return absl::OkStatus();
-  return absl::DeadlineExceededError(
-      absl::StrCat(name, " survived SIGKILL for ", kKillLimit.count() / 1000, " s"));
-}
-
 absl::StatusOr<cgroups::Cgroup> OpenCgroup(const pb::TaskRecord& record) {
   ASSIGN_OR_RETURN(const cgroups::Hierarchy hierarchy, cgroups::Hierarchy::Detect());
   return cgroups::Cgroup::Open(hierarchy,
@@ -63,6 +51,18 @@ absl::StatusOr<pb::TaskRecord> RecordOfSupervisor(const std::string& task_dir) {
 }
 
 }  // namespace
+
+// PDEATHSIG ends the sandbox with its supervisor.
+absl::Status KillSupervisor(const pb::TaskRecord& record) {
+  const absl::StatusOr<Fd> pidfd = OpenPidfd(record.supervisor_pid());
+  // Checked after the open: from here on the descriptor cannot mean another process.
+  if (!pidfd.ok() || !SupervisorAlive(record)) return absl::OkStatus();
+  const std::string name = absl::StrCat("supervisor ", record.supervisor_pid());
+  RETURN_IF_ERROR(SignalPidfd(pidfd->get(), SIGKILL), name);
+  if (AwaitPidfd(pidfd->get(), kKillLimit)) return absl::OkStatus();
+  return absl::DeadlineExceededError(
+      absl::StrCat(name, " survived SIGKILL for ", kKillLimit.count() / 1000, " s"));
+}
 
 pb::ExitRecord EndAsLost(const pb::TaskRecord& record) {
   const absl::Status removed = RemoveCgroups(record);

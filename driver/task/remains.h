@@ -20,6 +20,10 @@ pb::ExitRecord EndAsLost(const pb::TaskRecord& record);
 // Says on disk that this task is to be removed, whoever does it. Best effort: the disk may be full.
 void MarkForRemoval(const std::string& task_dir);
 
+// Returns when the supervisor has ended, and with it (PDEATHSIG) the sandbox. Blocks for at most a
+// few seconds.
+absl::Status KillSupervisor(const pb::TaskRecord& record);
+
 // Kills the supervisor if it still runs, then everything in the cgroups; removes cgroups and the
 // task's directory. Idempotent. What is interrupted after the mark is done by ClearLeftovers().
 absl::Status RemoveRemains(const pb::TaskRecord& record);

@@ -271,8 +271,10 @@ absl::Status TaskStore::Destroy(const std::string& task_id, bool force) {
             absl::StrCat("task with ID \"", task_id, "\" is still running"));
       }
       MarkForRemoval((*task)->record().task_dir());
-      // An unresponsive supervisor is killed below, with everything in its cgroups.
-      (*task)->Stop(SIGKILL, std::chrono::milliseconds(0)).IgnoreError();
+      if (!(*task)->Stop(SIGKILL, std::chrono::milliseconds(0)).ok()) {
+        // By the task and not below: both would clean up at the same time.
+        RETURN_IF_ERROR((*task)->KillSupervisor());
+      }
     }
     RETURN_IF_ERROR(RemoveRemains((*task)->record()));
     MutexLock lock(mutex_);

@@ -75,11 +75,7 @@ absl::Status Task::Attach(Fd connection) {
     const bool lost = absl::IsUnavailable(reply.status());
     return exited() || (lost && WaitForExit(kLostLimit)) ? absl::OkStatus() : reply.status();
   }
-  const pb::TaskStatus status = reply->status();
-  {
-    MutexLock lock(mutex_);
-    status_ = status;
-  }
+  const pb::TaskStatus& status = reply->status();
   if (status.timings().connected_ms() > 0) {
     loop_->Post([self = shared_from_this()] { self->connected_before_ = true; });
   }
@@ -87,6 +83,18 @@ absl::Status Task::Attach(Fd connection) {
     loop_->Post([self = shared_from_this(), status] { self->GetAgentJar(status); });
   }
   return absl::OkStatus();
+}
+
+// The worker belongs to the loop's thread, also its end. A task that still has one was given up
+// before its exit was known.
+Task::~Task() {
+  if (jar_worker_ == nullptr) return;
+  loop_->Post([worker = std::shared_ptr<JarWorker>(std::move(jar_worker_))] {});
+}
+
+void Task::KeepStatus(const pb::TaskStatus& status) {
+  MutexLock lock(mutex_);
+  if (!exit_.has_value()) status_ = status;
 }
 
 void Task::SetExited(const pb::ExitRecord& exit) {
@@ -166,20 +174,19 @@ absl::StatusOr<pb::ControlReply> Task::Call(pb::ControlRequest request) {
   std::future<absl::StatusOr<pb::ControlReply>> future = answer->get_future();
   control->Call(
       std::move(request),
-      [answer](absl::StatusOr<pb::ControlReply> reply) { answer->set_value(std::move(reply)); },
+      [this, answer](absl::StatusOr<pb::ControlReply> reply) {
+        // Here and not in the caller's thread, where it would undo what came after it, the exit.
+        if (reply.ok() && reply->has_status()) KeepStatus(reply->status());
+        answer->set_value(std::move(reply));
+      },
       kCallTimeout);
   return future.get();
 }
 
 absl::StatusOr<pb::TaskStatus> Task::Status() {
   if (!exited()) {
-    absl::StatusOr<pb::ControlReply> reply = Call(Hello());
-    if (reply.ok()) {
-      MutexLock lock(mutex_);
-      if (!exit_.has_value()) status_ = reply->status();
-    } else if (!exited()) {
-      return reply.status();
-    }
+    const absl::Status asked = Call(Hello()).status();
+    if (!asked.ok() && !exited()) return asked;
   }
   MutexLock lock(mutex_);
   return status_;
@@ -205,6 +212,13 @@ absl::Status Task::Stop(int signal, std::chrono::milliseconds timeout) {
   return absl::DeadlineExceededError(absl::StrCat(
       "the task's supervisor (pid ", record_.supervisor_pid(), ") did not end its sandbox within ",
       std::chrono::ceil<std::chrono::seconds>(timeout + kStopGrace).count(), " s"));
+}
+
+absl::Status Task::KillSupervisor() {
+  RETURN_IF_ERROR(jenkins_agent::KillSupervisor(record_));
+  if (WaitForExit(kLostLimit)) return absl::OkStatus();
+  return absl::DeadlineExceededError(absl::StrCat("supervisor ", record_.supervisor_pid(),
+                                                  " was killed, but its end was not seen"));
 }
 
 void Task::OnEvent(const pb::Event& event) {

@@ -30,6 +30,7 @@ class Task : public std::enable_shared_from_this<Task> {
 
   Task(pb::TaskRecord record, EventLoop* loop, EventBus* events, const JarWorkerProgram* tools)
       : record_(std::move(record)), loop_(loop), events_(events), tools_(tools) {}
+  ~Task();
 
   const pb::TaskRecord& record() const { return record_; }
 
@@ -51,6 +52,9 @@ class Task : public std::enable_shared_from_this<Task> {
   // Signals the payload, after `timeout` ends everything in the sandbox; returns when all is gone.
   // OK for a task that has ended.
   absl::Status Stop(int signal, std::chrono::milliseconds timeout);
+  // For a supervisor that does not answer: kills it; returns when the task has ended as lost and
+  // nothing here touches its directory and cgroups any more.
+  absl::Status KillSupervisor() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   // Null: the task had ended when it was recovered.
@@ -58,6 +62,7 @@ class Task : public std::enable_shared_from_this<Task> {
   absl::StatusOr<pb::ControlReply> Call(pb::ControlRequest request);
   // Does not wait for the answer. For a task that has a supervisor.
   void Tell(pb::ControlRequest request);
+  void KeepStatus(const pb::TaskStatus& status) ABSL_LOCKS_EXCLUDED(mutex_);
   void OnEvent(const pb::Event& event);
   void OnLost();
   void Publish(std::string message, std::map<std::string, std::string> details, int64_t time_ns);

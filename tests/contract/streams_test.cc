@@ -1,7 +1,11 @@
-// TaskStats and TaskEvents (nomad-driver-protocol.md 5.9, 5.10).
+// TaskStats, TaskEvents, Fingerprint and ExecTaskStreaming (nomad-driver-protocol.md 5.9, 5.10):
+// what several streams at once do to each other.
+#include <sys/resource.h>
+
 #include <filesystem>
 #include <memory>
 #include <set>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -10,6 +14,7 @@
 #include "absl/strings/str_split.h"
 #include "driver/base/file.h"
 #include "tests/contract/task_test.h"
+#include "tests/support/wait_for.h"
 
 namespace jenkins_agent {
 namespace {
@@ -50,8 +55,8 @@ class Streams : public TaskTest {
     ADD_FAILURE() << "no " << field << " in status";
     return 0;
   }
-  // Starts an agent whose controller is not there: the driver says so, again and again.
-  void StartWithoutController() {
+  // An agent whose controller is not there: the driver says so, again and again.
+  nomad::TaskConfig WithoutController() {
     nomad::TaskConfig config = host_.Config(kId, "");
     // { "agent": { "url": "http://127.0.0.1:1/", "name": "a" } }
     config.set_msgpack_driver_config(
@@ -59,7 +64,10 @@ class Streams : public TaskTest {
         "agent\x82\xa3url\xb3http://127.0.0.1:1/\xa4name\xa1"
         "a");
     (*config.mutable_env())["JENKINS_SECRET"] = "s3cret";
-    const grpc::Status started = TryStart(config);
+    return config;
+  }
+  void StartWithoutController() {
+    const grpc::Status started = TryStart(WithoutController());
     if (absl::StrContains(started.error_message(), "no JDK")) GTEST_SKIP() << "needs a JDK";
     ASSERT_THAT(started, Succeeded());
   }
@@ -213,6 +221,64 @@ TEST_F(Streams, ClientsThatNeverReadOrVanishCostNothing) {
   for (int i = 0; i < 3; ++i) ASSERT_TRUE(reading->reader->Read(&sample));
   EXPECT_LE(PluginStatus("Threads"), threads + 4);
   reading->context.TryCancel();
+}
+
+// A fingerprint looks at the program that the agents' jar workers are made of.
+TEST_F(Streams, FingerprintsComeWhileAgentsStart) {
+  std::thread fingerprints([this] {
+    for (int i = 0; i < 10; ++i) {
+      grpc::ClientContext context;
+      context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+      const auto reader = host_.plugin().driver().Fingerprint(&context, {});
+      nomad::FingerprintResponse response;
+      EXPECT_TRUE(reader->Read(&response));
+      EXPECT_EQ(response.health(), nomad::FingerprintResponse::HEALTHY);
+      context.TryCancel();
+    }
+  });
+  grpc::Status started;
+  for (int i = 0; i < 5; ++i) {
+    started = TryStart(WithoutController());
+    if (!started.ok()) break;
+    EXPECT_THAT(host_.Destroy(kId), Succeeded());
+  }
+  fingerprints.join();
+  if (started.error_message().find("no JDK") != std::string::npos) GTEST_SKIP() << "needs a JDK";
+  EXPECT_THAT(started, Succeeded());
+}
+
+// The cancel meets the start of the command at every step.
+TEST_F(Streams, ExecsThatAreCancelledAtOnceLeaveTheTaskAlone) {
+  Start("exec sleep 60");
+  const auto exec = [this](grpc::ClientContext* context, const char* command) {
+    nomad::ExecTaskStreamingRequest request;
+    request.mutable_setup()->set_task_id(kId);
+    for (const char* argument : {"/bin/sh", "-c", command}) {
+      request.mutable_setup()->add_command(argument);
+    }
+    auto stream = host_.plugin().driver().ExecTaskStreaming(context);
+    stream->Write(request);
+    return stream;
+  };
+  for (int i = 0; i < 50; ++i) {
+    grpc::ClientContext context;
+    const auto stream = exec(&context, "exec sleep 61");
+    std::this_thread::sleep_for(std::chrono::microseconds(i * 100));
+    context.TryCancel();
+    EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  }
+  const auto processes = [&] {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+    const auto stream = exec(&context, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '");
+    std::string text;
+    nomad::ExecTaskStreamingResponse response;
+    while (stream->Read(&response)) text += response.stdout().data();
+    EXPECT_THAT(stream->Finish(), Succeeded());
+    return text;
+  };
+  EXPECT_TRUE(WaitFor([&] { return !absl::StrContains(processes(), "sleep 61"); }));
+  EXPECT_THAT(processes(), HasSubstr("sleep 60"));
 }
 
 }  // namespace
