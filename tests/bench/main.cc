@@ -26,6 +26,10 @@ int main(int argc, char** argv) {
   RecoverOptions recover_options;
   CLI::App& recover = *app.add_subcommand("recover", "the plugin is killed and comes back");
   recover.add_option("--tasks", recover_options.tasks, "at rest")->capture_default_str();
+  NomadOptions nomad_options;
+  CLI::App& nomad = *app.add_subcommand("nomad", "a real Nomad agent: our driver, exec, raw_exec");
+  nomad.add_option("--runs", nomad_options.runs, "single tasks")->capture_default_str();
+  nomad.add_option("--rounds", nomad_options.rounds, "batches of 50")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   if (::geteuid() != 0) {
     std::fprintf(stderr, "bench: needs root\n");
@@ -39,6 +43,7 @@ int main(int argc, char** argv) {
   if (all || memory) status.Update(BenchMemory(report));
   if (all || recover) status.Update(BenchRecover(recover_options, report));
   if (all || density) status.Update(BenchDensity(density_options, report));
+  if (all || nomad) status.Update(BenchNomad(nomad_options, report));
   if (all || start) status.Update(BenchStart(start_options, report));  // hides a mount: last
   const bool met = report.Finish();
   if (!status.ok()) std::fprintf(stderr, "bench: %s\n", std::string(status.message()).c_str());

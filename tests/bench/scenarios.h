@@ -13,6 +13,12 @@ absl::Status BenchStart(const StartOptions& options, Report& report);
 
 absl::Status BenchMemory(Report& report);
 
+struct NomadOptions {
+  int runs = 20;   // single tasks of each driver, alternated
+  int rounds = 3;  // batches of each driver
+};
+absl::Status BenchNomad(const NomadOptions& options, Report& report);
+
 struct DensityOptions {
   int tasks = 500;
   int cycles = 200;

@@ -1,7 +1,5 @@
 // TaskStats, TaskEvents, Fingerprint and ExecTaskStreaming (nomad-driver-protocol.md 5.9, 5.10):
 // what several streams at once do to each other.
-#include <sys/resource.h>
-
 #include <filesystem>
 #include <memory>
 #include <set>

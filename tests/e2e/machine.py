@@ -103,16 +103,21 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedire
 
 def http(method, url, body=None, content_type=None, ok=(200, 302), timeout=20):
     """One request; returns the body as text. HttpError for other answers, OSError for none."""
+    return exchange(method, url, body, content_type, ok, timeout)[1]
+
+
+def exchange(method, url, body=None, content_type=None, ok=(200, 302), timeout=20):
+    """As http(), but returns (headers, body)."""
     headers = {"Content-Type": content_type} if content_type else {}
     request = urllib.request.Request(url, data=body, headers=headers, method=method)
     try:
         with _OPENER.open(request, timeout=timeout) as answer:
-            status, text = answer.status, answer.read().decode(errors="replace")
+            status, replied, text = answer.status, answer.headers, answer.read().decode(errors="replace")
     except urllib.error.HTTPError as error:
-        status, text = error.code, error.read().decode(errors="replace")
+        status, replied, text = error.code, error.headers, error.read().decode(errors="replace")
     if status not in ok:
         raise HttpError(method, url, status, text)
-    return text
+    return replied, text
 
 
 def _end_with_parent():
