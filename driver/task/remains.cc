@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -26,22 +27,31 @@ namespace {
 
 constexpr std::chrono::milliseconds kKillLimit{5000};
 constexpr std::chrono::milliseconds kAskLimit{2000};
+constexpr std::chrono::milliseconds kDyingLimit{2000};
+
+// Empty when the supervisor is gone.
+Fd OpenSupervisor(const pb::TaskRecord& record) {
+  Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, record.supervisor_pid(), 0)));
+  // Checked after the open: from here on the descriptor cannot mean another process.
+  return pidfd && SupervisorAlive(record) ? std::move(pidfd) : Fd();
+}
+
+bool EndsWithin(std::chrono::milliseconds limit, const Fd& pidfd) {
+  pollfd end = {pidfd.get(), POLLIN, 0};
+  return ::poll(&end, 1, static_cast<int>(limit.count())) != 0;
+}
 
 // PDEATHSIG ends the sandbox with its supervisor.
 absl::Status KillSupervisor(const pb::TaskRecord& record) {
-  const Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, record.supervisor_pid(), 0)));
-  // Checked after the open: from here on the descriptor cannot mean another process.
-  if (!pidfd || !SupervisorAlive(record)) return absl::OkStatus();
+  const Fd pidfd = OpenSupervisor(record);
+  if (!pidfd) return absl::OkStatus();
   if (::syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0) != 0 && errno != ESRCH) {
     return ErrnoStatus(absl::StrCat("kill supervisor ", record.supervisor_pid()));
   }
-  pollfd end = {pidfd.get(), POLLIN, 0};
-  if (::poll(&end, 1, static_cast<int>(kKillLimit.count())) == 0) {
-    return absl::DeadlineExceededError(absl::StrCat("supervisor ", record.supervisor_pid(),
-                                                    " survived SIGKILL for ",
-                                                    kKillLimit.count() / 1000, " s"));
-  }
-  return absl::OkStatus();
+  if (EndsWithin(kKillLimit, pidfd)) return absl::OkStatus();
+  return absl::DeadlineExceededError(absl::StrCat("supervisor ", record.supervisor_pid(),
+                                                  " survived SIGKILL for ",
+                                                  kKillLimit.count() / 1000, " s"));
 }
 
 absl::StatusOr<cgroups::Cgroup> OpenCgroup(const pb::TaskRecord& record) {
@@ -70,6 +80,11 @@ absl::StatusOr<pb::TaskRecord> RecordOfSupervisor(const std::string& task_dir) {
 }
 
 }  // namespace
+
+bool SupervisorGone(const pb::TaskRecord& record) {
+  const Fd pidfd = OpenSupervisor(record);
+  return !pidfd || EndsWithin(kDyingLimit, pidfd);
+}
 
 pb::ExitRecord EndAsLost(const pb::TaskRecord& record) {
   const absl::Status removed = RemoveCgroups(record);
