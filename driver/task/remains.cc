@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include <chrono>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -24,6 +25,14 @@ namespace {
 
 constexpr std::chrono::milliseconds kKillLimit{5000};
 constexpr std::chrono::milliseconds kAskLimit{2000};
+constexpr std::chrono::milliseconds kDyingLimit{2000};
+
+// Empty when the supervisor is gone.
+Fd OpenSupervisor(const pb::TaskRecord& record) {
+  absl::StatusOr<Fd> pidfd = OpenPidfd(record.supervisor_pid());
+  // Checked after the open: from here on the descriptor cannot mean another process.
+  return pidfd.ok() && SupervisorAlive(record) ? *std::move(pidfd) : Fd();
+}
 
 absl::StatusOr<cgroups::Cgroup> OpenCgroup(const pb::TaskRecord& record) {
   ASSIGN_OR_RETURN(const cgroups::Hierarchy hierarchy, cgroups::Hierarchy::Detect());
@@ -54,14 +63,18 @@ absl::StatusOr<pb::TaskRecord> RecordOfSupervisor(const std::string& task_dir) {
 
 // PDEATHSIG ends the sandbox with its supervisor.
 absl::Status KillSupervisor(const pb::TaskRecord& record) {
-  const absl::StatusOr<Fd> pidfd = OpenPidfd(record.supervisor_pid());
-  // Checked after the open: from here on the descriptor cannot mean another process.
-  if (!pidfd.ok() || !SupervisorAlive(record)) return absl::OkStatus();
+  const Fd pidfd = OpenSupervisor(record);
+  if (!pidfd) return absl::OkStatus();
   const std::string name = absl::StrCat("supervisor ", record.supervisor_pid());
-  RETURN_IF_ERROR(SignalPidfd(pidfd->get(), SIGKILL), name);
-  if (AwaitPidfd(pidfd->get(), kKillLimit)) return absl::OkStatus();
+  RETURN_IF_ERROR(SignalPidfd(pidfd.get(), SIGKILL), name);
+  if (AwaitPidfd(pidfd.get(), kKillLimit)) return absl::OkStatus();
   return absl::DeadlineExceededError(
       absl::StrCat(name, " survived SIGKILL for ", kKillLimit.count() / 1000, " s"));
+}
+
+bool SupervisorGone(const pb::TaskRecord& record) {
+  const Fd pidfd = OpenSupervisor(record);
+  return !pidfd || AwaitPidfd(pidfd.get(), kDyingLimit);
 }
 
 pb::ExitRecord EndAsLost(const pb::TaskRecord& record) {

@@ -13,6 +13,11 @@ namespace jenkins_agent {
 // Exit code of a task whose real one nobody saw; Nomad's own drivers use it too.
 inline constexpr int kUnknownExitCode = -1;
 
+// Whether the supervisor, which does not answer, has ended. One that is about to end has closed its
+// sockets before it counts as dead (do_exit in kernel/exit.c, Linux 6.1), so this blocks for up to
+// two seconds.
+bool SupervisorGone(const pb::TaskRecord& record);
+
 // Ends what still runs in the task's cgroups, removes them, and writes (and returns) an exit record
 // that says that the supervisor died. Blocks for at most a few seconds.
 pb::ExitRecord EndAsLost(const pb::TaskRecord& record);

@@ -254,10 +254,13 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Reconnect(const pb::TaskRecord&
       connection.ok() ? task->Attach(*std::move(connection)) : connection.status();
   if (attached.ok()) return task;
   // Looked at last: a supervisor writes the record before it lets go of its socket.
-  ASSIGN_OR_RETURN(const std::optional<pb::ExitRecord> exit, ReadExitRecord(record.task_dir()));
-  if (!exit.has_value() && SupervisorAlive(record)) {
+  ASSIGN_OR_RETURN(std::optional<pb::ExitRecord> exit, ReadExitRecord(record.task_dir()));
+  if (!exit.has_value() && !SupervisorGone(record)) {
     return absl::InternalError(absl::StrCat("supervisor ", record.supervisor_pid(),
                                             " runs but cannot be reached: ", attached.message()));
+  }
+  if (!exit.has_value()) {  // it may have ended in order since
+    ASSIGN_OR_RETURN(exit, ReadExitRecord(record.task_dir()));
   }
   task->SetExited(exit.has_value() ? *exit : EndAsLost(record));
   return task;

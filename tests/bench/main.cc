@@ -19,13 +19,17 @@ int main(int argc, char** argv) {
   start.add_option("--runs", start_options.runs, "of each variant")->capture_default_str();
   const CLI::App& memory = *app.add_subcommand("memory", "supervisor and pid 1 of resting tasks");
   DensityOptions density_options;
-  CLI::App& density = *app.add_subcommand("density", "many tasks at rest; tasks come and go");
+  CLI::App& density = *app.add_subcommand("density", "many tasks on one node");
   density.add_option("--tasks", density_options.tasks, "at rest")->capture_default_str();
-  density.add_option("--cycles", density_options.cycles, "start to destroy")->capture_default_str();
   density.add_option("--seconds", density_options.seconds, "at rest")->capture_default_str();
+  density.add_option("--together", density_options.together, "started at once")
+      ->capture_default_str();
+  density.add_option("--most", density_options.most, "in the end")->capture_default_str();
   RecoverOptions recover_options;
   CLI::App& recover = *app.add_subcommand("recover", "the plugin is killed and comes back");
   recover.add_option("--tasks", recover_options.tasks, "at rest")->capture_default_str();
+  recover.add_option("--rounds", recover_options.rounds, "of each driver")->capture_default_str();
+  app.add_option("--peer", recover_options.peer, "file of the trivial Go driver, for `recover`");
   NomadOptions nomad_options;
   CLI::App& nomad = *app.add_subcommand("nomad", "a real Nomad agent: our driver, exec, raw_exec");
   nomad.add_option("--runs", nomad_options.runs, "single tasks")->capture_default_str();

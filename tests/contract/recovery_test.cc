@@ -3,6 +3,7 @@
 #include <signal.h>
 
 #include <filesystem>
+#include <future>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -223,6 +224,20 @@ TEST_F(Recovery, ASupervisorThatCannotBeReachedIsAnErrorAndDestroyEndsIt) {
     ASSERT_THAT(host_.Destroy(kId), Succeeded());
     EXPECT_THAT(host_.Leftovers(), IsEmpty());
   }
+}
+
+// As one that was killed and is not dead yet: it has closed its sockets, the kernel still lists it.
+TEST_F(Recovery, ASupervisorThatDiesWhileItIsLookedForIsLost) {
+  Start(kSleep);
+  ASSERT_TRUE(std::filesystem::remove(File("control.sock")));
+  Relaunch();
+  std::future<grpc::Status> recovered =
+      std::async(std::launch::async, [&] { return host_.Recover(handle_); });
+  // Time to find the supervisor out of reach; if it was too short, it is dead already.
+  EXPECT_EQ(recovered.wait_for(std::chrono::milliseconds(300)), std::future_status::timeout);
+  ASSERT_EQ(::kill(State().supervisor_pid(), SIGKILL), 0);
+  ASSERT_THAT(recovered.get(), Succeeded());
+  EXPECT_THAT(Wait().err(), HasSubstr("was killed"));
 }
 
 TEST_F(Recovery, AMissingTaskDirectoryIsAnErrorWhileTheTaskRunsAndAnUnknownExitAfter) {
