@@ -23,6 +23,7 @@ namespace jenkins_agent {
 namespace {
 
 constexpr std::chrono::seconds kCallTimeout{10};
+constexpr std::chrono::hours kWhileItLives{24 * 365};
 constexpr std::chrono::seconds kLostLimit{10};  // to end what a dead supervisor left
 // Beyond the job's own kill timeout: signal, reap and clean-up of a large process tree.
 constexpr std::chrono::seconds kStopGrace{20};
@@ -41,11 +42,19 @@ absl::Status ReplaceByHardLink(const std::string& file, const std::string& link)
   return absl::OkStatus();
 }
 
+// Asks for the state, and for the events from now on.
+pb::ControlRequest Hello() {
+  pb::ControlRequest request;
+  request.mutable_hello()->set_version(kSpecVersion);
+  request.mutable_hello()->set_watch(true);
+  return request;
+}
+
 std::string Milliseconds(double value) { return absl::StrFormat("%.0f", value); }
 
 }  // namespace
 
-absl::Status Task::Attach(Fd connection) {
+std::shared_ptr<Control> Task::Connect(Fd connection) {
   const std::weak_ptr<Task> weak = weak_from_this();
   Control::Handlers handlers;
   handlers.on_event = [weak](const pb::Event& event) {
@@ -57,31 +66,49 @@ absl::Status Task::Attach(Fd connection) {
   handlers.on_lost = [weak] {
     if (const auto self = weak.lock()) self->OnLost();
   };
-  {
-    MutexLock lock(mutex_);
-    control_ = Control::Create(loop_, std::move(connection), std::move(handlers));
-  }
-  pb::ControlRequest request;
-  request.mutable_hello()->set_version(kSpecVersion);
-  request.mutable_hello()->set_watch(true);
-  absl::StatusOr<pb::ControlReply> reply = Call(std::move(request));
+  MutexLock lock(mutex_);
+  control_ = Control::Create(loop_, std::move(connection), std::move(handlers));
+  return control_;
+}
+
+std::shared_ptr<Control> Task::CurrentControl() const {
+  MutexLock lock(mutex_);
+  return control_;
+}
+
+absl::Status Task::Attach(Fd connection) {
+  Connect(std::move(connection));
+  const absl::StatusOr<pb::ControlReply> reply = Call(Hello());
   if (!reply.ok()) {
     // A lost connection is followed by OnLost() on the loop's thread, which knows how it ended.
     const bool lost = absl::IsUnavailable(reply.status());
     return exited() || (lost && WaitForExit(kLostLimit)) ? absl::OkStatus() : reply.status();
   }
-  const pb::TaskStatus status = reply->status();
-  {
-    MutexLock lock(mutex_);
-    status_ = status;
-  }
-  if (status.timings().connected_ms() > 0) {
-    loop_->Post([self = shared_from_this()] { self->connected_before_ = true; });
-  }
-  if (status.state() == pb::WAITING_FOR_JAR) {
-    loop_->Post([self = shared_from_this(), status] { self->GetAgentJar(status); });
-  }
+  KeepStatus(reply->status());
+  loop_->Post(
+      [self = shared_from_this(), status = reply->status()] { self->OnFirstStatus(status); });
   return absl::OkStatus();
+}
+
+void Task::Follow(Fd connection) {
+  const auto on_reply = [weak = weak_from_this()](const absl::StatusOr<pb::ControlReply>& reply) {
+    const auto self = weak.lock();
+    if (self == nullptr || !reply.ok()) return;  // OnLost() says what became of it
+    self->KeepStatus(reply->status());
+    self->OnFirstStatus(reply->status());
+  };
+  // A supervisor that somebody has stopped answers when it goes on.
+  Connect(std::move(connection))->Call(Hello(), on_reply, kWhileItLives);
+}
+
+void Task::KeepStatus(const pb::TaskStatus& status) {
+  MutexLock lock(mutex_);
+  if (!exit_.has_value()) status_ = status;
+}
+
+void Task::OnFirstStatus(const pb::TaskStatus& status) {
+  if (status.timings().connected_ms() > 0) connected_before_ = true;
+  if (status.state() == pb::WAITING_FOR_JAR) GetAgentJar(status);
 }
 
 void Task::SetExited(const pb::ExitRecord& exit) {
@@ -145,11 +172,7 @@ bool Task::WaitForExit(std::chrono::milliseconds limit) {
 }
 
 absl::StatusOr<pb::ControlReply> Task::Call(pb::ControlRequest request) {
-  std::shared_ptr<Control> control;
-  {
-    MutexLock lock(mutex_);
-    control = control_;
-  }
+  const std::shared_ptr<Control> control = CurrentControl();
   if (control == nullptr) return absl::FailedPreconditionError("the task has ended");
   auto answer = std::make_shared<std::promise<absl::StatusOr<pb::ControlReply>>>();
   std::future<absl::StatusOr<pb::ControlReply>> future = answer->get_future();
@@ -162,13 +185,9 @@ absl::StatusOr<pb::ControlReply> Task::Call(pb::ControlRequest request) {
 
 absl::StatusOr<pb::TaskStatus> Task::Status() {
   if (!exited()) {
-    pb::ControlRequest request;
-    request.mutable_hello()->set_version(kSpecVersion);
-    request.mutable_hello()->set_watch(true);
-    absl::StatusOr<pb::ControlReply> reply = Call(std::move(request));
+    const absl::StatusOr<pb::ControlReply> reply = Call(Hello());
     if (reply.ok()) {
-      MutexLock lock(mutex_);
-      if (!exit_.has_value()) status_ = reply->status();
+      KeepStatus(reply->status());
     } else if (!exited()) {
       return reply.status();
     }
@@ -221,14 +240,6 @@ void Task::OnEvent(const pb::Event& event) {
 
 // The first connection is told with the time that each part of the start took.
 void Task::PublishConnected(const pb::Event& event) {
-  std::shared_ptr<Control> control;
-  {
-    MutexLock lock(mutex_);
-    control = control_;
-  }
-  pb::ControlRequest request;
-  request.mutable_hello()->set_version(kSpecVersion);
-  request.mutable_hello()->set_watch(true);
   const auto publish = [self = shared_from_this(), event](absl::StatusOr<pb::ControlReply> reply) {
     if (!reply.ok() || std::exchange(self->connected_before_, true)) {
       self->Publish(absl::StrCat("agent ", event.message()),
@@ -246,7 +257,7 @@ void Task::PublishConnected(const pb::Event& event) {
                    {"connected_ms", absl::StrFormat("%.1f", timings.connected_ms())}},
                   event.time_ns());
   };
-  control->Call(std::move(request), publish, kCallTimeout);
+  CurrentControl()->Call(Hello(), publish, kCallTimeout);
 }
 
 void Task::Publish(std::string message, std::map<std::string, std::string> details,
@@ -314,15 +325,10 @@ void Task::SendJar(pb::JarInfo jar, const std::string& host_path) {
     }
     jar.set_path(absl::StrCat(kJarDir, "/", kAgentJar));
   }
-  std::shared_ptr<Control> control;
-  {
-    MutexLock lock(mutex_);
-    control = control_;
-  }
   pb::ControlRequest request;
   *request.mutable_jar_ready()->mutable_jar() = std::move(jar);
   // A command that cannot be built or executed ends the task in the supervisor, which says why.
-  control->Call(
+  CurrentControl()->Call(
       std::move(request), [](const absl::StatusOr<pb::ControlReply>&) {}, kCallTimeout);
 }
 
@@ -341,15 +347,10 @@ void Task::SendNote(const std::string& waiting_for) {
 }
 
 void Task::EndBecause(const std::string& message) {
-  std::shared_ptr<Control> control;
-  {
-    MutexLock lock(mutex_);
-    control = control_;
-  }
   pb::ControlRequest request;
   request.mutable_stop()->set_signal(SIGKILL);
   request.mutable_stop()->set_because(message);
-  control->Call(
+  CurrentControl()->Call(
       std::move(request), [](const absl::StatusOr<pb::ControlReply>&) {}, kCallTimeout);
 }
 
