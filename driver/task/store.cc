@@ -246,18 +246,20 @@ absl::Status TaskStore::Recover(const std::string& task_id, absl::string_view dr
   return absl::OkStatus();
 }
 
-// Exit record on disk: it has ended. A supervisor that answers: it runs. Neither: it is lost.
+// A supervisor that listens: it runs. Exit record on disk: it has ended. Neither: it is lost.
 absl::StatusOr<std::shared_ptr<Task>> TaskStore::Reconnect(const pb::TaskRecord& record) {
   auto task = std::make_shared<Task>(record, options_.loop, options_.events, options_.tools);
   absl::StatusOr<Fd> connection = ConnectToSupervisor(record.task_dir());
-  const absl::Status attached =
-      connection.ok() ? task->Attach(*std::move(connection)) : connection.status();
-  if (attached.ok()) return task;
+  if (connection.ok()) {
+    task->Follow(*std::move(connection));
+    return task;
+  }
   // Looked at last: a supervisor writes the record before it lets go of its socket.
   ASSIGN_OR_RETURN(std::optional<pb::ExitRecord> exit, ReadExitRecord(record.task_dir()));
   if (!exit.has_value() && !SupervisorGone(record)) {
-    return absl::InternalError(absl::StrCat("supervisor ", record.supervisor_pid(),
-                                            " runs but cannot be reached: ", attached.message()));
+    return absl::InternalError(
+        absl::StrCat("supervisor ", record.supervisor_pid(),
+                     " runs but cannot be reached: ", connection.status().message()));
   }
   if (!exit.has_value()) {  // it may have ended in order since
     ASSIGN_OR_RETURN(exit, ReadExitRecord(record.task_dir()));

@@ -23,6 +23,7 @@ namespace jenkins_agent {
 namespace {
 
 constexpr std::chrono::seconds kCallTimeout{10};
+constexpr std::chrono::hours kWhileItLives{24 * 365};
 constexpr std::chrono::seconds kLostLimit{10};  // to end what a dead supervisor left
 // Beyond the job's own kill timeout: signal, reap and clean-up of a large process tree.
 constexpr std::chrono::seconds kStopGrace{20};
@@ -53,7 +54,7 @@ pb::ControlRequest Hello() {
 
 }  // namespace
 
-absl::Status Task::Attach(Fd connection) {
+std::shared_ptr<Control> Task::Connect(Fd connection) {
   const std::weak_ptr<Task> weak = weak_from_this();
   Control::Handlers handlers;
   handlers.on_event = [weak](const pb::Event& event) {
@@ -65,24 +66,33 @@ absl::Status Task::Attach(Fd connection) {
   handlers.on_lost = [weak] {
     if (const auto self = weak.lock()) self->OnLost();
   };
-  {
-    MutexLock lock(mutex_);
-    control_ = Control::Create(loop_, std::move(connection), std::move(handlers));
-  }
-  absl::StatusOr<pb::ControlReply> reply = Call(Hello());
+  MutexLock lock(mutex_);
+  control_ = Control::Create(loop_, std::move(connection), std::move(handlers));
+  return control_;
+}
+
+absl::Status Task::Attach(Fd connection) {
+  Connect(std::move(connection));
+  const absl::StatusOr<pb::ControlReply> reply = Call(Hello());
   if (!reply.ok()) {
     // A lost connection is followed by OnLost() on the loop's thread, which knows how it ended.
     const bool lost = absl::IsUnavailable(reply.status());
     return exited() || (lost && WaitForExit(kLostLimit)) ? absl::OkStatus() : reply.status();
   }
-  const pb::TaskStatus& status = reply->status();
-  if (status.timings().connected_ms() > 0) {
-    loop_->Post([self = shared_from_this()] { self->connected_before_ = true; });
-  }
-  if (status.state() == pb::WAITING_FOR_JAR) {
-    loop_->Post([self = shared_from_this(), status] { self->GetAgentJar(status); });
-  }
+  loop_->Post(
+      [self = shared_from_this(), status = reply->status()] { self->OnFirstStatus(status); });
   return absl::OkStatus();
+}
+
+void Task::Follow(Fd connection) {
+  const auto on_reply = [weak = weak_from_this()](const absl::StatusOr<pb::ControlReply>& reply) {
+    const auto self = weak.lock();
+    if (self == nullptr || !reply.ok()) return;  // OnLost() says what became of it
+    self->KeepStatus(reply->status());
+    self->OnFirstStatus(reply->status());
+  };
+  // A supervisor that somebody has stopped answers when it goes on.
+  Connect(std::move(connection))->Call(Hello(), on_reply, kWhileItLives);
 }
 
 // The worker belongs to the loop's thread, also its end. A task that still has one was given up
@@ -95,6 +105,11 @@ Task::~Task() {
 void Task::KeepStatus(const pb::TaskStatus& status) {
   MutexLock lock(mutex_);
   if (!exit_.has_value()) status_ = status;
+}
+
+void Task::OnFirstStatus(const pb::TaskStatus& status) {
+  if (status.timings().connected_ms() > 0) connected_before_ = true;
+  if (status.state() == pb::WAITING_FOR_JAR) GetAgentJar(status);
 }
 
 void Task::SetExited(const pb::ExitRecord& exit) {

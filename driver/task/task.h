@@ -35,8 +35,11 @@ class Task : public std::enable_shared_from_this<Task> {
   const pb::TaskRecord& record() const { return record_; }
 
   // Takes over the connection to a running supervisor: asks for its state, follows its events and,
-  // when it waits for an agent.jar, starts the worker that gets one.
+  // when it waits for an agent.jar, starts the worker that gets one. Waits for the first answer.
   absl::Status Attach(Fd connection);
+  // The same without waiting, for one that was taken up before: its state, or its death, comes when
+  // it comes.
+  void Follow(Fd connection);
   // The task has ended already; its record was found on disk.
   void SetExited(const pb::ExitRecord& exit) ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -63,6 +66,8 @@ class Task : public std::enable_shared_from_this<Task> {
   // Does not wait for the answer. For a task that has a supervisor.
   void Tell(pb::ControlRequest request);
   void KeepStatus(const pb::TaskStatus& status) ABSL_LOCKS_EXCLUDED(mutex_);
+  std::shared_ptr<Control> Connect(Fd connection) ABSL_LOCKS_EXCLUDED(mutex_);
+  void OnFirstStatus(const pb::TaskStatus& status);
   void OnEvent(const pb::Event& event);
   void OnLost();
   void Publish(std::string message, std::map<std::string, std::string> details, int64_t time_ns);

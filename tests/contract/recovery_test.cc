@@ -240,6 +240,16 @@ TEST_F(Recovery, ASupervisorThatDiesWhileItIsLookedForIsLost) {
   EXPECT_THAT(Wait().err(), HasSubstr("was killed"));
 }
 
+TEST_F(Recovery, AStoppedSupervisorIsFollowedWhenItGoesOn) {
+  Start(kUntilToldToGo);
+  ASSERT_EQ(::kill(State().supervisor_pid(), SIGSTOP), 0);
+  Relaunch();
+  EXPECT_THAT(host_.Recover(handle_), Succeeded());
+  ASSERT_EQ(::kill(State().supervisor_pid(), SIGCONT), 0);
+  ASSERT_OK(WriteFileAtomic(host_.Local("go"), "", 0644));
+  EXPECT_EQ(Wait().result().exit_code(), 5);
+}
+
 TEST_F(Recovery, AMissingTaskDirectoryIsAnErrorWhileTheTaskRunsAndAnUnknownExitAfter) {
   Start(kSleep);
   ASSERT_OK(host_.Crash());
