@@ -196,6 +196,9 @@ absl::Status Cgroup::OpenDoors() {
   return absl::OkStatus();
 }
 
+// The freezer, where KillAll looks, is the first to be joined and the last to be left: a process
+// that is killed on the way in or out is not overlooked, and no directory stays because it was
+// still inside.
 absl::Status Cgroup::Enter() const {
   if (doors_.empty()) return absl::FailedPreconditionError("cgroup: opened for reading only");
   for (const Door& door : doors_) {
@@ -208,8 +211,8 @@ absl::Status Cgroup::Enter() const {
 
 absl::Status Cgroup::Leave() const {
   if (doors_.empty()) return absl::FailedPreconditionError("cgroup: opened for reading only");
-  for (const Door& door : doors_) {
-    if (absl::Status moved = Move(door.outside.get(), door.name); !moved.ok()) {
+  for (auto door = doors_.rbegin(); door != doors_.rend(); ++door) {
+    if (absl::Status moved = Move(door->outside.get(), door->name); !moved.ok()) {
       return Annotate(moved, "leave");
     }
   }

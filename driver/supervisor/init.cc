@@ -100,7 +100,6 @@ absl::Status Init::SetUp() {
   (void)::prctl(PR_SET_NAME, kProcessName);
   RETURN_IF_ERROR(DieWithSupervisor());
   FaultPoint("init.start.cloned");
-  if (::setsid() < 0) return ErrnoStatus("setsid");
   RETURN_IF_ERROR(BuildSandbox());
   sigset_t children;
   ::sigemptyset(&children);

@@ -137,9 +137,11 @@ absl::Status CloseAllBut(int kept_fd) {
 
 absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& program,
                            absl::FunctionRef<absl::Status()> connect_stdio, int error_fd) {
-  if (::setsid() < 0) return ErrnoStatus("setsid");
   RETURN_IF_ERROR(context.cgroup.Enter());
   FaultPoint("payload.launch.in_cgroup");
+  // In a CPU cgroup a new session is no new group for the scheduler (sched(7), autogroup): on a
+  // busy node each change of groups costs a turn at the CPU.
+  if (::setsid() < 0) return ErrnoStatus("setsid");
   ResetOomScore();
   RETURN_IF_ERROR(BecomePayload(context.user, context.sandbox));
   RETURN_IF_ERROR(connect_stdio());

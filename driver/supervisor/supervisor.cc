@@ -92,17 +92,22 @@ void Supervisor::HoldBackOutput(bool held_back) {
   err_->HoldBack(held_back);
 }
 
+// Of an agent; any other program is asked for once, before the sandbox stands.
 void Supervisor::Launch() {
-  state_ = State::kLaunching;
-  HoldBackOutput(true);
-  if (has_agent()) {
-    tracker_.OnLaunch();
-    policy_->OnLaunch();
-  }
+  tracker_.OnLaunch();
+  policy_->OnLaunch();
   oom_kills_before_ = OomKills();
-  if (const absl::Status sent = SendLaunch(init_.socket.get(), spec_.program()); !sent.ok()) {
-    return OnLaunchFailed(sent);
-  }
+  AwaitLaunch();
+  if (const absl::Status asked = AskForLaunch(); !asked.ok()) OnLaunchFailed(asked);
+}
+
+absl::Status Supervisor::AskForLaunch() {
+  HoldBackOutput(true);
+  return SendLaunch(init_.socket.get(), spec_.program());
+}
+
+void Supervisor::AwaitLaunch() {
+  state_ = State::kLaunching;
   // Processes of the payload's user can hold the child back before its exec, for ever.
   timer_ = loop_->After(kLaunchTimeout, [this] {
     OnLaunchFailed(absl::DeadlineExceededError(

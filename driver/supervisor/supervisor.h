@@ -88,6 +88,8 @@ class Supervisor {
   void OnReport(InitReport report);
   void HoldBackOutput(bool held_back);
   void Launch();
+  absl::Status AskForLaunch();
+  void AwaitLaunch();
   void OnLaunched(Fd payload);
   void OnLaunchFailed(const absl::Status& error);
   void OnOutput(int stream, absl::string_view bytes);

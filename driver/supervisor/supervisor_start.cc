@@ -56,7 +56,11 @@ void SendStartError(int connection, const absl::Status& error) {
 
 void Supervisor::Run() {
   if (const absl::Status prepared = Prepare(); !prepared.ok()) return UndoPrepare(prepared);
-  if (const absl::Status outputs = OpenOutputs(); !outputs.ok()) FailStart(outputs);
+  absl::Status begun = OpenOutputs();
+  // Nothing more has to be known of a plain program: pid 1 finds the request when the sandbox
+  // stands. On a busy node its way to here and back would cost two turns at the CPU.
+  if (begun.ok() && !has_agent()) begun = AskForLaunch();
+  if (!begun.ok()) FailStart(begun);
   loop_->Run();
 }
 
@@ -173,7 +177,7 @@ void Supervisor::OnReady(uint32_t usable_java_homes) {
   loop_->Cancel(timer_);
   timings_.set_sandbox_ms(ElapsedMs());
   FaultPoint("supervisor.start.sandbox_ready");
-  if (!has_agent()) return Launch();
+  if (!has_agent()) return AwaitLaunch();
   if (const absl::Status java = KeepUsableJavaHomes(usable_java_homes); !java.ok()) {
     return FailStart(java);
   }

@@ -132,8 +132,11 @@ class Node:
 
 
 def smaps(pid):
-    """{"Pss:": kB, ...} of a process (proc(5): smaps_rollup)."""
-    lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    """{"Pss:": kB, ...} of a process (proc(5): smaps_rollup); one that has just ended takes nothing."""
+    try:
+        lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    except (FileNotFoundError, ProcessLookupError):
+        return {"Pss:": 0, "Private_Dirty:": 0}
     return {line.split()[0]: int(line.split()[1]) for line in lines}
 
 

@@ -1,6 +1,8 @@
 // Create, Enter and the readers on trees of plain files: which values go to which files.
 #include "tests/cgroups/fake_tree.h"
 
+#include <filesystem>
+
 #include "cgroups/cgroup.h"
 #include "driver/base/status.h"
 #include "tests/support/status_matchers.h"
@@ -65,6 +67,28 @@ TEST_F(V1TreeTest, TheSharedCpusetIsJoinedButNotTheTasks) {
   ASSERT_OK(cgroup.Leave());
   EXPECT_EQ(host_.Read("memory/agent/1/tasks"), "0");
   EXPECT_EQ(host_.Read("cpuset/tasks"), "0");
+}
+
+// KillAll looks there: who was killed half-way in or out must be found.
+TEST_F(V1TreeTest, TheFreezerIsJoinedFirstAndLeftLast) {
+  const auto refuse = [this](const std::string& dir) {
+    const std::string file = host_.cgroup_root() + "/" + dir + "/tasks";
+    std::filesystem::remove(file);
+    std::filesystem::create_symlink("/dev/full", file);
+  };
+  refuse("freezer");
+  ASSERT_OK_AND_ASSIGN(const Cgroup leaver, CreateOn(host_, "cpuset/nomad/share"));
+  EXPECT_THAT(leaver.Leave(),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("freezer")));
+  EXPECT_EQ(host_.Read("memory/agent/1/tasks"), "0");
+  EXPECT_EQ(host_.Read("cpuset/tasks"), "0");
+
+  refuse("freezer/nomad/a1.web");
+  ASSERT_OK_AND_ASSIGN(const Cgroup joiner, CreateOn(host_, "cpuset/nomad/share"));
+  EXPECT_THAT(joiner.Enter(),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("freezer")));
+  EXPECT_EQ(host_.Read("memory/nomad/a1.web/tasks"), "");
+  EXPECT_EQ(host_.Read("cpuset/nomad/share/tasks"), "");
 }
 
 TEST_F(V1TreeTest, ReservedCoresAreWrittenToTheTasksOwnCpuset) {
