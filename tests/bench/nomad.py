@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import statistics
 import struct
 import sys
@@ -193,6 +194,7 @@ def main():
     arguments = parser.parse_args()
     cluster.require()
     cluster.enter_private_network()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # as Ctrl-C: clean up
     for log_collection in SUBMIT_MS:
         bench(log_collection, arguments.runs, arguments.rounds)
 
