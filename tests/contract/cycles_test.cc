@@ -55,9 +55,14 @@ size_t Entries(const std::string& dir) {
   return error ? 0 : static_cast<size_t>(std::distance(begin(found), end(found)));
 }
 
-size_t Lines(const std::string& file) {
-  const std::string text = ReadFile(file, 16 << 20).value_or("");
-  return static_cast<size_t>(std::count(text.begin(), text.end(), '\n'));
+// Mounts that have to do with `dir`: those of other tests come and go in the same namespace.
+size_t MountsOf(int pid, const std::string& dir) {
+  const std::string text =
+      ReadFile(absl::StrCat("/proc/", pid, "/mountinfo"), 16 << 20).value_or("");
+  const std::vector<std::string> lines = absl::StrSplit(text, '\n');
+  return static_cast<size_t>(std::count_if(
+      lines.begin(), lines.end(),
+      [&dir](const std::string& line) { return line.find(dir) != std::string::npos; }));
 }
 
 std::vector<int> ChildrenOf(int pid) {
@@ -109,10 +114,10 @@ class Cycles : public ::testing::Test {
     const std::vector<int> children = ChildrenOf(Plugin());
     found.children = children.size();
     found.plugin_fds = Entries(absl::StrCat("/proc/", Plugin(), "/fd"));
-    found.mounts = Lines(absl::StrCat("/proc/", Plugin(), "/mountinfo"));
+    found.mounts = MountsOf(Plugin(), host_.dir());
     for (const int child : children) {
       found.spawner_fds += Entries(absl::StrCat("/proc/", child, "/fd"));
-      found.mounts += Lines(absl::StrCat("/proc/", child, "/mountinfo"));
+      found.mounts += MountsOf(child, host_.dir());
     }
     const fs::recursive_directory_iterator files(host_.StateDir());
     found.state_files = static_cast<size_t>(std::distance(begin(files), end(files)));
