@@ -3,11 +3,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <utility>
@@ -92,10 +94,21 @@ mode_t ModeOr(const pb::MountSpec& spec, mode_t fallback) {
   return spec.mode() != 0 ? spec.mode() : fallback;
 }
 
+// pid 1 and its launches write to files of /proc as root: in a volume in their place these would be
+// links to whatever root owns there.
+absl::Status AttachOutsideProc(int tree_fd, int target_fd) {
+  struct statfs target = {};
+  if (::fstatfs(target_fd, &target) != 0) return ErrnoStatus("look at the target");
+  if (target.f_type == PROC_SUPER_MAGIC) {
+    return absl::InvalidArgumentError("nothing can be mounted in /proc");
+  }
+  return Attach(tree_fd, target_fd);
+}
+
 absl::Status AttachAt(int root_fd, const std::string& target, absl::StatusOr<Fd> tree) {
   if (!tree.ok()) return tree.status();
   ASSIGN_OR_RETURN(const Fd directory, MakeDirectoryInRoot(root_fd, target));
-  return Attach(tree->get(), directory.get());
+  return AttachOutsideProc(tree->get(), directory.get());
 }
 
 absl::StatusOr<Fd> CloneSource(const pb::MountSpec& spec) {
@@ -119,7 +132,7 @@ absl::Status MountBind(int root_fd, const pb::MountSpec& spec) {
   if (::fstat(tree->get(), &source) != 0) return ErrnoStatus(spec.source());
   if (S_ISDIR(source.st_mode)) return AttachAt(root_fd, spec.target(), std::move(tree));
   ASSIGN_OR_RETURN(const Fd file, MakeFileInRoot(root_fd, spec.target()));
-  return Attach(tree->get(), file.get());
+  return AttachOutsideProc(tree->get(), file.get());
 }
 
 absl::Status MountTmpfs(int root_fd, const pb::MountSpec& spec) {

@@ -4,7 +4,11 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -266,6 +270,73 @@ TEST_F(HostileTargetTest, TargetsWithDotDotAreRefused) {
   const SandboxResult result = sandbox_.Shell("true");
   EXPECT_EQ(result.exit_code, kSetupFailed);
   EXPECT_THAT(result.output, HasSubstr("not a plain path"));
+}
+
+// Swaps a directory with a link, again and again. A process: the sandbox is forked
+// from this one, which must stay single-threaded.
+class Swapper {
+ public:
+  static constexpr useconds_t kSwapMicroseconds = 20;  // a lookup takes some; faster starves all
+  Swapper(const std::string& directory, const std::string& link) : pid_(::fork()) {
+    if (pid_ != 0) return;
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (;;) {
+      ::renameat2(AT_FDCWD, directory.c_str(), AT_FDCWD, link.c_str(), RENAME_EXCHANGE);
+      ::usleep(kSwapMicroseconds);
+    }
+  }
+  ~Swapper() {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+  }
+  Swapper(const Swapper&) = delete;
+  Swapper& operator=(const Swapper&) = delete;
+
+ private:
+  const pid_t pid_;
+};
+
+TEST_F(HostileTargetTest, ATargetThatIsSwappedDuringTheStartLeadsNowhere) {
+  constexpr int kStartsEach = 10;  // 1000 and more: --gtest_repeat
+  int stood = 0;
+  int refused = 0;
+  for (const std::string& text : {Host("victim"), "../../../../../.." + Host("victim")}) {
+    for (const auto kind : {pb::MountSpec::TMPFS, pb::MountSpec::BIND, pb::MountSpec::DIRECTORY,
+                            pb::MountSpec::FILE, pb::MountSpec::SYMLINK}) {
+      fs::remove_all(Host("local"));
+      fs::create_directories(Host("local/trap"));
+      fs::create_symlink(text, Host("local/link"));
+      sandbox_.spec().clear_mounts();
+      pb::MountSpec& mount = AddMount(kind, "/local/trap/made");
+      mount.set_source(Host("source"));
+      mount.set_uid(12345);
+      const Swapper swapper(Host("local/trap"), Host("local/link"));
+      for (int i = 0; i < kStartsEach; ++i) {
+        const SandboxResult result = sandbox_.Run({"/bin/true"});
+        ASSERT_TRUE(result.exit_code == 0 || result.exit_code == kSetupFailed) << result.output;
+        ++(result.exit_code == 0 ? stood : refused);
+        fs::remove_all(Host("local/trap/made"));
+      }
+      ExpectVictimUntouched();
+      EXPECT_TRUE(fs::is_empty(Host("source")));
+    }
+  }
+  EXPECT_GT(stood, 0);
+  EXPECT_GT(refused, 0);
+}
+
+// The directory that is bound, not where it goes: alloc/logs is every task's of the allocation.
+TEST_F(HostileTargetTest, ASourceThatIsSwappedDuringTheStartShowsNothing) {
+  std::ofstream(Host("victim/secret")) << "precious";
+  fs::create_symlink(Host("victim"), Host("alloc/link"));
+  const Swapper swapper(Host("alloc/logs"), Host("alloc/link"));
+  int refused = 0;
+  for (int i = 0; i < 25; ++i) {
+    const SandboxResult result = sandbox_.Run({"/bin/ls", "/alloc/logs"});
+    ASSERT_EQ(result.output.find("secret"), std::string::npos);
+    refused += result.exit_code == kSetupFailed;
+  }
+  EXPECT_GT(refused, 0);
 }
 
 TEST(JoinNetworkNamespace, NamesWhatCouldNotBeJoined) {
