@@ -149,9 +149,9 @@ TEST(DecodeTaskConfigTest, DecodesAndValidates) {
   EXPECT_THAT(DecodeTaskConfig(Map({{"pids_limit", kTrue}})),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        "config: pids_limit: found a bool, expected a number"));
-  EXPECT_THAT(DecodeTaskConfig(Map({{"agent", Map({{"url", Str("x")}})}})),
+  EXPECT_THAT(DecodeTaskConfig(Map({{"pids_limit", Num(1)}})),
               StatusIs(absl::StatusCode::kInvalidArgument,
-                       HasSubstr("config: agent.url: \"x\" is not an http or https URL")));
+                       HasSubstr("config: pids_limit: 1 is too small")));
   EXPECT_THAT(DecodeTaskConfig(Hex("81")),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("config: not the msgpack")));
 }
@@ -245,15 +245,6 @@ TEST(ValidateTaskConfigTest, JvmOptionsDoNotNameTheProgram) {
   ExpectRefused({.jvm_options = {"@opts"}},
                 "config: jvm_options: contains \"@opts\"; argument files are not read here, write "
                 "the options into the list");
-}
-
-TEST(ValidateTaskConfigTest, AgentIsCheckedWhenPresent) {
-  TaskConfig config{.has_agent = true};
-  config.agent.tunnel = "h:1";
-  config.agent.web_socket = true;
-  ExpectRefused(config,
-                "config: agent.web_socket and agent.tunnel are both set; a WebSocket goes to "
-                "agent.url and needs no tunnel; remove one of them");
 }
 
 TEST(ValidateProgramChoiceTest, SomethingMustNameTheProgram) {
