@@ -132,7 +132,7 @@ absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& 
   RETURN_IF_ERROR(context.cgroup.Enter());
   FaultPoint("payload.launch.in_cgroup");
   ResetOomScore();
-  RETURN_IF_ERROR(BecomePayload(context.user, context.sandbox));
+  RETURN_IF_ERROR(BecomePayload(context.user, context.sandbox, context.user_namespace));
   RETURN_IF_ERROR(connect_stdio());
   ResetSignals();
   RETURN_IF_ERROR(MakeDirectories(program));
