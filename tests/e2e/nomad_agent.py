@@ -52,6 +52,7 @@ client {{
     # env_*: the cloud metadata probes ask link-local addresses and can keep the agent from starting.
     "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean,consul,vault,signal"
   }}
+  {client}
 }}
 plugin "raw_exec" {{
   config {{
@@ -68,7 +69,7 @@ plugin "nomad-driver-jenkins-agent" {{
 }}
 """
 
-    def __init__(self, scratch, dev=True, options="", with_driver=True):
+    def __init__(self, scratch, dev=True, options="", with_driver=True, client=""):
         directory = scratch.path / "nomad"
         directory.mkdir(mode=0o755)
         super().__init__("nomad", directory)
@@ -90,7 +91,7 @@ plugin "nomad-driver-jenkins-agent" {{
         self.address = f"http://127.0.0.1:{ports['http']}"  # the API
         own = ports if dev else self._ports()
         self.own_address = f"http://127.0.0.1:{own['http']}"
-        self._write_config("agent.hcl", own, self.CLIENT.format(rpc=ports["rpc"]) + self.driver, data=self.data)
+        self._write_config("agent.hcl", own, self.CLIENT.format(rpc=ports["rpc"], client=client) + self.driver, data=self.data)
 
     @staticmethod
     def _ports():
