@@ -1,5 +1,7 @@
 #include "driver/config/task_config.h"
 
+#include <utility>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "driver/base/status.h"
@@ -130,13 +132,14 @@ absl::Status Validate(const TaskConfig& config) {
   RETURN_IF_ERROR(CheckJavaOptionsHaveJava(config));
   RETURN_IF_ERROR(CheckArgsHaveProgram(config));
   RETURN_IF_ERROR(CheckOneJava(config));
-  return CheckValues(config);
+  RETURN_IF_ERROR(CheckValues(config));
+  return ValidateIsolation(config.isolation);
 }
 
 }  // namespace
 
 std::vector<Option> OptionsFor(TaskConfig& config) {
-  return {
+  std::vector<Option> options = {
       {"agent", OptionBlock{&config.has_agent, OptionsFor(config.agent)},
        "run an inbound Jenkins agent; also without the block when `JENKINS_URL` is in the task's "
        "environment and no other program is named"},
@@ -153,6 +156,8 @@ std::vector<Option> OptionsFor(TaskConfig& config) {
       {"pids_limit", &config.pids_limit,
        "most processes and threads that the task may have, 40 to 4194304"},
   };
+  for (Option& option : OptionsFor(config.isolation)) options.push_back(std::move(option));
+  return options;
 }
 
 absl::Status ValidateTaskConfig(const TaskConfig& config) {

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "driver/config/agent_block.h"
+#include "driver/config/isolation.h"
 #include "driver/config/options.h"
 
 namespace jenkins_agent {
@@ -35,6 +36,8 @@ struct TaskConfig {
 
   std::string work_dir = "";
   int64_t pids_limit = 2048;  // processes and threads
+
+  Isolation isolation = {};
 };
 
 // The rows point into `config`.

@@ -16,8 +16,10 @@
 #include "driver/base/fault.h"
 #include "driver/base/idle_memory.h"
 #include "driver/base/status.h"
+#include "driver/sandbox/network.h"
 #include "driver/sandbox/privileges.h"
 #include "driver/sandbox/root.h"
+#include "driver/sandbox/user_namespace.h"
 #include "driver/supervisor/init_protocol.h"
 #include "driver/supervisor/init_sessions.h"
 #include "driver/supervisor/launch.h"
@@ -60,7 +62,8 @@ class Init {
   void Report(InitReport report);
 
   const InitParameters& parameters_;
-  const LaunchContext context_;
+  LaunchContext context_;
+  Fd user_namespace_;
   Fd children_;  // signalfd of SIGCHLD
   pid_t payload_ = 0;
   std::optional<StartingPayload> starting_;
@@ -81,7 +84,7 @@ absl::Status Init::DieWithSupervisor() {
 // busy CPU would hold up the rest.
 absl::Status Init::BuildSandbox() {
   const pb::SandboxSpec& sandbox = parameters_.spec.sandbox();
-  RETURN_IF_ERROR(JoinNetworkNamespace(sandbox.network_namespace()));
+  RETURN_IF_ERROR(EnterNetwork(sandbox));
   RETURN_IF_ERROR(parameters_.cgroup.Enter());
   FaultPoint("init.start.in_cgroup");
   if (::unshare(CLONE_NEWCGROUP) != 0) return ErrnoStatus("unshare cgroup namespace");
@@ -90,7 +93,9 @@ absl::Status Init::BuildSandbox() {
     views.push_back({view.name, view.dir_fd});
   }
   RETURN_IF_ERROR(parameters_.cgroup.Leave());
-  RETURN_IF_ERROR(BuildRoot(sandbox, views));
+  ASSIGN_OR_RETURN(user_namespace_, MakeUserNamespace(context_.user));
+  context_.user_namespace = user_namespace_.get();
+  RETURN_IF_ERROR(BuildRoot(sandbox, views, {context_.user, context_.user_namespace}));
   FaultPoint("init.start.root_built");
   RETURN_IF_ERROR(BecomeInit(sandbox));
   return absl::OkStatus();
@@ -125,7 +130,7 @@ absl::StatusOr<uint32_t> Init::UsableJavaHomes() const {
   const pid_t child = ::fork();
   if (child < 0) return ErrnoStatus("fork");
   if (child == 0) {
-    if (!BecomePayload(context_.user, context_.sandbox).ok() ||
+    if (!BecomePayload(context_.user, context_.sandbox, context_.user_namespace).ok() ||
         !CloseAllBut(answer.write.get()).ok()) {
       ::_exit(1);
     }

@@ -143,7 +143,7 @@ absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& 
   // busy node each change of groups costs a turn at the CPU.
   if (::setsid() < 0) return ErrnoStatus("setsid");
   ResetOomScore();
-  RETURN_IF_ERROR(BecomePayload(context.user, context.sandbox));
+  RETURN_IF_ERROR(BecomePayload(context.user, context.sandbox, context.user_namespace));
   RETURN_IF_ERROR(connect_stdio());
   RETURN_IF_ERROR(CloseAllBut(error_fd));
   ResetSignals();

@@ -20,6 +20,7 @@ struct LaunchContext {
   const cgroups::Cgroup& cgroup;
   int stdout_fd;
   int stderr_fd;
+  int user_namespace = -1;  // of MakeUserNamespace(); -1: none
 };
 
 // A child on its way to exec.

@@ -12,6 +12,7 @@
 #include "driver/base/packet.h"
 #include "driver/base/paths.h"
 #include "driver/base/status.h"
+#include "driver/sandbox/user_namespace.h"
 #include "driver/supervisor/start_record.h"
 #include "driver/supervisor/supervisor.h"
 
@@ -112,8 +113,8 @@ uint64_t Supervisor::OomKills() const { return cgroup_->OomKills().value_or(0); 
 
 // Before the loop, the socket and the sinks are opened: pid 1 inherits what is open here.
 absl::Status Supervisor::StartSandbox() {
-  ASSIGN_OR_RETURN(stdout_, MakeOutputPipe(spec_.user().uid()));
-  ASSIGN_OR_RETURN(stderr_, MakeOutputPipe(spec_.user().uid()));
+  ASSIGN_OR_RETURN(stdout_, MakeOutputPipe(HostId(spec_.user(), spec_.user().uid())));
+  ASSIGN_OR_RETURN(stderr_, MakeOutputPipe(HostId(spec_.user(), spec_.user().uid())));
   ASSIGN_OR_RETURN(
       init_,
       StartInit(spec_, *cgroup_, stdout_.write.get(), stderr_.write.get(),

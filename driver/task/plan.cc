@@ -1,9 +1,8 @@
 #include "driver/task/plan.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -21,6 +20,9 @@
 #include "driver/jvm/options.h"
 #include "driver/sandbox/host_rootfs.h"
 #include "driver/supervisor/protocol.h"
+#include "driver/task/plan_mounts.h"
+#include "driver/task/plan_network.h"
+#include "driver/task/plan_privileges.h"
 #include "driver/task/request_check.h"
 
 namespace jenkins_agent {
@@ -34,8 +36,6 @@ constexpr char kDefaultWorkDir[] = "/local";
 constexpr int64_t kMiB = int64_t{1} << 20;
 constexpr int64_t kMinTmpBytes = 64 * kMiB;
 constexpr int64_t kTmpWithoutMemoryLimit = 1024 * kMiB;
-constexpr int64_t kShmBytes = 64 * kMiB;  // docker's default
-constexpr size_t kMaxHostName = 63;       // of a label, RFC 1035; the kernel allows 64
 
 enum class Program { kAgent, kJava, kCommand };
 
@@ -43,6 +43,15 @@ Program ProgramOf(const TaskConfig& options) {
   if (!options.command.empty()) return Program::kCommand;
   if (!options.jar_path.empty() || !options.class_name.empty()) return Program::kJava;
   return Program::kAgent;
+}
+
+absl::Status CheckAgentHasNetwork(const TaskConfig& options, Program kind) {
+  if (kind != Program::kAgent || options.isolation.network_mode != kNetworkNone) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      "network_mode: \"none\" keeps an agent from its controller; remove it, or name another "
+      "program");
 }
 
 // Nomad's limits: memory_max (oversubscription) is the hard one when it is set, -1 means none.
@@ -66,45 +75,20 @@ pb::CgroupSpec PlanCgroup(const PlanInput& input) {
   return cgroup;
 }
 
-// A name that every program accepts: letters, digits and '-', not at the ends.
-std::string HostName(const NomadTask& task) {
-  const std::string& wanted = task.network_isolation_spec().hostsconfig().hostname();
-  const auto alloc_name = task.env().find("NOMAD_ALLOC_NAME");
-  std::string name = !wanted.empty()                  ? wanted
-                     : alloc_name != task.env().end() ? alloc_name->second
-                                                      : task.name();
-  for (char& c : name) {
-    if (!absl::ascii_isalnum(c)) c = '-';
+absl::StatusOr<uint64_t> TmpSize(const PlanInput& input, int64_t memory_bytes) {
+  const std::optional<int64_t>& asked = input.options.isolation.tmp_size;
+  if (!asked) {
+    return memory_bytes == 0 ? kTmpWithoutMemoryLimit : std::max(memory_bytes / 10, kMinTmpBytes);
   }
-  name.resize(std::min(name.size(), kMaxHostName));
-  while (absl::EndsWith(name, "-")) name.pop_back();
-  name = std::string(name.substr(std::min(name.find_first_not_of('-'), name.size())));
-  return name.empty() ? "agent" : name;
+  RETURN_IF_ERROR(CheckAgainstMemory(input.host, *asked), "tmp_size");
+  return *asked;
 }
 
-std::string HostsFile(const NomadTask& task) {
-  const auto& hosts = task.network_isolation_spec().hostsconfig();
-  if (hosts.hostname().empty() || hosts.address().empty()) return "";
-  return absl::StrCat("127.0.0.1\tlocalhost\n::1\tlocalhost\n", hosts.address(), "\t",
-                      hosts.hostname(), "\n");
-}
-
-absl::Status AddVolumes(const NomadTask& task, pb::SandboxSpec& sandbox) {
-  for (const auto& volume : task.mounts()) {
-    if (!volume.propagation_mode().empty() && volume.propagation_mode() != "private") {
-      return absl::InvalidArgumentError(
-          absl::StrCat("volume_mount ", volume.task_path(), ": propagation_mode '",
-                       volume.propagation_mode(), "' is not supported; allowed: private"));
-    }
-    pb::MountSpec& mount = *sandbox.add_mounts();
-    mount.set_kind(pb::MountSpec::BIND);
-    mount.set_source(volume.host_path());
-    mount.set_target(volume.task_path());
-    mount.set_read_only(volume.readonly());
-  }
-  if (task.devices_size() > 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("device ", task.devices(0).task_path(), ": devices are not supported"));
+absl::Status AddDevices(const PlanInput& input, pb::SandboxSpec& sandbox) {
+  ASSIGN_OR_RETURN(const std::vector<pb::DeviceSpec> devices, PlanDevices(input));
+  for (pb::MountSpec& mount : *sandbox.mutable_mounts()) {
+    if (mount.kind() != pb::MountSpec::DEV) continue;
+    for (const pb::DeviceSpec& device : devices) *mount.add_devices() = device;
   }
   return absl::OkStatus();
 }
@@ -126,30 +110,21 @@ absl::Status PlanSandbox(const PlanInput& input, const std::vector<std::string>&
   rootfs.gid = input.user.gid();
   rootfs.user_name = input.user.name();
   rootfs.home = input.user.home();
-  rootfs.hostname = HostName(task);
-  rootfs.tmp_size_bytes =
-      memory_bytes == 0 ? kTmpWithoutMemoryLimit : std::max(memory_bytes / 10, kMinTmpBytes);
-  rootfs.shm_size_bytes = kShmBytes;
-  rootfs.resolv_conf_content = ResolvConf(task);
-  rootfs.hosts_content = HostsFile(task);
+  ASSIGN_OR_RETURN(rootfs.tmp_size_bytes, TmpSize(input, memory_bytes));
+  rootfs.shm_size_bytes = input.options.isolation.shm_size;
+  RETURN_IF_ERROR(CheckAgainstMemory(input.host, rootfs.shm_size_bytes), "shm_size");
+  RETURN_IF_ERROR(PlanNames(input, rootfs));
   rootfs.host_root = input.host_root;
   ASSIGN_OR_RETURN(const std::vector<pb::MountSpec> mounts, PlanHostRootfs(rootfs),
                    "root file system");
   for (const pb::MountSpec& mount : mounts) *sandbox.add_mounts() = mount;
-  RETURN_IF_ERROR(AddVolumes(task, sandbox));
-  for (const std::string& path : DefaultMaskedPaths()) sandbox.add_masked_paths(path);
-  for (const std::string& path : DefaultReadOnlyPaths()) sandbox.add_read_only_paths(path);
+  ASSIGN_OR_RETURN(const std::vector<pb::MountSpec> added,
+                   PlanMounts(input, rootfs.tmp_size_bytes));
+  for (const pb::MountSpec& mount : added) *sandbox.add_mounts() = mount;
+  RETURN_IF_ERROR(AddDevices(input, sandbox));
   sandbox.set_hostname(rootfs.hostname);
-  sandbox.set_network_namespace(task.network_isolation_spec().path());
-  sandbox.set_payload_filter(input.payload_filter);
-  sandbox.set_init_filter(input.init_filter);
-  if (input.max_open_files > 0) {
-    pb::RlimitSpec& files = *sandbox.add_rlimits();
-    files.set_resource(RLIMIT_NOFILE);
-    files.set_soft(input.max_open_files);
-    files.set_hard(input.max_open_files);
-  }
-  return absl::OkStatus();
+  RETURN_IF_ERROR(PlanNetwork(input, sandbox));
+  return PlanPrivileges(input, sandbox);
 }
 
 // What Nomad gives, and what every program expects beside it. Nothing of the plugin's own.
@@ -293,30 +268,24 @@ void PlanCommand(const TaskConfig& options, pb::ProgramSpec& program) {
 
 }  // namespace
 
-std::string ResolvConf(const NomadTask& task) {
-  std::string content;
-  for (const std::string& server : task.dns().servers()) {
-    absl::StrAppend(&content, "nameserver ", server, "\n");
-  }
-  if (task.dns().searches_size() > 0) {
-    absl::StrAppend(&content, "search ", absl::StrJoin(task.dns().searches(), " "), "\n");
-  }
-  if (task.dns().options_size() > 0) {
-    absl::StrAppend(&content, "options ", absl::StrJoin(task.dns().options(), " "), "\n");
-  }
-  return content;
+absl::Status CheckAgainstMemory(const HostFacts& host, uint64_t bytes) {
+  if (host.memory_bytes == 0 || bytes <= host.memory_bytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(bytes, " bytes are more than this host's memory, ",
+                                                 host.memory_bytes, " bytes"));
 }
 
 absl::StatusOr<pb::LaunchSpec> PlanTask(const PlanInput& input) {
   Environment env = TaskEnvironment(input);
   RETURN_IF_ERROR(ValidateProgramChoice(input.options, env.contains("JENKINS_URL")));
   const Program kind = ProgramOf(input.options);
+  RETURN_IF_ERROR(CheckAgentHasNetwork(input.options, kind));
 
   pb::LaunchSpec spec;
   spec.set_version(kSpecVersion);
   spec.set_task_id(input.task.id());
   spec.set_task_dir(input.task_dir);
   *spec.mutable_user() = input.user;
+  RETURN_IF_ERROR(PlanUserNamespace(input, *spec.mutable_user()));
   *spec.mutable_cgroup() = PlanCgroup(input);
   *spec.mutable_output() = PlanOutput(input);
   spec.mutable_program()->set_work_dir(kDefaultWorkDir);
@@ -340,7 +309,8 @@ absl::StatusOr<pb::LaunchSpec> PlanTask(const PlanInput& input) {
   for (const auto& [key, value] : env) {
     spec.mutable_program()->add_env(absl::StrCat(key, "=", value));
   }
-  RETURN_IF_ERROR(CheckExecSize(spec.program(), input.stack_limit));
+  RETURN_IF_ERROR(PlanLimits(input, *spec.mutable_sandbox()));
+  RETURN_IF_ERROR(CheckExecSize(spec.program(), StackLimit(input, spec.sandbox())));
   std::vector<std::string> java_paths;
   for (const pb::JavaHome& java : javas) java_paths.push_back(java.path());
   RETURN_IF_ERROR(

@@ -52,11 +52,6 @@ absl::StatusOr<Fd> BecomeOwner(const std::string& path) {
   return lock;
 }
 
-uint64_t MaxOpenFiles() {
-  rlimit limit;
-  return ::getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_max : 0;
-}
-
 // The payload inherits it through spawner and supervisor.
 uint64_t StackLimit() {
   rlimit limit;
@@ -64,7 +59,8 @@ uint64_t StackLimit() {
 }
 
 pb::TaskRecord MakeRecord(const NomadTask& config, const pb::LaunchSpec& spec,
-                          const pb::TaskStatus& status, const std::string& boot_id) {
+                          const pb::TaskStatus& status, const std::string& boot_id,
+                          bool own_resolv_conf) {
   pb::TaskRecord record;
   record.set_version(kRecordVersion);
   record.set_task_id(config.id());
@@ -77,7 +73,7 @@ pb::TaskRecord MakeRecord(const NomadTask& config, const pb::LaunchSpec& spec,
   record.set_task_name(config.name());
   record.set_started_at_ns(status.started_at_ns());
   record.set_network_namespace(spec.sandbox().network_namespace());
-  if (!ResolvConf(config).empty()) {
+  if (own_resolv_conf) {
     record.set_resolv_conf(absl::StrCat(spec.task_dir(), "/", kResolvConf));
   }
   return record;
@@ -183,7 +179,8 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
   input.logs = options_.config.logs;
   input.payload_filter = payload_filter_;
   input.init_filter = init_filter_;
-  input.max_open_files = MaxOpenFiles();
+  input.policy = options_.config.isolation;
+  input.host = ReadHostFacts();
   input.stack_limit = StackLimit();
   input.read_secret_file = [&](const std::string& path) {
     return ReadSandboxFile(path, config.alloc_dir(), config.name());
@@ -199,13 +196,14 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
           {{"task_id", config.id()}, {"error", std::string(removed.message())}});
     }
   };
-  RETURN_IF_ERROR(MakeTaskDir(task_dir, ResolvConf(config)));
+  const std::string resolv_conf = ResolvConf(config, input.host.resolv_conf);
+  RETURN_IF_ERROR(MakeTaskDir(task_dir, resolv_conf));
   FaultPoint("plugin.start.directory_made");
   ASSIGN_OR_RETURN(Fd connection, options_.spawner->Spawn(spec, received_ns));
   FaultPoint("plugin.start.spawned");
   ASSIGN_OR_RETURN(const pb::TaskStatus status, AwaitStart(connection.get(), kStartLimit));
   FaultPoint("plugin.start.answered");
-  const pb::TaskRecord record = MakeRecord(config, spec, status, boot_id_);
+  const pb::TaskRecord record = MakeRecord(config, spec, status, boot_id_, !resolv_conf.empty());
   RETURN_IF_ERROR(WriteHandle(record));
   FaultPoint("plugin.start.handle_written");
   auto task = std::make_shared<Task>(record, options_.loop, options_.events, options_.tools);

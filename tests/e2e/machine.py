@@ -51,19 +51,24 @@ def require():
         raise AssertionError(f"no driver at {DRIVER}: run scripts/build release")
 
 
-def enter_private_network():
-    """Runs this program again in a network namespace of its own: the controller binds wildcard ports."""
+def enter_private_network(hide=()):
+    """Runs this program again in a network namespace of its own: the controller binds wildcard ports.
+
+    hide: directories of the host that the run finds empty, in a mount namespace of its own.
+    """
     marker = "PRIVATE_NETWORK_OF"
     if os.environ.get(marker) == str(os.getpid()) or missing():
         return
     os.environ[marker] = str(os.getpid())  # the exec chain below keeps the pid
-    os.execvp("unshare", ["unshare", "--net", "--", "sh", "-c", 'ip link set lo up && exec "$@"', "sh",
+    namespaces = ["--net", "--mount"] if hide else ["--net"]
+    steps = ["ip link set lo up", *(f"mount -t tmpfs own {path}" for path in hide), 'exec "$@"']
+    os.execvp("unshare", ["unshare", *namespaces, "--", "sh", "-c", " && ".join(steps), "sh",
                           sys.executable, *sys.argv])
 
 
-def main():
+def main(hide=()):
     """The main program of a test file."""
-    enter_private_network()
+    enter_private_network(hide)
     unittest.main(verbosity=2)
 
 

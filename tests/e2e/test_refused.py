@@ -34,6 +34,9 @@ REFUSED = {
     "missing-program": ('command = "/usr/bin/no-such-program"', "", ["no-such-program"]),
     "root": ('command = "/bin/true"', "root", ["allow_root"]),
     "unknown-user": ('command = "/bin/true"', "no-such-user", ["no-such-user"]),
+    "privileged": ('command = "/bin/true"\n privileged = true', "", ["privileged", "allow_privileged"]),
+    "host-path": ('command = "/bin/true"\n mount {\n type = "bind"\n source = "/etc"\n target = "/x"\n }', "",
+                  ["mount[0]", "/etc", "allow_host_paths"]),
     "small-pids-limit": ('command = "/bin/true"\n pids_limit = 2', "", ["pids_limit"]),
 }
 

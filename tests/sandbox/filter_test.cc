@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/audit.h>
+#include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -323,6 +324,24 @@ TEST(Filter, WhatThePayloadMayThePidOneFilterMayToo) {
   for (uint32_t number = 0; number <= kLastNumber; ++number) {
     if (Evaluate(payload, Call(number, 1)) != kAllow) continue;
     EXPECT_EQ(Evaluate(init, Call(number, 1)), kAllow) << number;
+  }
+}
+
+TEST(Filter, CapabilitiesOpenOnlyWhatTheyAreFor) {
+  const CallRules usual = PayloadCallRules();
+  const CallRules more = PayloadCallRules({CAP_SYS_CHROOT, CAP_SYS_TIME});
+  std::set<uint32_t> changed;
+  for (const auto& [number, rule] : more) {
+    if (!(RuleOf(usual, number) == rule)) changed.insert(number);
+  }
+  EXPECT_EQ(changed, (std::set<uint32_t>{SYS_chroot, SYS_settimeofday, SYS_clock_settime}));
+  EXPECT_EQ(usual.size(), more.size());
+}
+
+TEST(Filter, APrivilegedTasksRefusesNothing) {
+  const std::vector<sock_filter> program = Decode(OpenFilter());
+  for (const uint32_t number : {0u, static_cast<uint32_t>(SYS_bpf), 999u}) {
+    EXPECT_EQ(Evaluate(program, Call(number)), kAllow);
   }
 }
 

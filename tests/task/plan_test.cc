@@ -221,26 +221,11 @@ TEST_F(Plan, HostNameIsFitForEveryProgram) {
   EXPECT_EQ(spec.sandbox().hostname(), "agent");
 }
 
-TEST_F(Plan, VolumesAreBoundAndUnsupportedAsksAreRefused) {
-  options_.command = "/bin/true";
-  auto& volume = *task_.add_mounts();
-  volume.set_task_path("/cache");
-  volume.set_host_path("/srv/cache");
-  volume.set_readonly(true);
-  ASSERT_OK_AND_ASSIGN(const pb::LaunchSpec spec, Run());
-  const pb::MountSpec& last = spec.sandbox().mounts(spec.sandbox().mounts_size() - 1);
-  EXPECT_EQ(last.target(), "/cache");
-  EXPECT_EQ(last.source(), "/srv/cache");
-  EXPECT_TRUE(last.read_only());
-  volume.set_propagation_mode("bidirectional");
-  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'bidirectional'")));
-}
-
 TEST_F(Plan, DnsOfTheJobBecomesResolvConf) {
   task_.mutable_dns()->add_servers("10.0.0.1");
   task_.mutable_dns()->add_searches("example");
   task_.mutable_dns()->add_options("ndots:2");
-  EXPECT_EQ(ResolvConf(task_), "nameserver 10.0.0.1\nsearch example\noptions ndots:2\n");
+  EXPECT_EQ(ResolvConf(task_, ""), "nameserver 10.0.0.1\nsearch example\noptions ndots:2\n");
 }
 
 }  // namespace
