@@ -271,7 +271,7 @@ TEST_F(BadInput, VolumesThatCannotBe) {
   volume.set_host_path(host_.dir());
   for (const std::string path : {"", "/", "relative", "/../etc", "/a//b", "/data/"}) {
     volume.set_task_path(path);
-    ExpectRefused(config, "sandbox: mount");
+    ExpectRefused(config, "destination: ");
   }
   volume.set_task_path("/data");
   volume.set_host_path(host_.dir() + "/missing");
