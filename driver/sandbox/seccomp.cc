@@ -5,6 +5,7 @@
 #include <seccomp.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 
 #include <utility>
 
@@ -134,6 +135,12 @@ CallRules PayloadCallRules() {
 
 std::string PayloadFilter() { return EmitFilter(PayloadCallRules()); }
 
-std::string InitFilter() { return EmitFilter(PayloadCallRules()); }
+// pid 1 clones payloads into their cgroup on v2 (cgroups/join.cc). They have both filters, and
+// theirs refuses clone3.
+std::string InitFilter() {
+  CallRules rules = PayloadCallRules();
+  rules[SYS_clone3] = {CallRule::Kind::kAllow, 0, {}};
+  return EmitFilter(rules);
+}
 
 }  // namespace jenkins_agent

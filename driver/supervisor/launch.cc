@@ -127,9 +127,9 @@ absl::Status Execute(const pb::ProgramSpec& program) {
 }  // namespace
 
 absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& program,
-                           absl::FunctionRef<absl::Status()> connect_stdio) {
+                           bool inside, absl::FunctionRef<absl::Status()> connect_stdio) {
   if (::setsid() < 0) return ErrnoStatus("setsid");
-  RETURN_IF_ERROR(context.cgroup.Enter());
+  if (!inside) RETURN_IF_ERROR(context.cgroup.Enter());
   FaultPoint("payload.launch.in_cgroup");
   ResetOomScore();
   RETURN_IF_ERROR(BecomePayload(context.user, context.sandbox));
@@ -154,8 +154,8 @@ absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& 
 namespace {
 
 [[noreturn]] void RunChild(const LaunchContext& context, const pb::ProgramSpec& program,
-                           int error_fd) {
-  EndWithLaunchError(BecomeProgram(context, program, [&] { return ConnectStdio(context); }),
+                           bool inside, int error_fd) {
+  EndWithLaunchError(BecomeProgram(context, program, inside, [&] { return ConnectStdio(context); }),
                      error_fd);
 }
 
@@ -166,10 +166,10 @@ absl::StatusOr<StartingPayload> StartPayload(const LaunchContext& context,
   if (program.argv().empty()) return absl::InvalidArgumentError("no program to start");
   RETURN_IF_ERROR(WriteArgumentsFile(program.arguments_file()));
   ASSIGN_OR_RETURN(Pipe error, MakePipe());
+  ASSIGN_OR_RETURN(const cgroups::Cgroup::Forked forked, context.cgroup.Fork());
+  if (forked.pid == 0) RunChild(context, program, forked.inside, error.write.get());
   StartingPayload payload;
-  payload.pid = ::fork();
-  if (payload.pid < 0) return ErrnoStatus("fork");
-  if (payload.pid == 0) RunChild(context, program, error.write.get());
+  payload.pid = forked.pid;
   payload.pidfd = Fd(static_cast<int>(::syscall(SYS_pidfd_open, payload.pid, 0)));
   payload.error = std::move(error.read);
   return payload;

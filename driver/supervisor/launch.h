@@ -41,10 +41,10 @@ absl::Status ParseLaunchError(absl::string_view text);
 
 // ---- the child, for whatever is launched ----
 
-// A session of its own, the task's cgroups, user and filter, then `connect_stdio` as the task's
-// user, then exec. Returns only on failure.
+// A session of its own, the task's cgroups (unless the child is `inside` them), user and filter,
+// then `connect_stdio` as the task's user, then exec. Returns only on failure.
 absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& program,
-                           absl::FunctionRef<absl::Status()> connect_stdio);
+                           bool inside, absl::FunctionRef<absl::Status()> connect_stdio);
 // Says the error in the form that ParseLaunchError reads, and ends the process.
 [[noreturn]] void EndWithLaunchError(const absl::Status& error, int error_fd);
 
