@@ -77,6 +77,8 @@ TEST(SchemaTest, TaskConfig) {
                           Pair("class", "string"),                                //
                           Pair("class_path", "string"),                           //
                           Pair("command", "string"),                              //
+                          Pair("cpu_hard_limit", "bool = false"),                 //
+                          Pair("io_weight", "number = 0"),                        //
                           Pair("jar_path", "string"),                             //
                           Pair("java_home", "string"),                            //
                           Pair("java_version", "string"),                         //
