@@ -1,5 +1,6 @@
 #include "driver/supervisor/oom_watcher.h"
 
+#include <poll.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -20,6 +21,12 @@ constexpr size_t kMaxKnown = 4;
 void Keep(const OomProcess& process, std::vector<OomProcess>* known) {
   if (known->size() == kMaxKnown) known->erase(known->begin());
   known->push_back(process);
+}
+
+// A pidfd is readable when its process has ended, also if that was reaped since.
+bool HasEnded(const Fd& pidfd) {
+  pollfd wait = {pidfd.get(), POLLIN, 0};
+  return pidfd && ::poll(&wait, 1, 0) > 0;
 }
 
 }  // namespace
@@ -66,20 +73,20 @@ void OomWatcher::Scan() {
   }
   // Nothing was counted: whoever dies now dies of something else, or the count is about to rise,
   // which its end will show.
-  if (Counter() <= settled_) {
-    for (Suspect& suspect : found) suspect.process.dying = false;
-  }
+  const bool counted = Counter() > settled_;
+  for (Suspect& suspect : found) suspect.process.dying &= counted;
   std::sort(found.begin(), found.end(), [](const Suspect& a, const Suspect& b) {
     return std::pair(a.process.dying, a.score) > std::pair(b.process.dying, b.score);
   });
   if (found.size() > kMaxSuspects) found.resize(kMaxSuspects);
-  // Who has ended since the last look, and was counted by nobody yet, stays suspect.
+  // Who has ended since the last look is no longer listed; its end may not have been heard of yet.
   for (Suspect& old : suspects_) {
-    const pid_t pid = old.process.pid;
-    const bool again = std::any_of(found.begin(), found.end(), [pid](const Suspect& suspect) {
-      return suspect.process.pid == pid;
-    });
-    if (old.process.dying && !again) found.push_back(std::move(old));
+    if (!counted || !HasEnded(old.pidfd) || found.size() == 2 * kMaxSuspects) continue;
+    loop_->Unwatch(old.pidfd.get());
+    old.process.dying = true;
+    std::erase_if(found,
+                  [&old](const Suspect& same) { return same.process.pid == old.process.pid; });
+    found.push_back(std::move(old));
   }
   DropSuspects();
   suspects_ = std::move(found);
@@ -131,6 +138,8 @@ void OomWatcher::Settle(bool patience_is_over) {
       victims.push_back(suspect.process);
     }
   }
+  // Its exit is on the way and will tell.
+  if (patience_is_over && victims.size() + of_payload < kills && !PayloadLives()) of_payload = 1;
   const uint64_t others = patience_is_over ? kills - of_payload : victims.size();
   if (others + of_payload < kills && patience_ == 0) {
     patience_ = loop_->After(kNamePatience, [this] {
@@ -152,6 +161,12 @@ void OomWatcher::Settle(bool patience_is_over) {
   }
   if (of_payload == 0 && counter == settled_) DropSuspects();
   Tell();
+}
+
+bool OomWatcher::PayloadLives() const {
+  if (payload_ == 0) return true;  // there is none that could have been killed
+  const std::optional<Suspect> payload = Look(payload_);
+  return payload.has_value() && !payload->process.dying;
 }
 
 void OomWatcher::Tell() {

@@ -66,6 +66,7 @@ class OomWatcher {
   std::optional<Suspect> Look(pid_t pid) const;
   void OnSuspectEnded(pid_t pid);
   void Settle(bool patience_is_over);
+  bool PayloadLives() const;
   void Tell();
   void DropSuspects();
   uint64_t Counter() const;
