@@ -36,6 +36,8 @@ struct TaskConfig {
 
   std::string work_dir = "";
   int64_t pids_limit = 2048;  // processes and threads
+  bool cpu_hard_limit = false;
+  int64_t io_weight = 0;  // 0: left out
 
   Isolation isolation = {};
 };

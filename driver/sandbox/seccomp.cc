@@ -203,8 +203,11 @@ std::string PayloadFilter(const std::set<uint32_t>& capabilities) {
   return EmitFilter(PayloadCallRules(capabilities));
 }
 
+// pid 1 clones payloads into their cgroup on v2 (cgroups/join.cc). They have both filters, and
+// theirs refuses clone3.
 std::string InitFilter(const std::set<uint32_t>& capabilities, bool user_namespace) {
   CallRules rules = PayloadCallRules(capabilities);
+  rules[SYS_clone3] = {CallRule::Kind::kAllow, 0, {}};
   if (user_namespace && !capabilities.contains(CAP_SYS_ADMIN)) {
     rules[SYS_setns] = {CallRule::Kind::kAllowIfOneOf, 1, {CLONE_NEWUSER}};
   }

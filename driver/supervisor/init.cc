@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
@@ -79,20 +78,15 @@ absl::Status Init::DieWithSupervisor() {
   return absl::OkStatus();
 }
 
-// The root of the cgroup namespace is where its creator stands at unshare, hence enter, unshare,
-// leave: the payload's limits must not be pid 1's (spike.md 8.1). At once, for a small share of a
-// busy CPU would hold up the rest.
+// The payload's limits must not be pid 1's (spike.md 8.1): it takes the cgroup namespace only.
 absl::Status Init::BuildSandbox() {
   const pb::SandboxSpec& sandbox = parameters_.spec.sandbox();
   RETURN_IF_ERROR(EnterNetwork(sandbox));
-  RETURN_IF_ERROR(parameters_.cgroup.Enter());
-  FaultPoint("init.start.in_cgroup");
-  if (::unshare(CLONE_NEWCGROUP) != 0) return ErrnoStatus("unshare cgroup namespace");
+  RETURN_IF_ERROR(parameters_.cgroup.UnshareNamespace());
   std::vector<CgroupView> views;
   for (const cgroups::Cgroup::View& view : parameters_.cgroup.views()) {
     views.push_back({view.name, view.dir_fd});
   }
-  RETURN_IF_ERROR(parameters_.cgroup.Leave());
   ASSIGN_OR_RETURN(user_namespace_, MakeUserNamespace(context_.user));
   context_.user_namespace = user_namespace_.get();
   RETURN_IF_ERROR(BuildRoot(sandbox, views, {context_.user, context_.user_namespace}));

@@ -63,11 +63,12 @@ absl::Status ConnectPipes(int channel, bool merge_stderr) {
   return SendStdio(channel, {in.write.get(), out.read.get(), err.read.get()});
 }
 
-[[noreturn]] void RunLeader(const LaunchContext& context, const InitRequest& request, int channel) {
+[[noreturn]] void RunLeader(const LaunchContext& context, const InitRequest& request, bool inside,
+                            int channel) {
   const auto connect = [&] {
     return request.tty ? ConnectTerminal(channel) : ConnectPipes(channel, request.merge_stderr);
   };
-  EndWithLaunchError(BecomeProgram(context, request.program, connect, channel), channel);
+  EndWithLaunchError(BecomeProgram(context, request.program, inside, connect, channel), channel);
 }
 
 // ---- the end of a session ----
@@ -109,14 +110,14 @@ void InitSessions::Start(const InitRequest& request) {
     failed.error = channel.status();
     return report_(std::move(failed));
   }
-  const pid_t pid = ::fork();  // never vfork, see StartPayload
-  if (pid < 0) {
-    failed.error = ErrnoStatus("fork");
+  const absl::StatusOr<cgroups::Cgroup::Forked> forked = context_.cgroup.Fork();
+  if (!forked.ok()) {
+    failed.error = forked.status();
     return report_(std::move(failed));
   }
-  if (pid == 0) RunLeader(context_, request, channel->second.get());
+  if (forked->pid == 0) RunLeader(context_, request, forked->inside, channel->second.get());
   Session& session = sessions_[request.session];
-  session.leader = pid;
+  session.leader = forked->pid;
   session.channel = std::move(channel->first);
 }
 

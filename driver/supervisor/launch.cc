@@ -136,8 +136,9 @@ absl::Status CloseAllBut(int kept_fd) {
 }
 
 absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& program,
-                           absl::FunctionRef<absl::Status()> connect_stdio, int error_fd) {
-  RETURN_IF_ERROR(context.cgroup.Enter());
+                           bool inside, absl::FunctionRef<absl::Status()> connect_stdio,
+                           int error_fd) {
+  if (!inside) RETURN_IF_ERROR(context.cgroup.Enter());
   FaultPoint("payload.launch.in_cgroup");
   // In a CPU cgroup a new session is no new group for the scheduler (sched(7), autogroup): on a
   // busy node each change of groups costs a turn at the CPU.
@@ -163,9 +164,9 @@ absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& 
 namespace {
 
 [[noreturn]] void RunChild(const LaunchContext& context, const pb::ProgramSpec& program,
-                           int error_fd) {
+                           bool inside, int error_fd) {
   const auto connect = [&] { return ConnectStdio(context); };
-  EndWithLaunchError(BecomeProgram(context, program, connect, error_fd), error_fd);
+  EndWithLaunchError(BecomeProgram(context, program, inside, connect, error_fd), error_fd);
 }
 
 }  // namespace
@@ -175,10 +176,10 @@ absl::StatusOr<StartingPayload> StartPayload(const LaunchContext& context,
   if (program.argv().empty()) return absl::InvalidArgumentError("no program to start");
   RETURN_IF_ERROR(WriteArgumentsFile(program.arguments_file()));
   ASSIGN_OR_RETURN(Pipe error, MakePipe());
+  ASSIGN_OR_RETURN(const cgroups::Cgroup::Forked forked, context.cgroup.Fork());
+  if (forked.pid == 0) RunChild(context, program, forked.inside, error.write.get());
   StartingPayload payload;
-  payload.pid = ::fork();
-  if (payload.pid < 0) return ErrnoStatus("fork");
-  if (payload.pid == 0) RunChild(context, program, error.write.get());
+  payload.pid = forked.pid;
   absl::StatusOr<Fd> pidfd = OpenPidfd(payload.pid);
   if (!pidfd.ok()) {
     ::kill(payload.pid, SIGKILL);  // ours and not reaped yet; pid 1 reaps it as any other child

@@ -26,6 +26,35 @@ pb::ControlReply StartError(const absl::Status& error) {
   return reply;
 }
 
+std::vector<cgroups::DeviceRule> DevicesOf(const pb::DeviceControl& control) {
+  std::vector<cgroups::DeviceRule> rules = cgroups::StandardDevices();
+  for (const pb::DeviceRule& rule : control.allowed()) {
+    const char type = rule.type() == pb::DeviceRule::BLOCK       ? 'b'
+                      : rule.type() == pb::DeviceRule::CHARACTER ? 'c'
+                                                                 : 'a';
+    rules.push_back({type, rule.major(), rule.minor(), rule.access()});
+  }
+  return rules;
+}
+
+cgroups::Limits LimitsOf(const pb::CgroupSpec& spec) {
+  cgroups::Limits limits = {.memory_bytes = spec.memory_bytes(),
+                            .memory_soft_bytes = spec.memory_soft_bytes(),
+                            .cpu_shares = spec.cpu_shares(),
+                            .cpu_quota_us = spec.cpu_quota_us(),
+                            .cpuset_cpus = spec.cpuset_cpus(),
+                            .pids = spec.pids(),
+                            .io_weight = spec.io_weight()};
+  if (spec.has_device_control()) limits.devices = DevicesOf(spec.device_control());
+  return limits;
+}
+
+cgroups::Placement PlacementOf(const pb::CgroupSpec& spec, const cgroups::Limits& limits) {
+  return {.name = spec.name(),
+          .cpuset_cgroup = spec.cpuset_cgroup(),
+          .extra_controllers = cgroups::ExtraControllers(limits)};
+}
+
 // Programs that open /dev/stdout anew need to own the pipe behind it.
 absl::StatusOr<Pipe> MakeOutputPipe(uid_t owner) {
   ASSIGN_OR_RETURN(Pipe pipe, MakePipe());
@@ -89,27 +118,18 @@ absl::Status Supervisor::OpenTaskDirectory() {
 }
 
 absl::Status Supervisor::RecordStart() {
+  const pb::CgroupSpec& spec = spec_.cgroup();
   ASSIGN_OR_RETURN(const std::vector<std::string> dirs,
-                   cgroups::Cgroup::DirsFor(
-                       hierarchy_, {spec_.cgroup().name(), spec_.cgroup().cpuset_cgroup()}));
+                   cgroups::Cgroup::DirsFor(hierarchy_, PlacementOf(spec, LimitsOf(spec))));
   return WriteStartRecord(task_dir_.get(), connection_.get(), spec_, dirs);
 }
 
 absl::Status Supervisor::MakeCgroup() {
   const pb::CgroupSpec& spec = spec_.cgroup();
-  cgroups::Limits limits;
-  limits.memory_bytes = spec.memory_bytes();
-  limits.memory_soft_bytes = spec.memory_soft_bytes();
-  limits.cpu_shares = spec.cpu_shares();
-  limits.cpuset_cpus = spec.cpuset_cpus();
-  limits.pids = spec.pids();
-  ASSIGN_OR_RETURN(
-      cgroup_, cgroups::Cgroup::Create(hierarchy_, {spec.name(), spec.cpuset_cgroup()}, limits));
-  oom_kills_before_ = OomKills();
+  const cgroups::Limits limits = LimitsOf(spec);
+  ASSIGN_OR_RETURN(cgroup_, cgroups::Cgroup::Create(hierarchy_, PlacementOf(spec, limits), limits));
   return absl::OkStatus();
 }
-
-uint64_t Supervisor::OomKills() const { return cgroup_->OomKills().value_or(0); }
 
 // Before the loop, the socket and the sinks are opened: pid 1 inherits what is open here.
 absl::Status Supervisor::StartSandbox() {
@@ -128,6 +148,10 @@ absl::Status Supervisor::StartSandbox() {
 
 absl::Status Supervisor::Serve() {
   ASSIGN_OR_RETURN(loop_, EventLoop::Create());
+  oom_ = std::make_unique<OomWatcher>(
+      loop_.get(), &*cgroup_,
+      [this](uint64_t killed, const std::vector<OomProcess>& known) { OnOomKills(killed, known); });
+  if (const absl::Status watched = oom_->Start(); !watched.ok()) Log(watched.message());
   server_ = std::make_unique<ControlServer>(
       loop_.get(), [this](const pb::ControlRequest& request) { return Handle(request); });
   sessions_ = std::make_unique<ExecSessions>(loop_.get(), server_.get(), init_.socket.get());

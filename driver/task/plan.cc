@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "cgroups/limits.h"
 #include "driver/agent/command.h"
 #include "driver/agent/environment.h"
 #include "driver/base/paths.h"
@@ -29,6 +30,7 @@ namespace jenkins_agent {
 namespace {
 
 using NomadTask = hashicorp::nomad::plugins::drivers::proto::TaskConfig;
+using NomadLinux = hashicorp::nomad::plugins::drivers::proto::LinuxResources;
 using Environment = std::map<std::string, std::string>;
 
 constexpr char kDefaultPath[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -36,6 +38,8 @@ constexpr char kDefaultWorkDir[] = "/local";
 constexpr int64_t kMiB = int64_t{1} << 20;
 constexpr int64_t kMinTmpBytes = 64 * kMiB;
 constexpr int64_t kTmpWithoutMemoryLimit = 1024 * kMiB;
+constexpr double kMaxCpuShares = 262144;  // the kernel's, and Nomad's (client/lib/cgroupslib)
+constexpr int64_t kMinCpuQuotaUs = 1000;  // the kernel refuses less (sched/core.c)
 
 enum class Program { kAgent, kJava, kCommand };
 
@@ -63,14 +67,40 @@ void SetMemory(const NomadTask& task, pb::CgroupSpec& cgroup) {
   if (maximum != 0) cgroup.set_memory_soft_bytes(reserved);
 }
 
-pb::CgroupSpec PlanCgroup(const PlanInput& input) {
+// Nomad's shares are MHz. On a node that has more of them than the kernel has shares they are
+// scaled down, as Nomad's own drivers do, so that the large tasks keep their proportions.
+int64_t CpuShares(const NomadLinux& resources) {
+  const double share = resources.percentticks();
+  if (share <= 0 || static_cast<double>(resources.cpu_shares()) / share < kMaxCpuShares) {
+    return resources.cpu_shares();
+  }
+  return static_cast<int64_t>(share * kMaxCpuShares);
+}
+
+// The task's part of the node, in time of all cores; the arithmetic of Nomad's docker driver
+// (drivers/docker/driver.go, CPUHardLimit).
+absl::StatusOr<int64_t> CpuQuotaUs(const NomadLinux& resources, int64_t host_cores) {
+  if (resources.percentticks() <= 0) {
+    return absl::FailedPreconditionError(
+        "cpu_hard_limit: Nomad did not say which part of this node's CPU the task has");
+  }
+  const auto in_period = static_cast<int64_t>(resources.percentticks() * cgroups::kCpuPeriodUs);
+  return std::max(in_period * host_cores, kMinCpuQuotaUs);
+}
+
+absl::StatusOr<pb::CgroupSpec> PlanCgroup(const PlanInput& input) {
   const auto& linux_resources = input.task.resources().linux_resources();
   pb::CgroupSpec cgroup;
   cgroup.set_name(absl::StrCat(input.task.alloc_id(), ".", input.task.name()));
   cgroup.set_cpuset_cgroup(linux_resources.cpuset_cgroup());
   cgroup.set_cpuset_cpus(linux_resources.cpuset_cpus());
-  cgroup.set_cpu_shares(linux_resources.cpu_shares());
+  cgroup.set_cpu_shares(CpuShares(linux_resources));
+  if (input.options.cpu_hard_limit) {
+    ASSIGN_OR_RETURN(const int64_t quota, CpuQuotaUs(linux_resources, input.host_cores));
+    cgroup.set_cpu_quota_us(quota);
+  }
   cgroup.set_pids(input.options.pids_limit);
+  cgroup.set_io_weight(static_cast<uint32_t>(input.options.io_weight));
   SetMemory(input.task, cgroup);
   return cgroup;
 }
@@ -286,7 +316,7 @@ absl::StatusOr<pb::LaunchSpec> PlanTask(const PlanInput& input) {
   spec.set_task_dir(input.task_dir);
   *spec.mutable_user() = input.user;
   RETURN_IF_ERROR(PlanUserNamespace(input, *spec.mutable_user()));
-  *spec.mutable_cgroup() = PlanCgroup(input);
+  ASSIGN_OR_RETURN(*spec.mutable_cgroup(), PlanCgroup(input));
   *spec.mutable_output() = PlanOutput(input);
   spec.mutable_program()->set_work_dir(kDefaultWorkDir);
 

@@ -31,6 +31,7 @@ struct PlanInput {
   std::string payload_filter = "";  // seccomp programs of tasks without capabilities
   std::string init_filter = "";
   uint64_t stack_limit = uint64_t{8} << 20;  // RLIMIT_STACK that the program inherits
+  int64_t host_cores = 1;                    // that the plugin may use
   // Content of a file that the job names by its path inside the sandbox.
   std::function<absl::StatusOr<std::string>(const std::string& path)> read_secret_file = {};
   std::string host_root = "/";  // tests: a made-up host

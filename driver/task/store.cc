@@ -1,6 +1,7 @@
 #include "driver/task/store.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/resource.h>
@@ -17,6 +18,7 @@
 #include "driver/config/task_config.h"
 #include "driver/sandbox/seccomp.h"
 #include "driver/task/disk_space.h"
+#include "driver/task/host_limits.h"
 #include "driver/task/leftovers.h"
 #include "driver/task/plan.h"
 #include "driver/task/record.h"
@@ -56,6 +58,21 @@ absl::StatusOr<Fd> BecomeOwner(const std::string& path) {
 uint64_t StackLimit() {
   rlimit limit;
   return ::getrlimit(RLIMIT_STACK, &limit) == 0 ? limit.rlim_cur : 0;
+}
+
+int64_t UsableCores() {
+  cpu_set_t cores;
+  return ::sched_getaffinity(0, sizeof(cores), &cores) == 0 ? CPU_COUNT(&cores) : 1;
+}
+
+// What the host can still give, before anything is made.
+absl::Status CheckRoom(const pb::CgroupSpec& cgroup, const std::string& state_dir,
+                       const std::string& alloc_dir) {
+  ASSIGN_OR_RETURN(const HostFacts facts, ReadHostFacts());
+  RETURN_IF_ERROR(CheckHost(facts, cgroup.memory_bytes()));
+  RETURN_IF_ERROR(CheckDiskSpace("state_dir", state_dir));
+  RETURN_IF_ERROR(CheckDiskSpace("alloc_dir", alloc_dir));
+  return cgroup.io_weight() > 0 ? CheckIoWeight() : absl::OkStatus();
 }
 
 pb::TaskRecord MakeRecord(const NomadTask& config, const pb::LaunchSpec& spec,
@@ -182,13 +199,14 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
   input.policy = options_.config.isolation;
   input.host = ReadHostFacts();
   input.stack_limit = StackLimit();
+  input.host_cores = UsableCores();
   input.read_secret_file = [&](const std::string& path) {
     return ReadSandboxFile(path, config.alloc_dir(), config.name());
   };
   ASSIGN_OR_RETURN(pb::LaunchSpec spec, PlanTask(input));
   spec.set_boot_id(boot_id_);
 
-  RETURN_IF_ERROR(CheckDiskSpace(paths_.root()));
+  RETURN_IF_ERROR(CheckRoom(spec.cgroup(), paths_.root(), config.alloc_dir()));
   // A supervisor that reports an error has cleaned up after itself; one that died has not.
   absl::Cleanup remove = [&] {
     if (const absl::Status removed = RemoveFromDisk(task_dir, paths_, boot_id_); !removed.ok()) {

@@ -83,8 +83,10 @@ TEST(SchemaTest, TaskConfig) {
                           Pair("class", "string"),                                //
                           Pair("class_path", "string"),                           //
                           Pair("command", "string"),                              //
+                          Pair("cpu_hard_limit", "bool = false"),                 //
                           Pair("extra_hosts", "list(string)"),                    //
                           Pair("hostname", "string"),                             //
+                          Pair("io_weight", "number = 0"),                        //
                           Pair("jar_path", "string"),                             //
                           Pair("java_home", "string"),                            //
                           Pair("java_version", "string"),                         //

@@ -42,6 +42,8 @@ void ExpectDefaults(const TaskConfig& config) {
   EXPECT_THAT(config.args, IsEmpty());
   EXPECT_EQ(config.work_dir, "");
   EXPECT_EQ(config.pids_limit, 2048);
+  EXPECT_FALSE(config.cpu_hard_limit);
+  EXPECT_EQ(config.io_weight, 0);
 }
 
 TEST(DecodeTaskConfigTest, EmptyBytesAreAllDefaults) {
@@ -83,7 +85,9 @@ TEST(DecodeTaskConfigTest, AgentBlockWithEveryOption) {
                        DecodeTaskConfig(Map({{"agent", agent},
                                              {"java_version", Str("17")},
                                              {"jvm_options", Strings({"-Xmx128m"})},
-                                             {"pids_limit", Num(512)}})));
+                                             {"pids_limit", Num(512)},
+                                             {"cpu_hard_limit", kTrue},
+                                             {"io_weight", Num(200)}})));
   EXPECT_TRUE(config.has_agent);
   EXPECT_EQ(config.agent.url, "https://jenkins.example/");
   EXPECT_EQ(config.agent.name, "linux-1");
@@ -97,6 +101,8 @@ TEST(DecodeTaskConfigTest, AgentBlockWithEveryOption) {
   EXPECT_EQ(config.java_version, "17");
   EXPECT_THAT(config.jvm_options, ElementsAre("-Xmx128m"));
   EXPECT_EQ(config.pids_limit, 512);
+  EXPECT_TRUE(config.cpu_hard_limit);
+  EXPECT_EQ(config.io_weight, 200);
 }
 
 TEST(DecodeTaskConfigTest, DirectAgent) {
@@ -173,6 +179,15 @@ TEST(DecodeTaskConfigTest, SurvivesEveryOneByteChange) {
         ASSERT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument);
       }
     }
+  }
+}
+
+TEST(ValidateTaskConfigTest, IoWeightBounds) {
+  for (const int64_t weight : {0, 10, 1000}) EXPECT_OK(ValidateTaskConfig({.io_weight = weight}));
+  for (const int64_t weight : {-1, 9, 1001}) {
+    ExpectRefused({.io_weight = weight},
+                  absl::StrCat("config: io_weight: ", weight,
+                               " is out of range (allowed: 10 to 1000; other tasks have 100)"));
   }
 }
 

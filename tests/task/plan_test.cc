@@ -41,6 +41,7 @@ class Plan : public ::testing::Test {
     input.own_log_files = own_log_files_;
     input.logs.max_files = 3;
     input.logs.max_file_size = 7;
+    input.host_cores = host_cores_;
     input.user.set_uid(65534);
     input.user.set_gid(65534);
     input.user.set_name("nobody");
@@ -56,6 +57,7 @@ class Plan : public ::testing::Test {
 
   TaskConfig options_;
   bool own_log_files_ = false;
+  int64_t host_cores_ = 2;
   NomadTask task_;
   std::vector<JavaInstall> javas_;
 };
@@ -120,6 +122,44 @@ TEST_F(Plan, LimitsAreNomads) {
   memory.set_memory_max_mb(-1);
   ASSERT_OK_AND_ASSIGN(spec, Run());
   EXPECT_EQ(spec.cgroup().memory_bytes(), 0);
+}
+
+TEST_F(Plan, AHardCpuLimitIsTheTasksPartOfTheNode) {
+  options_.command = "/bin/true";
+  auto& linux_resources = *task_.mutable_resources()->mutable_linux_resources();
+  linux_resources.set_percentticks(0.125);
+  ASSERT_OK_AND_ASSIGN(pb::LaunchSpec spec, Run());
+  EXPECT_EQ(spec.cgroup().cpu_quota_us(), 0);
+  options_.cpu_hard_limit = true;
+  host_cores_ = 8;
+  ASSERT_OK_AND_ASSIGN(spec, Run());
+  EXPECT_EQ(spec.cgroup().cpu_quota_us(), 100'000);  // one of eight cores
+  linux_resources.set_percentticks(0.0001);
+  ASSERT_OK_AND_ASSIGN(spec, Run());
+  EXPECT_EQ(spec.cgroup().cpu_quota_us(), 1000);  // the least that the kernel takes
+  linux_resources.set_percentticks(0);
+  EXPECT_THAT(Run(),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("cpu_hard_limit: Nomad")));
+}
+
+TEST_F(Plan, SharesOfAHugeNodeAreScaledToTheKernels) {
+  options_.command = "/bin/true";
+  auto& linux_resources = *task_.mutable_resources()->mutable_linux_resources();
+  linux_resources.set_cpu_shares(300'000);
+  linux_resources.set_percentticks(0.5);  // of 600 000 MHz
+  ASSERT_OK_AND_ASSIGN(pb::LaunchSpec spec, Run());
+  EXPECT_EQ(spec.cgroup().cpu_shares(), 131'072);
+  linux_resources.set_cpu_shares(1000);
+  linux_resources.set_percentticks(0.25);
+  ASSERT_OK_AND_ASSIGN(spec, Run());
+  EXPECT_EQ(spec.cgroup().cpu_shares(), 1000);
+}
+
+TEST_F(Plan, AnIoWeightIsPassedOn) {
+  options_.command = "/bin/true";
+  options_.io_weight = 700;
+  ASSERT_OK_AND_ASSIGN(const pb::LaunchSpec spec, Run());
+  EXPECT_EQ(spec.cgroup().io_weight(), 700u);
 }
 
 TEST_F(Plan, TheSecretIsInTheAgentsPartOnly) {
