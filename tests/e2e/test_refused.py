@@ -41,6 +41,7 @@ REFUSED = {
     "missing-program": ('command = "/usr/bin/no-such-program"', "", ["no-such-program"]),
     "root": ('command = "/bin/true"', "root", ["allow_root"]),
     "unknown-user": ('command = "/bin/true"', "no-such-user", ["no-such-user"]),
+    "io-weight": ('command = "/bin/true"\n io_weight = 1001', "", ["io_weight", "10 to 1000"]),
     "small-pids-limit": ('command = "/bin/true"\n pids_limit = 2', "", ["pids_limit"]),
 }
 
