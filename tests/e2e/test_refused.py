@@ -37,6 +37,7 @@ REFUSED = {
     "privileged": ('command = "/bin/true"\n privileged = true', "", ["privileged", "allow_privileged"]),
     "host-path": ('command = "/bin/true"\n mount {\n type = "bind"\n source = "/etc"\n target = "/x"\n }', "",
                   ["mount[0]", "/etc", "allow_host_paths"]),
+    "io-weight": ('command = "/bin/true"\n io_weight = 1001', "", ["io_weight", "10 to 1000"]),
     "small-pids-limit": ('command = "/bin/true"\n pids_limit = 2', "", ["pids_limit"]),
 }
 
