@@ -114,6 +114,19 @@ Fleet::~Fleet() {
 absl::StatusOr<Fleet::Task> Fleet::Start(const std::string& id,
                                          const std::vector<std::string>& args,
                                          const std::string& stdout_path) {
+  return StartCommand(id, kProbeInside, args, stdout_path);
+}
+
+absl::Status Fleet::StartScript(const std::string& script) {
+  ASSIGN_OR_RETURN(Task task, StartCommand("script", "/bin/sh", {"-c", script}, "/dev/null"));
+  const std::string id = task.handle.config().id();
+  tasks_[id] = std::move(task);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Fleet::Task> Fleet::StartCommand(const std::string& id, const std::string& command,
+                                                const std::vector<std::string>& args,
+                                                const std::string& stdout_path) {
   nomad::StartTaskRequest request;
   nomad::TaskConfig& config = *request.mutable_task();
   config.set_id(absl::StrCat(mark_, "/", kTaskName, "/", id));
@@ -122,7 +135,7 @@ absl::StatusOr<Fleet::Task> Fleet::Start(const std::string& id,
   config.set_alloc_dir(dir_ + "/allocs");
   config.set_stdout_path(stdout_path);
   config.set_stderr_path("/dev/null");
-  config.set_msgpack_driver_config(CommandConfig(kProbeInside, args));
+  config.set_msgpack_driver_config(CommandConfig(command, args));
   nomad::Resources& resources = *config.mutable_resources();
   resources.mutable_allocated_resources()->mutable_memory()->set_memory_mb(kMemoryMb);
   resources.mutable_linux_resources()->set_cpu_shares(kCpuShares);

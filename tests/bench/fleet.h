@@ -29,6 +29,8 @@ class Fleet {
 
   // Starts tasks `from` .. `to` - 1, which rest until they are stopped.
   absl::Status StartResting(int from, int to);
+  // A task that runs a shell's script until it is stopped.
+  absl::Status StartScript(const std::string& script);
   absl::Status DestroyAll();
   // A task that runs to its end, then is destroyed.
   absl::Status Cycle();
@@ -62,6 +64,9 @@ class Fleet {
   absl::Status LaunchPlugin();
   absl::StatusOr<Task> Start(const std::string& id, const std::vector<std::string>& args,
                              const std::string& stdout_path);
+  absl::StatusOr<Task> StartCommand(const std::string& id, const std::string& command,
+                                    const std::vector<std::string>& args,
+                                    const std::string& stdout_path);
   absl::Status Await(const std::string& id);
   absl::Status Destroy(const std::string& id);
   absl::Status Inspect(const std::string& id, Task& task);
