@@ -144,6 +144,14 @@ Fleet::~Fleet() {
 
 // ---- starts ----
 
+absl::Status Fleet::StartScript(const std::string& script) {
+  RETURN_IF_ERROR(MakeAllocation("script"));
+  StartTaskRequest request = StartRequest("script", {}, "/dev/null");
+  request.mutable_task()->set_msgpack_driver_config(CommandConfig("/bin/sh", {"-c", script}));
+  ASSIGN_OR_RETURN(const TaskHandle handle, Start(request));
+  return Keep(handle);
+}
+
 nomad::StartTaskRequest Fleet::StartRequest(const std::string& name,
                                             const std::vector<std::string>& args,
                                             const std::string& stdout_path) const {

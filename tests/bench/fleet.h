@@ -43,6 +43,8 @@ class Fleet {
   // StopTask for all of them at once, whose payload ends only when it is killed; milliseconds until
   // the last answer. They stay to be destroyed.
   absl::StatusOr<double> StopTogether();
+  // A task that runs a shell's script until it is stopped.
+  absl::Status StartScript(const std::string& script);
   absl::Status DestroyAll();
 
   // Follows the statistics of all tasks for `duration`, as Nomad's client does; returns how many

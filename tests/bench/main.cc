@@ -34,6 +34,12 @@ int main(int argc, char** argv) {
   CLI::App& nomad = *app.add_subcommand("nomad", "a real Nomad agent: our driver, exec, raw_exec");
   nomad.add_option("--runs", nomad_options.runs, "single tasks")->capture_default_str();
   nomad.add_option("--rounds", nomad_options.rounds, "batches of 50")->capture_default_str();
+  NeighbourOptions neighbour_options;
+  CLI::App& neighbour = *app.add_subcommand("neighbour",
+                                            "a timer's lateness beside a task that "
+                                            "takes all it can get");
+  neighbour.add_option("--seconds", neighbour_options.seconds, "of each load")
+      ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   if (::geteuid() != 0) {
     std::fprintf(stderr, "bench: needs root\n");
@@ -48,7 +54,9 @@ int main(int argc, char** argv) {
   if (all || recover) status.Update(BenchRecover(recover_options, report));
   if (all || density) status.Update(BenchDensity(density_options, report));
   if (all || nomad) status.Update(BenchNomad(nomad_options, report));
-  if (all || start) status.Update(BenchStart(start_options, report));  // hides a mount: last
+  // Both hide a mount: last.
+  if (all || neighbour) status.Update(BenchNeighbour(neighbour_options, report));
+  if (all || start) status.Update(BenchStart(start_options, report));
   const bool met = report.Finish();
   if (!status.ok()) std::fprintf(stderr, "bench: %s\n", std::string(status.message()).c_str());
   return !status.ok() ? 1 : met ? 0 : 3;

@@ -36,4 +36,9 @@ struct RecoverOptions {
 };
 absl::Status BenchRecover(const RecoverOptions& options, Report& report);
 
+struct NeighbourOptions {
+  int seconds = 10;  // of each load
+};
+absl::Status BenchNeighbour(const NeighbourOptions& options, Report& report);
+
 }  // namespace jenkins_agent::bench
