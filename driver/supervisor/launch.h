@@ -47,8 +47,8 @@ absl::Status ParseLaunchError(absl::string_view text);
 // also behind a link, would lead out of the sandbox for good (CVE-2024-21626).
 absl::Status CloseAllBut(int kept_fd);
 // A session of its own, the task's cgroups (unless the child is `inside` them), user and filter,
-// then `connect_stdio` as the task's user, then exec. Of all other descriptors only error_fd, a CLOEXEC one, lives until the exec.
-// Returns only on failure.
+// then `connect_stdio` as the task's user, then exec. Of all other descriptors only error_fd, a
+// CLOEXEC one, lives until the exec. Returns only on failure.
 absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& program,
                            bool inside, absl::FunctionRef<absl::Status()> connect_stdio,
                            int error_fd);

@@ -146,9 +146,9 @@ Fleet::~Fleet() {
 
 absl::Status Fleet::StartScript(const std::string& script) {
   RETURN_IF_ERROR(MakeAllocation("script"));
-  StartTaskRequest request = StartRequest("script", {}, "/dev/null");
+  nomad::StartTaskRequest request = StartRequest("script", {}, "/dev/null");
   request.mutable_task()->set_msgpack_driver_config(CommandConfig("/bin/sh", {"-c", script}));
-  ASSIGN_OR_RETURN(const TaskHandle handle, Start(request));
+  ASSIGN_OR_RETURN(const nomad::TaskHandle handle, Start(request));
   return Keep(handle);
 }
 

@@ -50,7 +50,7 @@ void Tick(int seconds, std::vector<double>& late_ms) {
 
 absl::Status BenchNeighbour(const NeighbourOptions& options, Report& report) {
   const TempDir dir;
-  ASSIGN_OR_RETURN(const std::unique_ptr<Fleet> fleet, Fleet::Launch(dir.path()));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Fleet> fleet, Fleet::Launch(dir.path(), {}));
   const bool has_peer = OciBundle::Installed(kPeer);
   const TempDir bundle_dir;
   const std::string local_dir = std::filesystem::path(fleet->probe()).parent_path().string();
