@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,7 +10,9 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "cgroups/device_program.h"
 #include "cgroups/files.h"
+#include "cgroups/freeze.h"
 #include "cgroups/kill.h"
 #include "driver/base/file.h"
 #include "driver/base/status.h"
@@ -81,6 +84,8 @@ absl::StatusOr<Cgroup> Cgroup::Create(const Hierarchy& hierarchy, const Placemen
   RETURN_IF_ERROR(cgroup.MakeDirectories());
   RETURN_IF_ERROR(cgroup.KillAll(kLeftoversLimit), "processes of an earlier start");
   RETURN_IF_ERROR(cgroup.WriteLimits(limits));
+  RETURN_IF_ERROR(cgroup.WriteIoWeight(limits.io_weight), "io_weight");
+  RETURN_IF_ERROR(cgroup.WriteDevices(limits.devices), "devices");
   RETURN_IF_ERROR(cgroup.CheckCpuset());
   RETURN_IF_ERROR(cgroup.OpenDoors());
   RETURN_IF_ERROR(cgroup.OpenViews());
@@ -131,7 +136,7 @@ absl::Status Cgroup::FillOwnCpuset() const {
 // cannot be enabled shows when a limit that needs it is written.
 void Cgroup::EnableControllers() const {
   std::vector<std::string> wanted;
-  for (const char* controller : {"cpuset", "cpu", "memory", "pids"}) {
+  for (const char* controller : {"cpuset", "cpu", "io", "memory", "pids"}) {
     if (hierarchy_.Has(controller)) wanted.push_back(controller);
   }
   const std::string dir = MembersDir();
@@ -171,6 +176,52 @@ absl::Status Cgroup::WriteLimits(const Limits& limits) const {
   return absl::OkStatus();
 }
 
+// A weight of 0 takes back what an earlier task left in the directory; v1's is ours and new.
+absl::Status Cgroup::WriteIoWeight(int64_t weight) const {
+  if (weight == 0 && !IsV2()) return absl::OkStatus();
+  const int64_t value = weight > 0 ? weight : kDefaultIoWeight;
+  const std::string dir = DirOf("blkio");
+  if (dir.empty()) {
+    return absl::FailedPreconditionError("cgroup controller 'blkio' is not mounted on this node");
+  }
+  for (const LimitWrite& limit : IsV2() ? IoWeightWritesV2(value) : IoWeightWritesV1(value)) {
+    const int error = WriteValue(dir, limit.file, limit.value);
+    if (weight == 0) continue;
+    if (error == 0) return absl::OkStatus();
+    if (error != ENOENT) return ErrnoStatus(absl::StrCat(Title(dir), ": ", limit.file), error);
+  }
+  if (weight == 0) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      Title(dir), ": this kernel has no weights for disk I/O (no ", IsV2() ? "io" : "blkio",
+      ".bfq.weight, no ", IsV2() ? "io" : "blkio", ".weight); load the module bfq"));
+}
+
+// v1's directory is ours and new, so without rules there is none; Nomad's on v2 may hold a program
+// of the task's earlier start.
+absl::Status Cgroup::WriteDevices(const std::optional<std::vector<DeviceRule>>& rules) const {
+  if (rules.has_value() && rules->size() > kMaxDeviceRules) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(rules->size(), " device rules; at most ", kMaxDeviceRules));
+  }
+  const std::string dir = DirOf("devices");
+  if (IsV2()) {
+    ASSIGN_OR_RETURN(const Fd cgroup, OpenFile(dir, O_RDONLY | O_DIRECTORY), Title(dir));
+    RETURN_IF_ERROR(DetachDevicePrograms(cgroup.get()), Title(dir));
+    if (!rules.has_value()) return absl::OkStatus();
+    return Annotate(AttachDeviceProgram(cgroup.get(), DeviceProgram(*rules)), Title(dir));
+  }
+  if (!rules.has_value()) return absl::OkStatus();
+  if (dir.empty()) {
+    return absl::FailedPreconditionError("cgroup controller 'devices' is not mounted on this node");
+  }
+  RETURN_IF_ERROR(WriteFileIn(dir, "devices.deny", "a"), Title(dir));
+  for (const DeviceRule& rule : *rules) {
+    RETURN_IF_ERROR(WriteFileIn(dir, "devices.allow", DeviceLine(rule)), Title(dir), ": '",
+                    DeviceLine(rule), "'");
+  }
+  return absl::OkStatus();
+}
+
 // Says it before the task is half started; the kernel would only say ENOSPC at the join.
 absl::Status Cgroup::CheckCpuset() const {
   const std::string dir = IsV2() ? "" : DirOf("cpuset");
@@ -196,6 +247,9 @@ absl::Status Cgroup::OpenDoors() {
   return absl::OkStatus();
 }
 
+// The freezer, where KillAll looks, is the first to be joined and the last to be left: a process
+// that is killed on the way in or out is not overlooked, and no directory stays because it was
+// still inside.
 absl::Status Cgroup::Enter() const {
   if (doors_.empty()) return absl::FailedPreconditionError("cgroup: opened for reading only");
   for (const Door& door : doors_) {
@@ -208,8 +262,8 @@ absl::Status Cgroup::Enter() const {
 
 absl::Status Cgroup::Leave() const {
   if (doors_.empty()) return absl::FailedPreconditionError("cgroup: opened for reading only");
-  for (const Door& door : doors_) {
-    if (absl::Status moved = Move(door.outside.get(), door.name); !moved.ok()) {
+  for (auto door = doors_.rbegin(); door != doors_.rend(); ++door) {
+    if (absl::Status moved = Move(door->outside.get(), door->name); !moved.ok()) {
       return Annotate(moved, "leave");
     }
   }
@@ -262,6 +316,23 @@ absl::StatusOr<uint64_t> Cgroup::OomKills() const {
   return *kills;
 }
 
+// cgroup v1's way of binding an eventfd (Documentation/admin-guide/cgroup-v1/memory.rst, 9 and 10).
+absl::StatusOr<OomWatch> Cgroup::WatchOom() const {
+  const std::string dir = DirOf("memory");
+  if (dir.empty()) return absl::NotFoundError("cgroup controller 'memory' is not mounted");
+  if (IsV2()) {
+    ASSIGN_OR_RETURN(Fd events, OpenFile(dir + "/memory.events", O_RDONLY), Title(dir));
+    return OomWatch(std::move(events), /*is_v2=*/true);
+  }
+  ASSIGN_OR_RETURN(const Fd control, OpenFile(dir + "/memory.oom_control", O_RDONLY), Title(dir));
+  Fd event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!event) return ErrnoStatus("eventfd");
+  RETURN_IF_ERROR(
+      WriteFileIn(dir, "cgroup.event_control", absl::StrCat(event.get(), " ", control.get())),
+      Title(dir));
+  return OomWatch(std::move(event), /*is_v2=*/false);
+}
+
 absl::StatusOr<std::vector<pid_t>> Cgroup::Members() const {
   const std::string dir = MembersDir();
   ASSIGN_OR_RETURN(std::vector<pid_t> members, ReadMembers(dir), Title(dir));
@@ -269,6 +340,27 @@ absl::StatusOr<std::vector<pid_t>> Cgroup::Members() const {
 }
 
 // --- ending --------------------------------------------------------------------------------------
+
+absl::Status Cgroup::Freeze(std::chrono::milliseconds limit) const {
+  if (IsV2()) return Annotate(FreezeV2(MembersDir(), limit), Title(MembersDir()));
+  const std::string freezer = DirOf("freezer");
+  if (freezer.empty()) {
+    return absl::FailedPreconditionError("cgroup controller 'freezer' is not mounted on this node");
+  }
+  const auto deadline = std::chrono::steady_clock::now() + limit;
+  while (!FreezeV1(freezer)) {
+    if (std::chrono::steady_clock::now() < deadline) continue;
+    RETURN_IF_ERROR(ThawV1(freezer), Title(freezer));
+    return absl::DeadlineExceededError(
+        absl::StrCat(Title(freezer), ": not frozen after ", limit.count(), " ms; thawed again"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Cgroup::Thaw() const {
+  const std::string dir = MembersDir();
+  return Annotate(IsV2() ? ThawV2(dir) : ThawV1(dir), Title(dir));
+}
 
 absl::Status Cgroup::KillAll(std::chrono::milliseconds limit) const {
   const std::string dir = MembersDir();

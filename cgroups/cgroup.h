@@ -1,19 +1,21 @@
 // The cgroup directories of one task: made, limited, joined, read, killed, removed.
 //
 // v1 (also hybrid): <controller>/nomad/<name> in freezer, memory, cpu (Nomad makes those three
-// before StartTask), cpuacct, pids (ours), and Nomad's cpuset. v2: Nomad's one scope.
-// The supervisor creates it; pid 1 and the launch children inherit it through fork and move
-// themselves. The plugin opens it anew after a restart. Not thread-safe, except that the const
-// methods may run at the same time.
+// before StartTask), cpuacct, pids, with an I/O weight blkio (ours), and Nomad's cpuset. v2:
+// Nomad's one scope. The supervisor creates it; pid 1 and the launch children inherit it through
+// fork and move themselves. The plugin opens it anew after a restart. Not thread-safe, except that
+// the const methods may run at the same time.
 //
 // Nothing here writes v1's cgroup.procs or moves another process: that waits for an RCU grace
-// period, 7-13 ms. A single-threaded process that moves itself through `tasks` does not.
+// period, 7-13 ms. A single-threaded process that moves itself through `tasks` does not, nor does
+// one that v2 clones into the directory.
 #pragma once
 
 #include <sys/types.h>
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,6 +25,7 @@
 #include "cgroups/hierarchy.h"
 #include "cgroups/layout.h"
 #include "cgroups/limits.h"
+#include "cgroups/oom_watch.h"
 #include "cgroups/usage.h"
 #include "driver/base/fd.h"
 
@@ -39,7 +42,8 @@ class Cgroup {
   // shared cpuset has no cores yet.
   static absl::StatusOr<Cgroup> Create(const Hierarchy& hierarchy, const Placement& placement,
                                        const Limits& limits);
-  // What dirs() of Create will be, for one who has to know before anything is made.
+  // What dirs() of Create will be (`placement` with its extra controllers), for one who has to know
+  // before anything is made.
   static absl::StatusOr<std::vector<std::string>> DirsFor(const Hierarchy& hierarchy,
                                                           const Placement& placement);
   // For one who has only the list of dirs(). Holds no descriptors: no Enter, Leave or views.
@@ -58,6 +62,18 @@ class Cgroup {
   // Success allocates nothing.
   absl::Status Enter() const;
   absl::Status Leave() const;
+  // fork(2). v2: the child is inside already, if the kernel lets the caller: one whose cgroup
+  // namespace does not hold its own cgroup may not clone into another where cgroup2 is mounted with
+  // nsdelegate (kernel/cgroup/cgroup.c, cgroup_procs_write_permission). Else the child has to
+  // Enter.
+  struct Forked {
+    pid_t pid = 0;  // 0 in the child
+    bool inside = false;
+  };
+  absl::StatusOr<Forked> Fork() const;
+  // Gives the caller, single-threaded, a cgroup namespace whose root is this cgroup, and leaves the
+  // caller where it is. Needs CAP_SYS_ADMIN.
+  absl::Status UnshareNamespace() const;
 
   // What the sandbox binds read-only under /sys/fs/cgroup/<name>. v1: memory, cpu, cpuacct, cpuset
   // (HotSpot ignores every limit unless all four are there). v2: one with the name "".
@@ -73,7 +89,13 @@ class Cgroup {
   absl::StatusOr<Usage> ReadUsage() const;
   // Processes that the kernel killed for want of memory, since the directory was made: compare.
   absl::StatusOr<uint64_t> OomKills() const;
+  absl::StatusOr<OomWatch> WatchOom() const;
   absl::StatusOr<std::vector<pid_t>> Members() const;
+
+  // Everything inside stands still, also what is forked meanwhile, until Thaw. The caller must not
+  // be inside. DeadlineExceeded: it does not stand, and runs again.
+  absl::Status Freeze(std::chrono::milliseconds limit) const;
+  absl::Status Thaw() const;
 
   // SIGKILLs everything inside and blocks until it is gone; see kill.h.
   absl::Status KillAll(std::chrono::milliseconds limit) const;
@@ -102,6 +124,8 @@ class Cgroup {
   absl::Status FillOwnCpuset() const;
   void EnableControllers() const;
   absl::Status WriteLimits(const Limits& limits) const;
+  absl::Status WriteIoWeight(int64_t weight) const;
+  absl::Status WriteDevices(const std::optional<std::vector<DeviceRule>>& rules) const;
   absl::Status CheckCpuset() const;
   absl::Status OpenDoors();
   absl::Status OpenViews();

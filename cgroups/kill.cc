@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -15,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "cgroups/files.h"
+#include "cgroups/freeze.h"
 #include "cgroups/usage.h"
 #include "driver/base/fd.h"
 #include "driver/base/file.h"
@@ -25,9 +25,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// A freezer may stay FREEZING while forks race with it; runc thaws now and then, too.
-constexpr int kFreezeRounds = 10;
-constexpr int kStateReads = 50;
 // Descriptors held while waiting; the rest of a crowd is waited for in the next round.
 constexpr size_t kMaxWaited = 64;
 constexpr std::chrono::milliseconds kFreezeLimit(500);
@@ -37,21 +34,6 @@ constexpr std::chrono::milliseconds kUnfrozenRound(100);
 int RemainingMs(Clock::time_point deadline) {
   const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now());
   return static_cast<int>(std::clamp<int64_t>(left.count(), 0, 1 << 30));
-}
-
-// True when everything inside stands still. False: it may not, but killing can begin anyway.
-bool Freeze(const std::string& freezer) {
-  for (int round = 0; round < kFreezeRounds; ++round) {
-    if (WriteValue(freezer, "freezer.state", "FROZEN") != 0) return false;
-    for (int i = 0; i < kStateReads; ++i) {
-      const absl::StatusOr<std::string> state = ReadFileIn(freezer, "freezer.state");
-      if (!state.ok()) return false;
-      if (*state == "FROZEN") return true;
-      ::sched_yield();
-    }
-    (void)WriteValue(freezer, "freezer.state", "THAWED");  // a failure shows in the next round
-  }
-  return false;
 }
 
 absl::Status RefuseSelf(const std::vector<pid_t>& members) {
@@ -135,9 +117,9 @@ absl::Status KillRound(const std::string& freezer, const std::string& dir,
                        Clock::time_point deadline) {
   absl::Cleanup thaw = [&freezer] {
     // Best effort: when the directory is gone there is nothing to thaw.
-    if (!freezer.empty()) (void)WriteValue(freezer, "freezer.state", "THAWED");
+    if (!freezer.empty()) ThawV1(freezer).IgnoreError();
   };
-  const bool frozen = !freezer.empty() && Freeze(freezer);
+  const bool frozen = !freezer.empty() && FreezeV1(freezer);
   ASSIGN_OR_RETURN(const std::vector<pid_t> members, ReadMembers(dir));
   ASSIGN_OR_RETURN(const std::vector<Fd> pidfds, OpenPidfds(members));
   for (const pid_t pid : members) ::kill(pid, SIGKILL);

@@ -13,6 +13,7 @@ struct Placement {
   std::string name = {};  // "<alloc_id>.<task>", one path component
   std::string cpuset_cgroup =
       {};  // linux_resources.cpuset_cgroup of Nomad; may be empty or not exist
+  std::vector<std::string> extra_controllers = {};  // v1: of ExtraControllers (limits.h)
 };
 
 // One directory of a controller. Controllers that are mounted together have the same one.

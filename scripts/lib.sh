@@ -39,10 +39,11 @@ nomad_binary() {
   fi
 }
 
-# configure release|test|fuzz: CMake's part of a build; does nothing when it is up to date.
+# configure release|test|fuzz|tsan: CMake's part of a build; does nothing when it is up to date.
 configure() {
   local directory=$root/build/$1 sanitize=ON launcher=() more=()
   [[ $1 == test ]] || sanitize=OFF
+  [[ $1 != tsan ]] || more=(-DTSAN=ON)
   [[ $1 != fuzz ]] || more=(-DFUZZ=ON -DCMAKE_C_COMPILER=clang-14 -DCMAKE_CXX_COMPILER=clang++-14)
   [[ ! -f $directory/build.ninja ]] || return 0   # ninja runs CMake again when a CMakeLists.txt changed
   if have ccache; then
@@ -53,7 +54,7 @@ configure() {
     { cat "$cache/configure-$1.log" >&2; die "CMake failed for build/$1"; }
 }
 
-# compile release|test|fuzz [TARGET...]
+# compile release|test|fuzz|tsan [TARGET...]
 compile() {
   local kind=$1; shift
   configure "$kind"

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "driver/base/status.h"
@@ -120,88 +119,6 @@ absl::Status MergeRemotingOptions(absl::string_view text, pb::AgentSpec& agent) 
   return absl::OkStatus();
 }
 
-absl::Status MissingError(absl::string_view option, absl::string_view how) {
-  return absl::InvalidArgumentError(absl::StrCat("agent.", option, " is missing: ", how));
-}
-
-bool HasControlCharacter(absl::string_view text) {
-  for (const char c : text) {
-    if (absl::ascii_iscntrl(c)) return true;
-  }
-  return false;
-}
-
-absl::Status ValidateName(const std::string& name) {
-  if (name.empty()) {
-    return MissingError("name",
-                        "set agent { name } or JENKINS_AGENT_NAME in the task's environment");
-  }
-  if (absl::StartsWith(name, "-") || absl::StartsWith(name, "@") || HasControlCharacter(name)) {
-    return absl::InvalidArgumentError(
-        "agent.name must not begin with '-' or '@' nor hold control characters");
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ValidateSecret(const std::string& secret) {
-  if (secret.empty()) {
-    return MissingError("secret",
-                        "set agent { secret_file } or JENKINS_SECRET in the task's environment");
-  }
-  if (absl::StartsWith(secret, "-") || HasControlCharacter(secret) ||
-      absl::StrContains(secret, " ")) {
-    return absl::InvalidArgumentError("the agent's secret must be one word; it is not quoted here");
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ValidateUrls(const pb::AgentSpec& agent) {
-  if (agent.urls().empty() && agent.direct().empty()) {
-    return MissingError("url", "set agent { url } or JENKINS_URL in the task's environment");
-  }
-  for (const std::string& url : agent.urls()) {
-    if (!absl::StartsWithIgnoreCase(url, "http://") &&
-        !absl::StartsWithIgnoreCase(url, "https://")) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("agent.url '", url, "' must begin with http:// or https://"));
-    }
-    if (HasControlCharacter(url) || absl::StrContains(url, " ")) {
-      return absl::InvalidArgumentError("agent.url must not hold spaces or control characters");
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ForbidTogether(bool one, bool other, absl::string_view names) {
-  if (!one || !other) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(names, " exclude each other; leave one out"));
-}
-
-absl::Status ValidateCombinations(const pb::AgentSpec& agent) {
-  const bool direct = !agent.direct().empty();
-  const bool tunnel = !agent.tunnel().empty();
-  RETURN_IF_ERROR(ForbidTogether(agent.web_socket(), direct, "agent.web_socket and agent.direct"));
-  RETURN_IF_ERROR(ForbidTogether(agent.web_socket(), tunnel, "agent.web_socket and agent.tunnel"));
-  RETURN_IF_ERROR(ForbidTogether(direct, tunnel, "agent.direct and agent.tunnel"));
-  if (agent.web_socket() && agent.urls_size() != 1) {
-    return absl::InvalidArgumentError("agent.web_socket needs exactly one agent.url");
-  }
-  if (!agent.web_socket() && agent.web_socket_headers_size() > 0) {
-    return absl::InvalidArgumentError("agent.web_socket_headers needs agent.web_socket = true");
-  }
-  if (direct == agent.instance_identity().empty()) {
-    return absl::InvalidArgumentError("agent.direct and agent.instance_identity need each other");
-  }
-  if (tunnel && !absl::StrContains(agent.tunnel(), ":")) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("agent.tunnel '", agent.tunnel(), "' must be HOST:PORT, HOST: or :PORT"));
-  }
-  if (agent.urls().empty() && agent.jar().empty()) {
-    return MissingError("jar", "with agent.direct alone there is no url to fetch agent.jar from");
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::Status MergeEnvironment(Environment& env, pb::AgentSpec& agent) {
@@ -225,13 +142,6 @@ std::vector<std::string> JvmOptionsFromEnvironment(const Environment& env) {
   std::string text = Lookup(env, "JENKINS_JAVA_OPTS");
   if (text.empty()) text = Lookup(env, "JAVA_OPTS");
   return absl::StrSplit(text, absl::ByAnyChar(" \t\r\n"), absl::SkipEmpty());
-}
-
-absl::Status ValidateAgent(const pb::AgentSpec& agent) {
-  RETURN_IF_ERROR(ValidateUrls(agent));
-  RETURN_IF_ERROR(ValidateName(agent.name()));
-  RETURN_IF_ERROR(ValidateSecret(agent.secret()));
-  return ValidateCombinations(agent);
 }
 
 }  // namespace jenkins_agent

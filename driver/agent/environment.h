@@ -1,5 +1,5 @@
-// The environment names of the official inbound-agent image as a second source of agent options,
-// and the checks before a start. Pure.
+// The environment names of the official inbound-agent image as a second source of agent options.
+// Pure.
 #pragma once
 
 #include <map>
@@ -20,8 +20,5 @@ absl::Status MergeEnvironment(std::map<std::string, std::string>& env, pb::Agent
 
 // JENKINS_JAVA_OPTS, else JAVA_OPTS, split at white space as the image's script does.
 std::vector<std::string> JvmOptionsFromEnvironment(const std::map<std::string, std::string>& env);
-
-// Is everything there and does it fit together? Names what is missing and where it can be set.
-absl::Status ValidateAgent(const pb::AgentSpec& agent);
 
 }  // namespace jenkins_agent

@@ -46,11 +46,15 @@ void EventLoop::Unwatch(int fd) {
 EventLoop::TimerId EventLoop::At(Clock::time_point when, std::function<void()> callback) {
   const TimerId id = next_timer_++;
   timers_.emplace(std::make_pair(when, id), std::move(callback));
+  due_[id] = when;
   return id;
 }
 
 void EventLoop::Cancel(TimerId id) {
-  std::erase_if(timers_, [id](const auto& timer) { return timer.first.second == id; });
+  const auto it = due_.find(id);
+  if (it == due_.end()) return;
+  timers_.erase({it->second, id});
+  due_.erase(it);
 }
 
 void EventLoop::Post(std::function<void()> work) {
@@ -80,6 +84,7 @@ int EventLoop::RunDueTimers() {
       return static_cast<int>(std::min<int64_t>(ms, 60'000));
     }
     const std::function<void()> callback = std::move(first->second);
+    due_.erase(first->first.second);
     timers_.erase(first);
     callback();
   }

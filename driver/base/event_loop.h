@@ -64,6 +64,7 @@ class EventLoop {
   std::map<int, Watcher> watchers_;
   uint64_t next_generation_ = 1;
   std::map<std::pair<Clock::time_point, TimerId>, std::function<void()>> timers_;
+  std::map<TimerId, Clock::time_point> due_;  // of each timer: a plugin has some for every task
   TimerId next_timer_ = 1;
 
   Mutex mutex_;

@@ -22,6 +22,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "driver/base/file.h"
+#include "driver/base/pidfd.h"
 #include "driver/base/status.h"
 
 namespace jenkins_agent {
@@ -270,15 +271,15 @@ absl::StatusOr<Subprocess> Start(const std::vector<std::string>& argv,
   }
   error.write.Reset();
   // Not reaped yet, so the number still means our child.
-  child.pidfd = Fd(static_cast<int>(::syscall(SYS_pidfd_open, child.pid, 0U)));
-  const int pidfd_error = child.pidfd ? 0 : errno;
+  absl::StatusOr<Fd> pidfd = OpenPidfd(child.pid);
   const int child_error = ReadChildError(error.read.get());
-  if (child_error != 0 || pidfd_error != 0) {
+  if (child_error != 0 || !pidfd.ok()) {
     ::kill(child.pid, SIGKILL);
     ::waitpid(child.pid, nullptr, 0);
     if (child_error != 0) return ErrnoStatus(absl::StrCat("start ", argv[0]), child_error);
-    return ErrnoStatus(absl::StrCat("pidfd of ", argv[0]), pidfd_error);
+    return Annotate(pidfd.status(), argv[0]);
   }
+  child.pidfd = *std::move(pidfd);
   child.output = std::move(output.read);
   return child;
 }

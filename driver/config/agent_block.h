@@ -1,5 +1,5 @@
 // The task's `agent { }`: an inbound Jenkins agent whose command line the driver builds.
-// Values and pure checks.
+// agent_check.h looks at the values when those of the environment are known too.
 #pragma once
 
 #include <map>
@@ -7,7 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "driver/config/options.h"
 
 namespace jenkins_agent {
@@ -35,13 +34,5 @@ struct AgentBlock {
 
 // The rows point into `agent`.
 std::vector<Option> OptionsFor(AgentBlock& agent);
-
-// Each value that is set, and the combinations that no environment can make right. Errors start
-// with "agent.".
-absl::Status ValidateAgent(const AgentBlock& agent);
-
-// The same and what has to be there in the end, for a block into which the values of the task's
-// environment have been merged. The secret is not looked at.
-absl::Status ValidateMergedAgent(const AgentBlock& agent);
 
 }  // namespace jenkins_agent

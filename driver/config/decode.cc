@@ -122,6 +122,9 @@ struct StoreVisitor {
   }
   absl::Status operator()(std::string* target) const { return Assign(target, ToString(value)); }
   absl::Status operator()(int64_t* target) const { return Assign(target, ToNumber(value)); }
+  absl::Status operator()(std::optional<int64_t>* target) const {
+    return Assign(target, ToNumber(value));
+  }
   absl::Status operator()(bool* target) const { return Assign(target, ToBool(value)); }
   absl::Status operator()(std::optional<bool>* target) const {
     return Assign(target, ToBool(value));
@@ -135,6 +138,14 @@ struct StoreVisitor {
   absl::Status operator()(const OptionBlock& block) const {
     *block.present = true;
     return StoreAll(value, absl::StrCat(path, "."), block.options);
+  }
+  absl::Status operator()(const OptionBlockList& blocks) const {
+    const auto* list = std::get_if<Value::List>(&value.data);
+    if (list == nullptr) return Annotate(WrongKind(value, "a list of blocks"), path);
+    for (size_t i = 0; i < list->size(); ++i) {
+      RETURN_IF_ERROR(StoreAll((*list)[i], absl::StrCat(path, "[", i, "]."), blocks.add()));
+    }
+    return absl::OkStatus();
   }
 };
 

@@ -15,6 +15,13 @@ hclspec::Spec BlockSpec(const std::string& name, const OptionBlock& block) {
   return spec;
 }
 
+hclspec::Spec BlockListSpec(const std::string& name, const OptionBlockList& blocks) {
+  hclspec::Spec spec;
+  spec.mutable_block_list()->set_name(name);
+  *spec.mutable_block_list()->mutable_nested() = SpecFor(blocks.add());
+  return spec;
+}
+
 // The name is always explicit: inside Default it is not taken from the map's key (3.1).
 hclspec::Spec AttributeSpec(const Option& option) {
   hclspec::Spec spec;
@@ -33,6 +40,9 @@ hclspec::Spec WithDefault(const hclspec::Spec& primary, const std::string& liter
 hclspec::Spec OptionSpec(const Option& option) {
   if (const auto* block = std::get_if<OptionBlock>(&option.target)) {
     return BlockSpec(option.name, *block);
+  }
+  if (const auto* blocks = std::get_if<OptionBlockList>(&option.target)) {
+    return BlockListSpec(option.name, *blocks);
   }
   const std::string literal = LiteralValue(option);
   return literal.empty() ? AttributeSpec(option) : WithDefault(AttributeSpec(option), literal);

@@ -8,9 +8,6 @@
 namespace jenkins_agent {
 namespace {
 
-// An agent that has nothing to say is silent for a minute and more: below this, health would be
-// judged from single samples.
-constexpr absl::Duration kLeastWedgeTimeout = absl::Seconds(10);
 constexpr absl::Duration kLongest = absl::Hours(24 * 7);
 constexpr int64_t kMaxAttempts = 1000;
 
@@ -75,18 +72,7 @@ std::vector<Option> OptionsFor(RestartBlock& restart) {
 std::vector<Option> OptionsFor(HealthBlock& health) {
   return {
       {"enabled", &health.enabled,
-       "whether the agent is watched and its JVM restarted in place when it hangs or dies"},
-      {"start_timeout", &health.start_timeout,
-       "an agent that has not connected for that long, while its controller answers, is told in "
-       "an event"},
-      {"wedge_timeout", &health.wedge_timeout,
-       "an agent without a sign of life for that long is restarted"},
-      {"controller_grace", &health.controller_grace,
-       "an agent that has not connected again for that long, while its controller answers, is "
-       "restarted; a controller that is down is waited for"},
-      {"thread_limit", &health.thread_limit,
-       "percent of `pids_limit` from which on an event says how many processes and threads are in "
-       "use, 1 to 100"},
+       "whether an agent's JVM that dies, or says that it can do no more, is restarted in place"},
       {"leftovers", &health.leftovers,
        "which processes of a dead JVM's builds live on: `durable` build steps, `keep` all, or "
        "`kill` all"},
@@ -96,11 +82,6 @@ std::vector<Option> OptionsFor(HealthBlock& health) {
 }
 
 absl::Status ValidateHealth(const HealthBlock& health) {
-  RETURN_IF_ERROR(CheckDuration(health.start_timeout, absl::Seconds(1)), "health.start_timeout");
-  RETURN_IF_ERROR(CheckDuration(health.wedge_timeout, kLeastWedgeTimeout), "health.wedge_timeout");
-  RETURN_IF_ERROR(CheckDuration(health.controller_grace, absl::Seconds(1)),
-                  "health.controller_grace");
-  RETURN_IF_ERROR(CheckRange(health.thread_limit, 1, 100), "health.thread_limit");
   RETURN_IF_ERROR(CheckLeftovers(health.leftovers), "health.leftovers");
   return ValidateRestart(health.restart);
 }

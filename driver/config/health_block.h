@@ -1,5 +1,5 @@
-// The task's `health { }`: when an agent counts as wedged and how often its JVM is restarted in
-// place. Values and pure checks. Durations are text as Nomad takes it: "90s", "5m", "1h30m".
+// The task's `health { }`: how often a JVM that died or hangs is restarted in place, and what of its
+// builds lives on. Values and pure checks. Durations are text as Nomad takes it: "90s", "5m", "1h30m".
 #pragma once
 
 #include <chrono>
@@ -25,10 +25,6 @@ struct RestartBlock {
 
 struct HealthBlock {
   bool enabled = true;
-  std::string start_timeout = "5m";
-  std::string wedge_timeout = "60s";
-  std::string controller_grace = "10m";
-  int64_t thread_limit = 80;
   std::string leftovers = kLeftoversDurable;
   bool has_restart = false;
   RestartBlock restart = {};

@@ -8,6 +8,7 @@ namespace {
 struct TypeNameVisitor {
   std::string operator()(const std::string*) const { return "string"; }
   std::string operator()(const int64_t*) const { return "number"; }
+  std::string operator()(const std::optional<int64_t>*) const { return "number"; }
   std::string operator()(const bool*) const { return "bool"; }
   std::string operator()(const std::optional<bool>*) const { return "bool"; }
   std::string operator()(const std::vector<std::string>*) const { return "list(string)"; }
@@ -15,6 +16,7 @@ struct TypeNameVisitor {
     return "list(map(string))";
   }
   std::string operator()(const OptionBlock&) const { return "block"; }
+  std::string operator()(const OptionBlockList&) const { return "blocks"; }
 };
 
 struct LiteralVisitor {
@@ -23,6 +25,9 @@ struct LiteralVisitor {
     return value->empty() ? "" : absl::StrCat("\"", *value, "\"");
   }
   std::string operator()(const int64_t* value) const { return absl::StrCat(*value); }
+  std::string operator()(const std::optional<int64_t>* value) const {
+    return value->has_value() ? absl::StrCat(**value) : "";
+  }
   std::string operator()(const bool* value) const { return *value ? "true" : "false"; }
   std::string operator()(const std::optional<bool>* value) const {
     return value->has_value() ? (**value ? "true" : "false") : "";
@@ -30,6 +35,7 @@ struct LiteralVisitor {
   std::string operator()(const std::vector<std::string>*) const { return ""; }
   std::string operator()(const std::map<std::string, std::string>*) const { return ""; }
   std::string operator()(const OptionBlock&) const { return ""; }
+  std::string operator()(const OptionBlockList&) const { return ""; }
 };
 
 }  // namespace

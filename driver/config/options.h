@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -26,11 +27,18 @@ struct OptionBlock {
   std::vector<Option> options;
 };
 
+// A block that may be written several times. `add` makes one more element and returns its rows,
+// which are good until the next call.
+struct OptionBlockList {
+  std::function<std::vector<Option>()> add;
+};
+
 // std::map is list(map(string)) for the user, merged, the later map wins: HCL2 delivers a block or
 // `x = { }` as a list of one object, which map(string) refuses (nomad-driver-protocol.md 3.2).
 using OptionTarget =
-    std::variant<std::string*, int64_t*, bool*, std::optional<bool>*, std::vector<std::string>*,
-                 std::map<std::string, std::string>*, OptionBlock>;
+    std::variant<std::string*, int64_t*, std::optional<int64_t>*, bool*, std::optional<bool>*,
+                 std::vector<std::string>*, std::map<std::string, std::string>*, OptionBlock,
+                 OptionBlockList>;
 
 struct Option {
   std::string name;
@@ -38,7 +46,7 @@ struct Option {
   std::string help;  // one line of Markdown for README.md
 };
 
-// Type as HCL writes it: string, number, bool, list(string), list(map(string)), block.
+// Type as HCL writes it: string, number, bool, list(string), list(map(string)), block, blocks.
 std::string TypeName(const Option& option);
 
 // The value the option holds, as an HCL literal; empty when there is none (an empty string or list,

@@ -1,5 +1,7 @@
 #include "driver/config/plugin_config.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "driver/base/status.h"
 #include "driver/config/decode.h"
@@ -35,6 +37,7 @@ absl::Status CheckLogs(const PluginConfig& config) {
 absl::Status Validate(const PluginConfig& config) {
   RETURN_IF_ERROR(CheckAbsolutePath(config.state_dir), "state_dir");
   RETURN_IF_ERROR(CheckLogs(config));
+  RETURN_IF_ERROR(ValidatePolicy(config.isolation));
   for (const std::string& home : config.java_homes) {
     RETURN_IF_ERROR(CheckAbsolutePath(home), "java_homes");
   }
@@ -51,7 +54,7 @@ std::vector<Option> LogOptions(LogLimits& logs) {
 }  // namespace
 
 std::vector<Option> OptionsFor(PluginConfig& config) {
-  return {
+  std::vector<Option> options = {
       {"state_dir", &config.state_dir,
        "where the driver keeps its state, an absolute path; one Nomad agent per directory"},
       {"log_collection", &config.log_collection,
@@ -61,9 +64,12 @@ std::vector<Option> OptionsFor(PluginConfig& config) {
        "size of the log files with `log_collection = \"driver\"`, which does not see the job's "
        "`logs` block"},
       {"allow_root", &config.allow_root, "whether a job may run its program as root"},
-      {"java_homes", &config.java_homes,
-       "the Java installations to offer, absolute paths; left out: those in the usual places"},
   };
+  for (Option& option : OptionsFor(config.isolation)) options.push_back(std::move(option));
+  options.push_back(
+      {"java_homes", &config.java_homes,
+       "the Java installations to offer, absolute paths; left out: those in the usual places"});
+  return options;
 }
 
 absl::Status ValidatePluginConfig(const PluginConfig& config) {

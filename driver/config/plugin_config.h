@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "driver/config/isolation.h"
 #include "driver/config/options.h"
 
 namespace jenkins_agent {
@@ -31,6 +32,7 @@ struct PluginConfig {
   std::string log_collection = kLogCollectionNomad;
   LogLimits logs = {};
   bool allow_root = false;
+  IsolationPolicy isolation = {};
   std::vector<std::string> java_homes = {};  // empty: the usual places
 };
 

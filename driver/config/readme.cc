@@ -17,6 +17,8 @@ void AppendRows(absl::string_view prefix, const std::vector<Option>& options, st
                     " |\n");
     if (const auto* block = std::get_if<OptionBlock>(&option.target)) {
       AppendRows(absl::StrCat(path, "."), block->options, table);
+    } else if (const auto* blocks = std::get_if<OptionBlockList>(&option.target)) {
+      AppendRows(absl::StrCat(path, "."), blocks->add(), table);
     }
   }
 }

@@ -1,5 +1,7 @@
 #include "driver/config/task_config.h"
 
+#include <utility>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "driver/base/status.h"
@@ -106,6 +108,12 @@ absl::Status CheckPidsLimit(int64_t limit) {
   return absl::OkStatus();
 }
 
+// docker's range of blkio-weight, 0 for none (cgroups/limits.h says how it reaches the kernel).
+absl::Status CheckIoWeight(int64_t weight) {
+  if (weight == 0 || (weight >= 10 && weight <= 1000)) return absl::OkStatus();
+  return Invalid(weight, " is out of range (allowed: 10 to 1000; other tasks have 100)");
+}
+
 absl::Status CheckValues(const TaskConfig& config) {
   struct Row {
     absl::string_view path;
@@ -122,7 +130,8 @@ absl::Status CheckValues(const TaskConfig& config) {
     if (!row.value.empty()) RETURN_IF_ERROR(row.check(row.value), row.path);
   }
   RETURN_IF_ERROR(CheckJvmOptions(config.jvm_options), "jvm_options");
-  return Annotate(CheckPidsLimit(config.pids_limit), "pids_limit");
+  RETURN_IF_ERROR(CheckPidsLimit(config.pids_limit), "pids_limit");
+  return Annotate(CheckIoWeight(config.io_weight), "io_weight");
 }
 
 absl::Status Validate(const TaskConfig& config) {
@@ -132,18 +141,18 @@ absl::Status Validate(const TaskConfig& config) {
   RETURN_IF_ERROR(CheckOneJava(config));
   RETURN_IF_ERROR(CheckValues(config));
   RETURN_IF_ERROR(ValidateHealth(config.health));
-  return config.has_agent ? ValidateAgent(config.agent) : absl::OkStatus();
+  return ValidateIsolation(config.isolation);
 }
 
 }  // namespace
 
 std::vector<Option> OptionsFor(TaskConfig& config) {
-  return {
+  std::vector<Option> options = {
       {"agent", OptionBlock{&config.has_agent, OptionsFor(config.agent)},
        "run an inbound Jenkins agent; also without the block when `JENKINS_URL` is in the task's "
        "environment and no other program is named"},
       {"health", OptionBlock{&config.has_health, OptionsFor(config.health)},
-       "how an agent is watched"},
+       "what happens when an agent's JVM dies or hangs"},
       {"java_home", &config.java_home,
        "the Java installation to run, an absolute path; left out: the newest that fits"},
       {"java_version", &config.java_version, "the Java version to run, such as `17`"},
@@ -156,7 +165,14 @@ std::vector<Option> OptionsFor(TaskConfig& config) {
       {"work_dir", &config.work_dir, "working directory in the sandbox, an absolute path"},
       {"pids_limit", &config.pids_limit,
        "most processes and threads that the task may have, 40 to 4194304"},
+      {"cpu_hard_limit", &config.cpu_hard_limit,
+       "never more CPU than the job's `cpu` (or `cores`), also when the node is idle"},
+      {"io_weight", &config.io_weight,
+       "the task's weight when disk I/O is short, 10 to 1000; the other tasks have 100 (`0` "
+       "too); needs a disk with the I/O scheduler `bfq`, or cgroup v2's io.cost"},
   };
+  for (Option& option : OptionsFor(config.isolation)) options.push_back(std::move(option));
+  return options;
 }
 
 absl::Status ValidateTaskConfig(const TaskConfig& config) {

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "driver/config/agent_block.h"
 #include "driver/config/health_block.h"
+#include "driver/config/isolation.h"
 #include "driver/config/options.h"
 
 namespace jenkins_agent {
@@ -38,6 +39,10 @@ struct TaskConfig {
 
   std::string work_dir = "";
   int64_t pids_limit = 2048;  // processes and threads
+  bool cpu_hard_limit = false;
+  int64_t io_weight = 0;  // 0: left out
+
+  Isolation isolation = {};
 };
 
 // The rows point into `config`.

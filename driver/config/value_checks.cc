@@ -181,6 +181,27 @@ absl::Status CheckAgentName(absl::string_view name) {
   return absl::OkStatus();
 }
 
+absl::Status CheckHostName(absl::string_view name) {
+  RETURN_IF_ERROR(CheckLength(name, kMaxHostNameBytes));
+  for (const absl::string_view label : absl::StrSplit(name, '.')) {
+    if (label.empty() || label.front() == '-' || label.back() == '-' ||
+        !ConsistsOfAlnumAnd(label, "-")) {
+      return Invalid(Quoted(name),
+                     " is no name for a host (allowed: letters, digits and '-', with single dots "
+                     "between, no '-' at an end)");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckIpAddress(absl::string_view address) {
+  in_addr v4;
+  if (inet_pton(AF_INET, std::string(address).c_str(), &v4) == 1 || IsIpv6(address)) {
+    return absl::OkStatus();
+  }
+  return Invalid(Quoted(address), " is not an IPv4 or IPv6 address");
+}
+
 absl::Status CheckHostPort(absl::string_view text) {
   const auto split = SplitHostPort(text);
   if (!split || split->host.empty() || split->port.empty()) {

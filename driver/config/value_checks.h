@@ -13,6 +13,7 @@ namespace jenkins_agent {
 inline constexpr size_t kMaxPathBytes = 4095;  // PATH_MAX without the NUL
 inline constexpr size_t kMaxUrlBytes = 2048;
 inline constexpr size_t kMaxHostBytes = 253;       // RFC 1035
+inline constexpr size_t kMaxHostNameBytes = 63;    // of a label, RFC 1123; the kernel has 64
 inline constexpr size_t kMaxAgentNameBytes = 255;  // the controller keeps nodes/<name>/config.xml
 inline constexpr size_t kMaxIdentityBytes = 8192;  // 392 for RSA-2048, 2736 for RSA-16384
 
@@ -27,6 +28,13 @@ absl::Status CheckControllerUrl(absl::string_view url);
 
 // What the controller accepts as a node's name (hudson.model.Jenkins.checkGoodName).
 absl::Status CheckAgentName(absl::string_view name);
+
+// A name for a host, RFC 1123: labels of letters, digits and '-', with dots between. At most 63
+// bytes, which the kernel (64) and every program accept.
+absl::Status CheckHostName(absl::string_view name);
+
+// An address of IPv4 or IPv6, no name.
+absl::Status CheckIpAddress(absl::string_view address);
 
 // HOST:PORT or [v6]:PORT.
 absl::Status CheckHostPort(absl::string_view text);

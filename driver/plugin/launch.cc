@@ -4,6 +4,7 @@
 #include <linux/close_range.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -49,6 +50,15 @@ absl::Status DetachStdin() {
   return absl::OkStatus();
 }
 
+// A task costs the plugin a descriptor and more, and the usual soft limit is 1024: Go gives the
+// agent the hard one, but its children get the soft one back (syscall/rlimit.go, Go 1.26).
+void RaiseOpenFiles() {
+  rlimit limit;
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);  // up to the hard limit everybody may
+}
+
 }  // namespace
 
 std::optional<std::string> ProcessEnv(const char* name) {
@@ -84,6 +94,7 @@ absl::Status CheckLaunchEnvironment(const EnvGetter& env) {
 absl::Status PrepareProcess() {
   ::signal(SIGPIPE, SIG_IGN);
   ::signal(SIGINT, SIG_IGN);
+  RaiseOpenFiles();
   ::umask(022);  // nobody else may connect to our socket, and our modes mean what they say
   RETURN_IF_ERROR(OpenMissingStdio());
   RETURN_IF_ERROR(DetachStdin());

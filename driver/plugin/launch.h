@@ -21,7 +21,8 @@ absl::Status CheckLaunchEnvironment(const EnvGetter& env = ProcessEnv);
 
 // Makes the process independent of how it was started: SIGINT (the agent's process group gets the
 // terminal's Ctrl-C) and SIGPIPE are ignored, descriptors 0 to 2 are open, stdin is /dev/null, all
-// others are closed, umask is 022. Call it first in main, before anything opens a descriptor.
+// others are closed, umask is 022, and as many descriptors may be open as the hard limit allows.
+// Call it first in main, before anything opens a descriptor.
 absl::Status PrepareProcess();
 
 }  // namespace jenkins_agent

@@ -1,5 +1,6 @@
 #include "driver/sandbox/device_tree.h"
 
+#include <fcntl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -7,6 +8,7 @@
 
 #include "driver/base/status.h"
 #include "driver/sandbox/mount_fd.h"
+#include "driver/sandbox/user_namespace.h"
 
 namespace jenkins_agent {
 namespace {
@@ -55,13 +57,33 @@ absl::Status Fill(int dir_fd) {
   return absl::OkStatus();
 }
 
+// The tree is ours alone and new, so nothing in it can be a link but what Fill made.
+absl::Status MakeDevice(int dir_fd, const pb::DeviceSpec& device, const pb::UserSpec& user) {
+  ASSIGN_OR_RETURN(const auto parts, SplitTarget(absl::StrCat("/", device.path())));
+  ASSIGN_OR_RETURN(const Fd parent, MakeDirectoryInRoot(dir_fd, parts.first, Links::kRefuse));
+  const mode_t type = device.block() ? S_IFBLK : S_IFCHR;
+  const char* name = parts.second.c_str();
+  if (::mknodat(parent.get(), name, type | device.mode(),
+                ::makedev(device.major_number(), device.minor_number())) != 0) {
+    return ErrnoStatus("make");
+  }
+  if (::fchownat(parent.get(), name, HostId(user, device.uid()), HostId(user, device.gid()),
+                 AT_SYMLINK_NOFOLLOW) != 0) {
+    return ErrnoStatus("set owner");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
-absl::StatusOr<Fd> MakeDeviceTree(bool read_only) {
+absl::StatusOr<Fd> MakeDeviceTree(const pb::MountSpec& spec, const pb::UserSpec& user) {
   ASSIGN_OR_RETURN(Fd tree,
                    NewTmpfs(kDeviceTreeBytes, 0755, 0, 0, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC));
   RETURN_IF_ERROR(Fill(tree.get()));
-  if (read_only) RETURN_IF_ERROR(SetAttributes(tree.get(), MOUNT_ATTR_RDONLY));
+  for (const pb::DeviceSpec& device : spec.devices()) {
+    RETURN_IF_ERROR(MakeDevice(tree.get(), device, user), "device ", device.path());
+  }
+  if (spec.read_only()) RETURN_IF_ERROR(SetAttributes(tree.get(), MOUNT_ATTR_RDONLY));
   return tree;
 }
 

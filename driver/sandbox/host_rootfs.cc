@@ -145,6 +145,7 @@ class Plan {
     Add(Tmpfs("/run", 0755, kRunBytes));
     pb::MountSpec own = Tmpfs(kRunDir, 02750, kRunBytes);
     own.set_gid(rootfs_.gid);
+    own.set_host_owner(true);
     own.set_no_exec(true);
     Add(std::move(own));
     if (!rootfs_.jar_dir.empty()) Add(ReadOnlyBind(rootfs_.jar_dir, kJarDir));
@@ -245,7 +246,7 @@ class Plan {
       if (!hosts.empty() && hosts.back() != '\n') hosts += '\n';
       if (!rootfs_.hostname.empty()) absl::StrAppend(&hosts, "127.0.1.1 ", rootfs_.hostname, "\n");
     }
-    Add(File("/etc/hosts", hosts));
+    Add(File("/etc/hosts", hosts + rootfs_.extra_hosts));
     if (!rootfs_.hostname.empty()) Add(File("/etc/hostname", rootfs_.hostname + "\n"));
     return absl::OkStatus();
   }

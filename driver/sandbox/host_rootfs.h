@@ -34,6 +34,7 @@ struct HostRootfs {
   uint64_t shm_size_bytes = 0;
   std::string resolv_conf_content;  // "" = the host's
   std::string hosts_content;        // "" = the host's, and a line for `hostname`
+  std::string extra_hosts;          // lines added to it
   std::string host_root = "/";      // tests: a fake tree
 };
 

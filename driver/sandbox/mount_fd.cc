@@ -19,10 +19,12 @@ namespace {
 // mounts something; each further try is a new chance.
 constexpr int kLookupTries = 64;
 
-int OpenAtRoot(int root_fd, const std::string& path, uint64_t flags) {
+int OpenAtRoot(int root_fd, const std::string& path, uint64_t flags,
+               Links links = Links::kFollowInRoot) {
   open_how how = {};
   how.flags = flags | O_PATH | O_CLOEXEC;
-  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+  how.resolve =
+      RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | (links == Links::kRefuse ? RESOLVE_NO_SYMLINKS : 0);
   int fd = -1;
   for (int tries = 0; tries < kLookupTries; ++tries) {
     fd = static_cast<int>(::syscall(SYS_openat2, root_fd, path.c_str(), &how, sizeof(how)));
@@ -32,16 +34,21 @@ int OpenAtRoot(int root_fd, const std::string& path, uint64_t flags) {
 }
 
 absl::StatusOr<Fd> CheckedOpen(int fd, const std::string& path) {
+  if (fd < 0 && errno == ELOOP) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("open ", path, ": a symbolic link on the way, which is not followed here"));
+  }
   if (fd < 0) return ErrnoStatus(absl::StrCat("open ", path));
   return Fd(fd);
 }
 
-absl::StatusOr<Fd> Cloned(int tree_fd, absl::string_view source, uint64_t attributes) {
+absl::StatusOr<Fd> Cloned(int tree_fd, absl::string_view source, uint64_t attributes,
+                          uint64_t propagation) {
   if (tree_fd < 0) return ErrnoStatus(absl::StrCat("open ", source));
   Fd tree(tree_fd);
   mount_attr change = {};
   change.attr_set = attributes;
-  change.propagation = MS_PRIVATE;
+  change.propagation = propagation;
   if (::mount_setattr(tree.get(), "", AT_EMPTY_PATH | AT_RECURSIVE, &change, sizeof(change)) != 0) {
     return ErrnoStatus(absl::StrCat("set mount flags of ", source));
   }
@@ -77,14 +84,14 @@ absl::StatusOr<Fd> NewTmpfs(uint64_t size_bytes, mode_t mode, uid_t uid, gid_t g
                        attributes);
 }
 
-absl::StatusOr<Fd> CloneTree(const std::string& source, uint64_t attributes) {
+absl::StatusOr<Fd> CloneTree(const std::string& source, uint64_t attributes, uint64_t propagation) {
   constexpr unsigned kFlags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE;
-  return Cloned(::open_tree(AT_FDCWD, source.c_str(), kFlags), source, attributes);
+  return Cloned(::open_tree(AT_FDCWD, source.c_str(), kFlags), source, attributes, propagation);
 }
 
-absl::StatusOr<Fd> CloneTree(int source_fd, uint64_t attributes) {
+absl::StatusOr<Fd> CloneTree(int source_fd, uint64_t attributes, uint64_t propagation) {
   constexpr unsigned kFlags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE | AT_EMPTY_PATH;
-  return Cloned(::open_tree(source_fd, "", kFlags), "mount", attributes);
+  return Cloned(::open_tree(source_fd, "", kFlags), "mount", attributes, propagation);
 }
 
 absl::Status SetAttributes(int mount_fd, uint64_t attributes) {
@@ -94,6 +101,20 @@ absl::Status SetAttributes(int mount_fd, uint64_t attributes) {
     return ErrnoStatus("set mount flags");
   }
   return absl::OkStatus();
+}
+
+absl::Status MapIds(int mount_fd, int user_namespace) {
+  mount_attr change = {};
+  change.attr_set = MOUNT_ATTR_IDMAP;
+  change.userns_fd = static_cast<uint64_t>(user_namespace);
+  if (::mount_setattr(mount_fd, "", AT_EMPTY_PATH | AT_RECURSIVE, &change, sizeof(change)) == 0) {
+    return absl::OkStatus();
+  }
+  if (errno == EINVAL) {
+    return absl::UnimplementedError(
+        "its file system has no id-mapped mounts on this kernel, which userns needs");
+  }
+  return ErrnoStatus("map ids");
 }
 
 absl::Status Attach(int mount_fd, int target_fd) {
@@ -106,11 +127,11 @@ absl::StatusOr<Fd> OpenInRoot(int root_fd, const std::string& path) {
   return CheckedOpen(OpenAtRoot(root_fd, path, 0), path);
 }
 
-absl::StatusOr<Fd> MakeDirectoryInRoot(int root_fd, const std::string& path) {
-  const int existing = OpenAtRoot(root_fd, path, O_DIRECTORY);
+absl::StatusOr<Fd> MakeDirectoryInRoot(int root_fd, const std::string& path, Links links) {
+  const int existing = OpenAtRoot(root_fd, path, O_DIRECTORY, links);
   if (existing >= 0 || errno != ENOENT) return CheckedOpen(existing, path);
   ASSIGN_OR_RETURN(const auto parts, SplitTarget(path));
-  ASSIGN_OR_RETURN(const Fd parent, MakeDirectoryInRoot(root_fd, parts.first));
+  ASSIGN_OR_RETURN(const Fd parent, MakeDirectoryInRoot(root_fd, parts.first, links));
   if (::mkdirat(parent.get(), parts.second.c_str(), 0755) != 0 && errno != EEXIST) {
     return ErrnoStatus(absl::StrCat("make directory ", path));
   }
@@ -119,13 +140,21 @@ absl::StatusOr<Fd> MakeDirectoryInRoot(int root_fd, const std::string& path) {
   return CheckedOpen(::openat(parent.get(), parts.second.c_str(), kFlags), path);
 }
 
-absl::StatusOr<Fd> MakeFileInRoot(int root_fd, const std::string& path) {
-  const int existing = OpenAtRoot(root_fd, path, 0);
+absl::StatusOr<Fd> MakeFileInRoot(int root_fd, const std::string& path, Links links) {
+  const int existing = OpenAtRoot(root_fd, path, 0, links);
   if (existing >= 0 || errno != ENOENT) return CheckedOpen(existing, path);
   ASSIGN_OR_RETURN(const auto parts, SplitTarget(path));
-  ASSIGN_OR_RETURN(const Fd parent, MakeDirectoryInRoot(root_fd, parts.first));
+  ASSIGN_OR_RETURN(const Fd parent, MakeDirectoryInRoot(root_fd, parts.first, links));
   constexpr int kFlags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
   return CheckedOpen(::openat(parent.get(), parts.second.c_str(), kFlags, 0644), path);
+}
+
+absl::StatusOr<Fd> OpenBelow(int directory_fd, const std::string& path) {
+  open_how how = {};
+  how.flags = O_PATH | O_CLOEXEC;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
+  const long fd = ::syscall(SYS_openat2, directory_fd, path.c_str(), &how, sizeof(how));
+  return CheckedOpen(static_cast<int>(fd), path);
 }
 
 absl::StatusOr<std::pair<std::string, std::string>> SplitTarget(const std::string& path) {

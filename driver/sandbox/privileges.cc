@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "driver/base/status.h"
+#include "driver/sandbox/user_namespace.h"
 
 namespace jenkins_agent {
 namespace {
@@ -27,16 +28,54 @@ absl::Status Prctl(absl::string_view what, int option, unsigned long argument) {
   return absl::OkStatus();
 }
 
-// Effective and permitted become exactly `kept`, inheritable empty; the kernel then empties the
-// ambient set by itself (a subset of inheritable).
-absl::Status SetCapabilities(std::initializer_list<uint32_t> kept) {
+using Capabilities = google::protobuf::RepeatedField<uint32_t>;
+
+struct CapabilitySets {
   __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
   __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {};
-  for (const uint32_t capability : kept) {
-    data[CAP_TO_INDEX(capability)].effective |= CAP_TO_MASK(capability);
-    data[CAP_TO_INDEX(capability)].permitted |= CAP_TO_MASK(capability);
+};
+
+absl::Status Apply(CapabilitySets& sets) {
+  if (::syscall(SYS_capset, &sets.header, sets.data) != 0) {
+    return ErrnoStatus("set the capabilities");
   }
-  if (::syscall(SYS_capset, &header, data) != 0) return ErrnoStatus("set the capabilities");
+  return absl::OkStatus();
+}
+
+// Permitted becomes `used` and `payload`, effective `used`, inheritable `payload`; the kernel then
+// leaves of the ambient set what is in both of the latter.
+absl::Status SetCapabilities(std::initializer_list<uint32_t> used, const Capabilities& payload) {
+  CapabilitySets sets;
+  for (const uint32_t capability : used) {
+    sets.data[CAP_TO_INDEX(capability)].effective |= CAP_TO_MASK(capability);
+    sets.data[CAP_TO_INDEX(capability)].permitted |= CAP_TO_MASK(capability);
+  }
+  for (const uint32_t capability : payload) {
+    if (!cap_valid(capability)) {
+      return absl::InvalidArgumentError(absl::StrCat("capability ", capability, " is not known"));
+    }
+    sets.data[CAP_TO_INDEX(capability)].permitted |= CAP_TO_MASK(capability);
+    sets.data[CAP_TO_INDEX(capability)].inheritable |= CAP_TO_MASK(capability);
+  }
+  return Apply(sets);
+}
+
+absl::Status MakePermittedInheritable() {
+  CapabilitySets sets;
+  if (::syscall(SYS_capget, &sets.header, sets.data) != 0) {
+    return ErrnoStatus("read the capabilities");
+  }
+  for (__user_cap_data_struct& data : sets.data) data.inheritable |= data.permitted;
+  return Apply(sets);
+}
+
+// Ambient capabilities become effective by the exec, also with no_new_privs (capabilities(7)).
+absl::Status KeepThroughExec(const Capabilities& capabilities) {
+  for (const uint32_t capability : capabilities) {
+    if (::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0) != 0) {
+      return ErrnoStatus(absl::StrCat("keep capability ", capability));
+    }
+  }
   return absl::OkStatus();
 }
 
@@ -94,6 +133,7 @@ absl::Status SetIds(const pb::UserSpec& user) {
 // Capabilities are numbered from 0 without gaps up to the kernel's newest; the next is EINVAL.
 // Reading is 20 times cheaper than dropping again.
 absl::Status DropBoundingSet() {
+  RETURN_IF_ERROR(MakePermittedInheritable());
   for (unsigned long capability = 0;; ++capability) {
     const int in_set = ::prctl(PR_CAPBSET_READ, capability, 0, 0, 0);
     if (in_set < 0) return absl::OkStatus();
@@ -105,17 +145,29 @@ absl::Status DropBoundingSet() {
 absl::Status BecomeInit(const pb::SandboxSpec& spec) {
   ::umask(kUmask);
   RETURN_IF_ERROR(DropBoundingSet());  // needs CAP_SETPCAP, hence before the next step
-  RETURN_IF_ERROR(SetCapabilities({CAP_SETUID, CAP_SETGID, CAP_KILL}));
+  RETURN_IF_ERROR(SetCapabilities({CAP_SETUID, CAP_SETGID, CAP_KILL}, spec.capabilities()));
   RETURN_IF_ERROR(Prctl("set no_new_privs", PR_SET_NO_NEW_PRIVS, 1));
   RETURN_IF_ERROR(Prctl("become undumpable", PR_SET_DUMPABLE, 0));
   return LoadFilter(spec.init_filter());
 }
 
-absl::Status BecomePayload(const pb::UserSpec& user, const pb::SandboxSpec& spec) {
+absl::Status BecomePayload(const pb::UserSpec& user, const pb::SandboxSpec& spec,
+                           int user_namespace) {
   ::umask(kUmask);
   RETURN_IF_ERROR(SetLimits(spec));
+  if (user_namespace >= 0) {
+    RETURN_IF_ERROR(EnterUserNamespace(user_namespace));
+    // Who enters holds everything in there, the bounding set included.
+    RETURN_IF_ERROR(DropBoundingSet());
+    RETURN_IF_ERROR(SetCapabilities({CAP_SETUID, CAP_SETGID}, spec.capabilities()));
+  }
+  // The change of the uid drops all capabilities; exec ends the exception.
+  if (!spec.capabilities().empty()) {
+    RETURN_IF_ERROR(Prctl("keep the capabilities", PR_SET_KEEPCAPS, 1));
+  }
   RETURN_IF_ERROR(SetIds(user));
-  RETURN_IF_ERROR(SetCapabilities({}));  // the change of the uid does it too, but not for uid 0
+  RETURN_IF_ERROR(SetCapabilities({}, spec.capabilities()));  // also for uid 0
+  RETURN_IF_ERROR(KeepThroughExec(spec.capabilities()));
   RETURN_IF_ERROR(Prctl("set no_new_privs", PR_SET_NO_NEW_PRIVS, 1));
   return LoadFilter(spec.payload_filter());
 }

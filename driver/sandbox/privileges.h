@@ -7,17 +7,22 @@
 namespace jenkins_agent {
 
 // What an exec can gain, ambient or by file capabilities. BecomeInit sees to it too, which is cheap
-// when the spawner has done it before. Needs CAP_SETPCAP.
+// when the spawner has done it before. Needs CAP_SETPCAP. What the caller holds becomes
+// inheritable: only from there a payload may still be given what spec.capabilities names
+// (capabilities(7): nothing outside the bounding set can be added). None of ours ever execs.
 absl::Status DropBoundingSet();
 
-// pid 1 (uid 0): keeps the capabilities SETUID, SETGID and KILL to launch and end processes, and
-// nothing that an exec could inherit; no_new_privs, not dumpable, umask 022, spec.init_filter.
+// pid 1 (uid 0): keeps the capabilities SETUID, SETGID and KILL to launch and end processes, in
+// reserve those that the payload is to have (spec.capabilities), and nothing else that an exec
+// could inherit; no_new_privs, not dumpable, umask 022, spec.init_filter.
 absl::Status BecomeInit(const pb::SandboxSpec& spec);
 
-// The forked launch child, just before exec: limits (no core dumps), groups, ids, no capabilities,
-// spec.payload_filter last. An empty filter is an error: forgetting one must not open the sandbox.
+// The forked launch child, just before exec: limits (no core dumps), groups, ids, no capabilities
+// but spec.capabilities (ambient, so that they survive exec), spec.payload_filter last. An empty
+// filter is an error: forgetting one must not open the sandbox.
 //
 // Neither ever calls setfsuid: a change of the file system ids silently clears PDEATHSIG.
-absl::Status BecomePayload(const pb::UserSpec& user, const pb::SandboxSpec& spec);
+absl::Status BecomePayload(const pb::UserSpec& user, const pb::SandboxSpec& spec,
+                           int user_namespace = -1);
 
 }  // namespace jenkins_agent

@@ -1,15 +1,15 @@
 #include "driver/sandbox/root.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/openat2.h>
-#include <sched.h>
+#include <linux/magic.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
+#include <map>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -20,6 +20,7 @@
 #include "driver/sandbox/covered_paths.h"
 #include "driver/sandbox/device_tree.h"
 #include "driver/sandbox/mount_fd.h"
+#include "driver/sandbox/user_namespace.h"
 
 namespace jenkins_agent {
 namespace {
@@ -92,40 +93,107 @@ mode_t ModeOr(const pb::MountSpec& spec, mode_t fallback) {
   return spec.mode() != 0 ? spec.mode() : fallback;
 }
 
-absl::Status AttachAt(int root_fd, const std::string& target, absl::StatusOr<Fd> tree) {
+// pid 1 and its launches write to files of /proc as root: in a volume in their place these would be
+// links to whatever root owns there.
+absl::Status AttachOutsideProc(int tree_fd, int target_fd) {
+  struct statfs target = {};
+  if (::fstatfs(target_fd, &target) != 0) return ErrnoStatus("look at the target");
+  if (target.f_type == PROC_SUPER_MAGIC) {
+    return absl::InvalidArgumentError("nothing can be mounted in /proc");
+  }
+  return Attach(tree_fd, target_fd);
+}
+
+Links LinksOf(const pb::MountSpec& spec) {
+  return spec.no_links() ? Links::kRefuse : Links::kFollowInRoot;
+}
+
+absl::Status AttachAt(int root_fd, const std::string& target, absl::StatusOr<Fd> tree,
+                      Links links = Links::kFollowInRoot) {
   if (!tree.ok()) return tree.status();
-  ASSIGN_OR_RETURN(const Fd directory, MakeDirectoryInRoot(root_fd, target));
-  return Attach(tree->get(), directory.get());
+  ASSIGN_OR_RETURN(const Fd directory, MakeDirectoryInRoot(root_fd, target, links));
+  return AttachOutsideProc(tree->get(), directory.get());
+}
+
+uint64_t PropagationOf(const pb::MountSpec& spec) {
+  switch (spec.propagation()) {
+    case pb::MountSpec::SLAVE:
+      return MS_SLAVE;
+    case pb::MountSpec::SHARED:
+      return MS_SHARED;
+    default:
+      return MS_PRIVATE;
+  }
+}
+
+uid_t OwnerOf(const pb::MountSpec& spec, const RootOwner& owner) {
+  return spec.host_owner() ? spec.uid() : HostId(owner.user, spec.uid());
+}
+gid_t GroupOf(const pb::MountSpec& spec, const RootOwner& owner) {
+  return HostId(owner.user, spec.gid());
+}
+
+// What can only be read may show its owners as nobody; files of the task's own must be its own.
+absl::StatusOr<Fd> WithOwners(Fd tree, const pb::MountSpec& spec, const RootOwner& owner) {
+  if (owner.user_namespace < 0) return tree;
+  const absl::Status mapped = MapIds(tree.get(), owner.user_namespace);
+  if (absl::IsUnimplemented(mapped) && spec.read_only()) return tree;
+  if (!mapped.ok()) return Annotate(mapped, spec.source());
+  return tree;
 }
 
 absl::StatusOr<Fd> CloneSource(const pb::MountSpec& spec) {
   absl::string_view below = spec.source();
-  if (spec.base().empty() || !absl::ConsumePrefix(&below, spec.base() + "/")) {
-    return CloneTree(spec.source(), Attributes(spec));
+  const std::string base_prefix = spec.base() == "/" ? "/" : spec.base() + "/";
+  if (spec.base().empty() || !absl::ConsumePrefix(&below, base_prefix)) {
+    return CloneTree(spec.source(), Attributes(spec), PropagationOf(spec));
   }
   ASSIGN_OR_RETURN(const Fd base, OpenFile(spec.base(), O_PATH | O_DIRECTORY));
-  ASSIGN_OR_RETURN(
-      const Fd source,
-      OpenAt2(base.get(), std::string(below), O_PATH, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS),
-      spec.base());
-  return CloneTree(source.get(), Attributes(spec));
+  ASSIGN_OR_RETURN(const Fd source, OpenBelow(base.get(), std::string(below)), spec.base());
+  return CloneTree(source.get(), Attributes(spec), PropagationOf(spec));
 }
 
-absl::Status MountBind(int root_fd, const pb::MountSpec& spec) {
-  absl::StatusOr<Fd> tree = CloneSource(spec);
+// A copy is the slave or peer of the host's mount only if it is made while this namespace still
+// takes part in the host's propagation. By target.
+using Trees = std::map<std::string, Fd>;
+absl::StatusOr<Trees> ClonePropagating(const pb::SandboxSpec& spec) {
+  Trees trees;
+  for (const pb::MountSpec& mount : spec.mounts()) {
+    if (mount.propagation() == pb::MountSpec::PRIVATE) continue;
+    ASSIGN_OR_RETURN(Fd tree, CloneSource(mount), "mount ", mount.target());
+    trees[mount.target()] = std::move(tree);
+  }
+  return trees;
+}
+
+absl::StatusOr<Fd> TakeSource(const pb::MountSpec& spec, Trees& propagating) {
+  const auto made = propagating.find(spec.target());
+  if (made == propagating.end()) return CloneSource(spec);
+  return std::move(made->second);
+}
+
+absl::Status MountBind(int root_fd, const pb::MountSpec& spec, Trees& propagating,
+                       const RootOwner& owner) {
+  absl::StatusOr<Fd> tree = TakeSource(spec, propagating);
   if (spec.optional() && absl::IsNotFound(tree.status())) return absl::OkStatus();
+  if (!tree.ok()) return tree.status();
+  tree = WithOwners(*std::move(tree), spec, owner);
   if (!tree.ok()) return tree.status();
   struct stat source = {};
   if (::fstat(tree->get(), &source) != 0) return ErrnoStatus(spec.source());
-  if (S_ISDIR(source.st_mode)) return AttachAt(root_fd, spec.target(), std::move(tree));
-  ASSIGN_OR_RETURN(const Fd file, MakeFileInRoot(root_fd, spec.target()));
-  return Attach(tree->get(), file.get());
+  if (S_ISDIR(source.st_mode)) {
+    return AttachAt(root_fd, spec.target(), std::move(tree), LinksOf(spec));
+  }
+  ASSIGN_OR_RETURN(const Fd file, MakeFileInRoot(root_fd, spec.target(), LinksOf(spec)));
+  return AttachOutsideProc(tree->get(), file.get());
 }
 
-absl::Status MountTmpfs(int root_fd, const pb::MountSpec& spec) {
+absl::Status MountTmpfs(int root_fd, const pb::MountSpec& spec, const RootOwner& owner) {
   const uint64_t size = spec.size_bytes() != 0 ? spec.size_bytes() : kDefaultTmpfsBytes;
   return AttachAt(root_fd, spec.target(),
-                  NewTmpfs(size, ModeOr(spec, 0755), spec.uid(), spec.gid(), Attributes(spec)));
+                  NewTmpfs(size, ModeOr(spec, 0755), OwnerOf(spec, owner), GroupOf(spec, owner),
+                           Attributes(spec)),
+                  LinksOf(spec));
 }
 
 // ptmxmode and gid 5 (tty on every distribution) as the kernel's own documentation asks for.
@@ -164,37 +232,48 @@ absl::Status MakeLink(int root_fd, const pb::MountSpec& spec) {
 }
 
 // O_EXCL: a file of the plan never changes one that a bind brought along.
-absl::Status MakeFile(int root_fd, const pb::MountSpec& spec) {
+absl::Status MakeFile(int root_fd, const pb::MountSpec& spec, const RootOwner& owner) {
   ASSIGN_OR_RETURN(const auto parts, SplitTarget(spec.target()));
   ASSIGN_OR_RETURN(const Fd parent, MakeDirectoryInRoot(root_fd, parts.first));
   ASSIGN_OR_RETURN(const Fd file, OpenAt(parent.get(), parts.second,
                                          O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0600));
   RETURN_IF_ERROR(WriteAll(file.get(), spec.content()));
-  if (::fchown(file.get(), spec.uid(), spec.gid()) != 0) return ErrnoStatus("set owner");
+  if (::fchown(file.get(), OwnerOf(spec, owner), GroupOf(spec, owner)) != 0) {
+    return ErrnoStatus("set owner");
+  }
   if (::fchmod(file.get(), ModeOr(spec, 0644)) != 0) return ErrnoStatus("set mode");
   return absl::OkStatus();
 }
 
 // Owner and mode are those of the one who makes it: an existing directory may be the host's.
-absl::Status MakeDirectory(int root_fd, const pb::MountSpec& spec) {
+absl::Status MakeDirectory(int root_fd, const pb::MountSpec& spec, const RootOwner& owner) {
   if (OpenInRoot(root_fd, spec.target()).ok()) return absl::OkStatus();
   ASSIGN_OR_RETURN(const auto parts, SplitTarget(spec.target()));
   ASSIGN_OR_RETURN(const Fd parent, MakeDirectoryInRoot(root_fd, parts.first));
   if (::mkdirat(parent.get(), parts.second.c_str(), 0700) != 0) return ErrnoStatus("make");
   ASSIGN_OR_RETURN(const Fd made,
                    OpenAt(parent.get(), parts.second, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
-  if (::fchown(made.get(), spec.uid(), spec.gid()) != 0) return ErrnoStatus("set owner");
+  if (::fchown(made.get(), OwnerOf(spec, owner), GroupOf(spec, owner)) != 0) {
+    return ErrnoStatus("set owner");
+  }
   if (::fchmod(made.get(), ModeOr(spec, 0755)) != 0) return ErrnoStatus("set mode");
   return absl::OkStatus();
 }
 
-absl::Status Mount(int root_fd, const pb::MountSpec& spec, const std::vector<CgroupTree>& cgroups) {
+// What is made before the host's tree is left.
+struct Prepared {
+  std::vector<CgroupTree> cgroups;
+  Trees propagating;
+};
+
+absl::Status Mount(int root_fd, const pb::MountSpec& spec, const RootOwner& owner,
+                   Prepared& prepared) {
   const uint64_t read_only = spec.read_only() ? MOUNT_ATTR_RDONLY : 0;
   switch (spec.kind()) {
     case pb::MountSpec::BIND:
-      return MountBind(root_fd, spec);
+      return MountBind(root_fd, spec, prepared.propagating, owner);
     case pb::MountSpec::TMPFS:
-      return MountTmpfs(root_fd, spec);
+      return MountTmpfs(root_fd, spec, owner);
     case pb::MountSpec::PROC:
       return AttachAt(root_fd, spec.target(), NewFileSystem("proc", {}, kInert | read_only));
     case pb::MountSpec::SYSFS:
@@ -204,25 +283,25 @@ absl::Status Mount(int root_fd, const pb::MountSpec& spec, const std::vector<Cgr
     case pb::MountSpec::MQUEUE:
       return AttachAt(root_fd, spec.target(), NewFileSystem("mqueue", {}, kInert));
     case pb::MountSpec::DEV:
-      return AttachAt(root_fd, spec.target(), MakeDeviceTree(spec.read_only()));
+      return AttachAt(root_fd, spec.target(), MakeDeviceTree(spec, owner.user));
     case pb::MountSpec::CGROUP:
-      return MountCgroups(root_fd, spec, cgroups);
+      return MountCgroups(root_fd, spec, prepared.cgroups);
     case pb::MountSpec::SYMLINK:
       return MakeLink(root_fd, spec);
     case pb::MountSpec::FILE:
-      return MakeFile(root_fd, spec);
+      return MakeFile(root_fd, spec, owner);
     case pb::MountSpec::DIRECTORY:
-      return MakeDirectory(root_fd, spec);
+      return MakeDirectory(root_fd, spec, owner);
     default:
       return absl::InvalidArgumentError(absl::StrCat("unknown kind ", spec.kind()));
   }
 }
 
-absl::Status MountAll(int root_fd, const pb::SandboxSpec& spec,
-                      const std::vector<CgroupTree>& cgroups) {
+absl::Status MountAll(int root_fd, const pb::SandboxSpec& spec, const RootOwner& owner,
+                      Prepared& prepared) {
   for (const pb::MountSpec& mount : spec.mounts()) {
     RETURN_IF_ERROR(SplitTarget(mount.target()).status(), "mount ", mount.target());
-    RETURN_IF_ERROR(Mount(root_fd, mount, cgroups), "mount ", mount.target());
+    RETURN_IF_ERROR(Mount(root_fd, mount, owner, prepared), "mount ", mount.target());
   }
   return absl::OkStatus();
 }
@@ -247,26 +326,16 @@ absl::Status SetHostname(const std::string& hostname) {
 
 }  // namespace
 
-absl::Status JoinNetworkNamespace(const std::string& path) {
-  if (path.empty()) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const Fd fd, OpenFile(path, O_RDONLY | O_NONBLOCK), "join network namespace");
-  if (::setns(fd.get(), CLONE_NEWNET) != 0) {
-    if (errno == EINVAL || errno == EBADF) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("join network namespace ", path, ": it is no network namespace"));
-    }
-    return ErrnoStatus(absl::StrCat("join network namespace ", path));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status BuildRoot(const pb::SandboxSpec& spec, const std::vector<CgroupView>& cgroups) {
+absl::Status BuildRoot(const pb::SandboxSpec& spec, const std::vector<CgroupView>& cgroups,
+                       const RootOwner& owner) {
   // Modes below are meant as written.
   const absl::Cleanup restore_umask = [before = ::umask(0)] { ::umask(before); };
+  Prepared prepared;
+  ASSIGN_OR_RETURN(prepared.propagating, ClonePropagating(spec));
   RETURN_IF_ERROR(LeaveHostPropagation());
-  ASSIGN_OR_RETURN(const std::vector<CgroupTree> cgroup_trees, CloneCgroups(cgroups));
+  ASSIGN_OR_RETURN(prepared.cgroups, CloneCgroups(cgroups));
   ASSIGN_OR_RETURN(const Fd root, StageRoot());
-  RETURN_IF_ERROR(MountAll(root.get(), spec, cgroup_trees));
+  RETURN_IF_ERROR(MountAll(root.get(), spec, owner, prepared));
   RETURN_IF_ERROR(SwitchTo(root.get()));
   RETURN_IF_ERROR(HidePaths(root.get(), spec));
   RETURN_IF_ERROR(ProtectPaths(root.get(), spec));

@@ -17,14 +17,17 @@ struct CgroupView {
   int dir_fd;
 };
 
-// "" = stay. Before BuildRoot(): the path is the host's, and /sys shows the namespace it was
-// mounted in.
-absl::Status JoinNetworkNamespace(const std::string& path);
+// Whose ids the sandbox's files belong to.
+struct RootOwner {
+  const pb::UserSpec& user;
+  int user_namespace = -1;  // of MakeUserNamespace(); -1: none, ids are the host's
+};
 
 // Makes spec.mounts in their order under an empty read-only root, moves into it, drops the host's
 // tree, hides and protects paths, sets the host name. Afterwards no path leads to the host except
 // through binds of the plan. On error the process must end: it is somewhere between both trees.
 // Errors name the step: "mount /proc: create file system proc: Operation not permitted".
-absl::Status BuildRoot(const pb::SandboxSpec& spec, const std::vector<CgroupView>& cgroups);
+absl::Status BuildRoot(const pb::SandboxSpec& spec, const std::vector<CgroupView>& cgroups,
+                       const RootOwner& owner);
 
 }  // namespace jenkins_agent

@@ -1,10 +1,13 @@
 #include "driver/sandbox/seccomp.h"
 
+#include <linux/capability.h>
+#include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 
 #include <utility>
 
@@ -92,6 +95,60 @@ constexpr const char* kDenied[] = {
     "mbind", "set_mempolicy", "get_mempolicy", "set_mempolicy_home_node", "migrate_pages",
     "move_pages"};
 
+// What a capability is for, as moby's default profile has it.
+struct CapabilityCall {
+  uint32_t capability;
+  const char* name;
+};
+constexpr CapabilityCall kOfCapabilities[] = {{CAP_SYS_ADMIN, "unshare"},
+                                              {CAP_SYS_ADMIN, "setns"},
+                                              {CAP_SYS_ADMIN, "mount"},
+                                              {CAP_SYS_ADMIN, "umount2"},
+                                              {CAP_SYS_ADMIN, "pivot_root"},
+                                              {CAP_SYS_ADMIN, "fsopen"},
+                                              {CAP_SYS_ADMIN, "fsconfig"},
+                                              {CAP_SYS_ADMIN, "fsmount"},
+                                              {CAP_SYS_ADMIN, "fspick"},
+                                              {CAP_SYS_ADMIN, "open_tree"},
+                                              {CAP_SYS_ADMIN, "move_mount"},
+                                              {CAP_SYS_ADMIN, "mount_setattr"},
+                                              {CAP_SYS_ADMIN, "bpf"},
+                                              {CAP_SYS_ADMIN, "perf_event_open"},
+                                              {CAP_SYS_ADMIN, "syslog"},
+                                              {CAP_SYS_ADMIN, "quotactl"},
+                                              {CAP_SYS_ADMIN, "quotactl_fd"},
+                                              {CAP_SYS_ADMIN, "sethostname"},
+                                              {CAP_SYS_ADMIN, "setdomainname"},
+                                              {CAP_SYS_ADMIN, "fanotify_init"},
+                                              {CAP_SYS_ADMIN, "fanotify_mark"},
+                                              {CAP_SYS_ADMIN, "lookup_dcookie"},
+                                              {CAP_SYS_ADMIN, "clone"},
+                                              {CAP_SYS_ADMIN, "clone3"},
+                                              {CAP_DAC_READ_SEARCH, "open_by_handle_at"},
+                                              {CAP_SYS_BOOT, "reboot"},
+                                              {CAP_SYS_CHROOT, "chroot"},
+                                              {CAP_SYS_MODULE, "init_module"},
+                                              {CAP_SYS_MODULE, "finit_module"},
+                                              {CAP_SYS_MODULE, "delete_module"},
+                                              {CAP_SYS_PACCT, "acct"},
+                                              {CAP_SYS_PTRACE, "kcmp"},
+                                              {CAP_SYS_PTRACE, "pidfd_getfd"},
+                                              {CAP_SYS_PTRACE, "process_madvise"},
+                                              {CAP_SYS_RAWIO, "iopl"},
+                                              {CAP_SYS_RAWIO, "ioperm"},
+                                              {CAP_SYS_TIME, "settimeofday"},
+                                              {CAP_SYS_TIME, "clock_settime"},
+                                              {CAP_SYS_TTY_CONFIG, "vhangup"},
+                                              {CAP_SYS_NICE, "get_mempolicy"},
+                                              {CAP_SYS_NICE, "set_mempolicy"},
+                                              {CAP_SYS_NICE, "set_mempolicy_home_node"},
+                                              {CAP_SYS_NICE, "mbind"},
+                                              {CAP_SYS_NICE, "move_pages"},
+                                              {CAP_SYS_NICE, "migrate_pages"},
+                                              {CAP_SYSLOG, "syslog"},
+                                              {CAP_BPF, "bpf"},
+                                              {CAP_PERFMON, "perf_event_open"}};
+
 // New namespaces by clone(2): mount, cgroup, UTS, IPC, user, PID, network. (CLONE_NEWTIME is not a
 // flag of clone: its bit belongs to the exit signal.)
 constexpr uint32_t kNamespaceFlags = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC |
@@ -101,14 +158,21 @@ constexpr uint32_t kNamespaceFlags = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUT
 // The others switch address randomisation off or make memory executable.
 const std::vector<uint32_t> kPersonalities = {0, 0x8, 0x20000, 0x20008, 0xffffffff};
 
-std::vector<std::pair<const char*, CallRule>> ConditionalRules() {
+// Not AF_ALG, AF_VSOCK and the many rarely used protocols; AF_PACKET is what CAP_NET_RAW is for.
+std::vector<uint32_t> SocketFamilies(const std::set<uint32_t>& capabilities) {
+  std::vector<uint32_t> families = {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK};
+  if (capabilities.contains(CAP_NET_RAW)) families.push_back(AF_PACKET);
+  return families;
+}
+
+std::vector<std::pair<const char*, CallRule>> ConditionalRules(
+    const std::set<uint32_t>& capabilities) {
   using Kind = CallRule::Kind;
   return {
       {"clone", {Kind::kAllowIfClear, 0, {kNamespaceFlags}}},
       // Its arguments lie in memory, out of a filter's sight; libc falls back to clone.
       {"clone3", {Kind::kMissing, 0, {}}},
-      // Not AF_ALG, AF_VSOCK, AF_PACKET and the many rarely used protocols.
-      {"socket", {Kind::kAllowIfOneOf, 0, {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK}}},
+      {"socket", {Kind::kAllowIfOneOf, 0, SocketFamilies(capabilities)}},
       {"personality", {Kind::kAllowIfOneOf, 0, kPersonalities}},
       // Typing into a terminal that somebody else reads.
       {"ioctl", {Kind::kAllowIfNoneOf, 1, {TIOCSTI, TIOCLINUX}}},
@@ -119,7 +183,7 @@ std::vector<std::pair<const char*, CallRule>> ConditionalRules() {
 
 }  // namespace
 
-CallRules PayloadCallRules() {
+CallRules PayloadCallRules(const std::set<uint32_t>& capabilities) {
   CallRules rules;
   // Negative: not on x86-64, or newer than this libseccomp. Such a call stays "missing".
   auto set = [&rules](const char* name, const CallRule& rule) {
@@ -128,12 +192,31 @@ CallRules PayloadCallRules() {
   };
   for (const char* name : kAllowed) set(name, {CallRule::Kind::kAllow, 0, {}});
   for (const char* name : kDenied) set(name, {CallRule::Kind::kDeny, 0, {}});
-  for (const auto& [name, rule] : ConditionalRules()) set(name, rule);
+  for (const auto& [name, rule] : ConditionalRules(capabilities)) set(name, rule);
+  for (const CapabilityCall& call : kOfCapabilities) {
+    if (capabilities.contains(call.capability)) set(call.name, {CallRule::Kind::kAllow, 0, {}});
+  }
   return rules;
 }
 
-std::string PayloadFilter() { return EmitFilter(PayloadCallRules()); }
+std::string PayloadFilter(const std::set<uint32_t>& capabilities) {
+  return EmitFilter(PayloadCallRules(capabilities));
+}
 
-std::string InitFilter() { return EmitFilter(PayloadCallRules()); }
+// pid 1 clones payloads into their cgroup on v2 (cgroups/join.cc). They have both filters, and
+// theirs refuses clone3.
+std::string InitFilter(const std::set<uint32_t>& capabilities, bool user_namespace) {
+  CallRules rules = PayloadCallRules(capabilities);
+  rules[SYS_clone3] = {CallRule::Kind::kAllow, 0, {}};
+  if (user_namespace && !capabilities.contains(CAP_SYS_ADMIN)) {
+    rules[SYS_setns] = {CallRule::Kind::kAllowIfOneOf, 1, {CLONE_NEWUSER}};
+  }
+  return EmitFilter(rules);
+}
+
+std::string OpenFilter() {
+  const sock_filter allow = {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW};
+  return std::string(reinterpret_cast<const char*>(&allow), sizeof(allow));
+}
 
 }  // namespace jenkins_agent

@@ -5,6 +5,8 @@
 // missing (ENOSYS) until somebody looked at it. Thread-safe.
 #pragma once
 
+#include <cstdint>
+#include <set>
 #include <string>
 
 #include "driver/sandbox/filter_program.h"
@@ -12,14 +14,19 @@
 namespace jenkins_agent {
 
 // struct sock_filter[] for SandboxSpec.payload_filter: JVMs, compilers, git, shells, debuggers of
-// own processes. No namespaces, mounts, keys, BPF, io_uring, kernel modules, foreign architectures.
-std::string PayloadFilter();
+// own processes. No namespaces, mounts, keys, BPF, io_uring, kernel modules, foreign architectures,
+// except the calls that one of `capabilities` (CAP_*) is for, which the kernel checks anew.
+std::string PayloadFilter(const std::set<uint32_t>& capabilities = {});
 
 // For SandboxSpec.init_filter. Filters stack: every process that pid 1 launches has pid 1's filter
-// below its own, so this one refuses nothing that the payload may do.
-std::string InitFilter();
+// below its own, so this one refuses nothing that the payload may do. With `user_namespace` it lets
+// the launch child enter that too; the payload's own filter does not.
+std::string InitFilter(const std::set<uint32_t>& capabilities = {}, bool user_namespace = false);
+
+// Both for a privileged task: refuses nothing. It exists because no filter at all is an error.
+std::string OpenFilter();
 
 // The decisions behind PayloadFilter(), by number.
-CallRules PayloadCallRules();
+CallRules PayloadCallRules(const std::set<uint32_t>& capabilities = {});
 
 }  // namespace jenkins_agent

@@ -72,4 +72,11 @@ nomad::FingerprintResponse Fingerprint(const HostFacts& facts) {
   return response;
 }
 
+void ClearGoneAttributes(const nomad::FingerprintResponse& earlier,
+                         nomad::FingerprintResponse& now) {
+  for (const auto& [key, value] : earlier.attributes()) {
+    if (!now.attributes().contains(key)) (*now.mutable_attributes())[key].set_string_val("");
+  }
+}
+
 }  // namespace jenkins_agent

@@ -29,4 +29,10 @@ HostFacts ReadHostFacts(const std::vector<std::string>& java_homes);
 // job cannot use here.
 hashicorp::nomad::plugins::drivers::proto::FingerprintResponse Fingerprint(const HostFacts& facts);
 
+// Sends each attribute of `earlier` that `now` lacks as an empty string, which removes it: Nomad
+// keeps what it is not told of (nomad-driver-protocol.md 5.3).
+void ClearGoneAttributes(
+    const hashicorp::nomad::plugins::drivers::proto::FingerprintResponse& earlier,
+    hashicorp::nomad::plugins::drivers::proto::FingerprintResponse& now);
+
 }  // namespace jenkins_agent

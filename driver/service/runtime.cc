@@ -54,6 +54,7 @@ absl::Status Runtime::StartUp() {
   if (store_ != nullptr) return absl::OkStatus();
   RETURN_IF_ERROR(StartLoop());
   RETURN_IF_ERROR(LoadTools());
+  tools_.cache_dir = StatePaths(config_.state_dir).AgentJarCache();
   if (spawner_ == nullptr) {
     ASSIGN_OR_RETURN(Fd program, MakeSealedMemfd("jenkins-agent-supervisor", programs_.supervisor));
     ASSIGN_OR_RETURN(spawner_, Spawner::Start(std::move(program)), "spawner");
@@ -76,7 +77,6 @@ absl::Status Runtime::StartLoop() {
 }
 
 absl::Status Runtime::LoadTools() {
-  tools_.cache_dir = StatePaths(config_.state_dir).AgentJarCache();
   if (tools_.executable) return absl::OkStatus();
   ASSIGN_OR_RETURN(tools_.executable, MakeSealedMemfd("jenkins-agent-tools", programs_.tools));
   return absl::OkStatus();

@@ -73,6 +73,7 @@ class Runtime {
   mutable Mutex mutex_;
   PluginConfig config_ ABSL_GUARDED_BY(mutex_);
   Compute compute_ ABSL_GUARDED_BY(mutex_);
+  // Never changes once store_ is there: the tasks read it without the lock.
   JarWorkerProgram tools_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<EventLoop> loop_ ABSL_GUARDED_BY(mutex_);
   std::thread loop_thread_ ABSL_GUARDED_BY(mutex_);

@@ -1,6 +1,6 @@
 #include "driver/service/streams.h"
 
-#include <time.h>
+#include <google/protobuf/util/message_differencer.h>
 
 #include <deque>
 #include <optional>
@@ -93,7 +93,7 @@ struct FingerprintWatch {
   std::vector<std::string> java_homes;
   absl::Status tools;
   FingerprintInlet inlet;
-  std::string last;  // serialized
+  nomad::FingerprintResponse last;
 };
 
 // Runs on the event loop and comes back every kFingerprintPeriod while the stream is open.
@@ -102,9 +102,10 @@ void SendFingerprint(const std::shared_ptr<FingerprintWatch>& watch) {
   HostFacts facts = ReadHostFacts(watch->java_homes);
   facts.tools = watch->tools;
   nomad::FingerprintResponse response = Fingerprint(facts);
-  std::string bytes = response.SerializeAsString();
-  if (bytes != watch->last) {
-    watch->last = std::move(bytes);
+  ClearGoneAttributes(watch->last, response);
+  // Not their bytes: the order of a map's entries is not defined.
+  if (!google::protobuf::util::MessageDifferencer::Equals(watch->last, response)) {
+    watch->last = response;
     watch->inlet->Push(std::move(response));
   }
   watch->loop->After(kFingerprintPeriod, [watch] { SendFingerprint(watch); });

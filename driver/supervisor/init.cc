@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
@@ -16,8 +15,10 @@
 #include "driver/base/fault.h"
 #include "driver/base/idle_memory.h"
 #include "driver/base/status.h"
+#include "driver/sandbox/network.h"
 #include "driver/sandbox/privileges.h"
 #include "driver/sandbox/root.h"
+#include "driver/sandbox/user_namespace.h"
 #include "driver/supervisor/init_protocol.h"
 #include "driver/supervisor/init_sessions.h"
 #include "driver/supervisor/launch.h"
@@ -60,7 +61,8 @@ class Init {
   void Report(InitReport report);
 
   const InitParameters& parameters_;
-  const LaunchContext context_;
+  LaunchContext context_;
+  Fd user_namespace_;
   Fd children_;  // signalfd of SIGCHLD
   pid_t payload_ = 0;
   std::optional<StartingPayload> starting_;
@@ -76,21 +78,18 @@ absl::Status Init::DieWithSupervisor() {
   return absl::OkStatus();
 }
 
-// The root of the cgroup namespace is where its creator stands at unshare, hence enter, unshare,
-// leave: the payload's limits must not be pid 1's (spike.md 8.1). At once, for a small share of a
-// busy CPU would hold up the rest.
+// The payload's limits must not be pid 1's (spike.md 8.1): it takes the cgroup namespace only.
 absl::Status Init::BuildSandbox() {
   const pb::SandboxSpec& sandbox = parameters_.spec.sandbox();
-  RETURN_IF_ERROR(JoinNetworkNamespace(sandbox.network_namespace()));
-  RETURN_IF_ERROR(parameters_.cgroup.Enter());
-  FaultPoint("init.start.in_cgroup");
-  if (::unshare(CLONE_NEWCGROUP) != 0) return ErrnoStatus("unshare cgroup namespace");
+  RETURN_IF_ERROR(EnterNetwork(sandbox));
+  RETURN_IF_ERROR(parameters_.cgroup.UnshareNamespace());
   std::vector<CgroupView> views;
   for (const cgroups::Cgroup::View& view : parameters_.cgroup.views()) {
     views.push_back({view.name, view.dir_fd});
   }
-  RETURN_IF_ERROR(parameters_.cgroup.Leave());
-  RETURN_IF_ERROR(BuildRoot(sandbox, views));
+  ASSIGN_OR_RETURN(user_namespace_, MakeUserNamespace(context_.user));
+  context_.user_namespace = user_namespace_.get();
+  RETURN_IF_ERROR(BuildRoot(sandbox, views, {context_.user, context_.user_namespace}));
   FaultPoint("init.start.root_built");
   RETURN_IF_ERROR(BecomeInit(sandbox));
   return absl::OkStatus();
@@ -100,7 +99,6 @@ absl::Status Init::SetUp() {
   (void)::prctl(PR_SET_NAME, kProcessName);
   RETURN_IF_ERROR(DieWithSupervisor());
   FaultPoint("init.start.cloned");
-  if (::setsid() < 0) return ErrnoStatus("setsid");
   RETURN_IF_ERROR(BuildSandbox());
   sigset_t children;
   ::sigemptyset(&children);
@@ -126,7 +124,10 @@ absl::StatusOr<uint32_t> Init::UsableJavaHomes() const {
   const pid_t child = ::fork();
   if (child < 0) return ErrnoStatus("fork");
   if (child == 0) {
-    if (!BecomePayload(context_.user, context_.sandbox).ok()) ::_exit(1);
+    if (!BecomePayload(context_.user, context_.sandbox, context_.user_namespace).ok() ||
+        !CloseAllBut(answer.write.get()).ok()) {
+      ::_exit(1);
+    }
     const uint32_t usable = ExecutableJavas(homes);
     ::_exit(::write(answer.write.get(), &usable, sizeof(usable)) == sizeof(usable) ? 0 : 1);
   }

@@ -10,10 +10,8 @@
 #include <string>
 #include <utility>
 
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_split.h"
-#include "absl/strings/strip.h"
-#include "driver/base/file.h"
+#include "absl/strings/str_cat.h"
+#include "driver/base/pidfd.h"
 #include "driver/base/status.h"
 #include "driver/supervisor/init.h"
 
@@ -60,25 +58,6 @@ std::string ReapInit(const InitProcess& init) {
   }
   if (info.si_code == CLD_EXITED) return absl::StrCat("exit code ", info.si_status);
   return absl::StrCat("killed by signal ", info.si_status);
-}
-
-absl::Status SignalPidfd(int pidfd, int signal) {
-  if (::syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0) == 0 || errno == ESRCH) {
-    return absl::OkStatus();
-  }
-  return ErrnoStatus(absl::StrCat("signal ", signal));
-}
-
-pid_t PidOfPidfd(int pidfd) {
-  const auto text = ReadFile(absl::StrCat("/proc/self/fdinfo/", pidfd));
-  if (!text.ok()) return 0;
-  for (absl::string_view line : absl::StrSplit(*text, '\n')) {
-    pid_t pid = 0;
-    if (absl::ConsumePrefix(&line, "Pid:") && absl::SimpleAtoi(line, &pid)) {
-      return pid > 0 ? pid : 0;
-    }
-  }
-  return 0;
 }
 
 }  // namespace jenkins_agent

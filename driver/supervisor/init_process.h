@@ -31,9 +31,4 @@ void KillSandbox(const InitProcess& init);
 // Reaps pid 1 after `pidfd` became readable: its wait status in words ("killed by signal 9").
 std::string ReapInit(const InitProcess& init);
 
-// Signals a process by its pidfd; OK also when it has already ended.
-absl::Status SignalPidfd(int pidfd, int signal);
-// Host pid of a pidfd, 0 when the process has been reaped.
-pid_t PidOfPidfd(int pidfd);
-
 }  // namespace jenkins_agent

@@ -5,9 +5,9 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <memory>
 #include <set>
 #include <string>
@@ -16,6 +16,7 @@
 #include "absl/strings/numbers.h"
 #include "driver/base/file.h"
 #include "driver/base/packet.h"
+#include "driver/base/pidfd.h"
 #include "driver/base/status.h"
 
 namespace jenkins_agent {
@@ -62,26 +63,22 @@ absl::Status ConnectPipes(int channel, bool merge_stderr) {
   return SendStdio(channel, {in.write.get(), out.read.get(), err.read.get()});
 }
 
-[[noreturn]] void RunLeader(const LaunchContext& context, const InitRequest& request, int channel) {
+[[noreturn]] void RunLeader(const LaunchContext& context, const InitRequest& request, bool inside,
+                            int channel) {
   const auto connect = [&] {
     return request.tty ? ConnectTerminal(channel) : ConnectPipes(channel, request.merge_stderr);
   };
-  EndWithLaunchError(BecomeProgram(context, request.program, connect), channel);
+  EndWithLaunchError(BecomeProgram(context, request.program, inside, connect, channel), channel);
 }
 
 // ---- the end of a session ----
 
-bool HasEnded(int pidfd) {
-  pollfd wait = {pidfd, POLLIN, 0};
-  return ::poll(&wait, 1, 0) > 0;
-}
-
 // The pidfd is opened first: should the number change hands before getsid, it signals nobody.
 bool KillIfMember(pid_t pid, pid_t session) {
-  const Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
-  if (!pidfd || ::getsid(pid) != session || HasEnded(pidfd.get())) return false;
-  ::syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0);
-  return true;
+  const absl::StatusOr<Fd> pidfd = OpenPidfd(pid);
+  if (!pidfd.ok() || ::getsid(pid) != session) return false;
+  if (AwaitPidfd(pidfd->get(), std::chrono::milliseconds(0))) return false;  // a zombie
+  return SignalPidfd(pidfd->get(), SIGKILL).ok();
 }
 
 bool KillNewMembers(pid_t session, std::set<pid_t>* killed) {
@@ -113,14 +110,14 @@ void InitSessions::Start(const InitRequest& request) {
     failed.error = channel.status();
     return report_(std::move(failed));
   }
-  const pid_t pid = ::fork();  // never vfork, see StartPayload
-  if (pid < 0) {
-    failed.error = ErrnoStatus("fork");
+  const absl::StatusOr<cgroups::Cgroup::Forked> forked = context_.cgroup.Fork();
+  if (!forked.ok()) {
+    failed.error = forked.status();
     return report_(std::move(failed));
   }
-  if (pid == 0) RunLeader(context_, request, channel->second.get());
+  if (forked->pid == 0) RunLeader(context_, request, forked->inside, channel->second.get());
   Session& session = sessions_[request.session];
-  session.leader = pid;
+  session.leader = forked->pid;
   session.channel = std::move(channel->first);
 }
 

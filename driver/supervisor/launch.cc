@@ -1,7 +1,6 @@
 #include "driver/supervisor/launch.h"
 
 #include <fcntl.h>
-#include <linux/close_range.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -17,6 +16,7 @@
 #include "absl/strings/strip.h"
 #include "driver/base/fault.h"
 #include "driver/base/file.h"
+#include "driver/base/pidfd.h"
 #include "driver/base/sandbox_paths.h"
 #include "driver/base/status.h"
 #include "driver/base/utf8.h"
@@ -126,20 +126,30 @@ absl::Status Execute(const pb::ProgramSpec& program) {
 
 }  // namespace
 
+absl::Status CloseAllBut(int kept_fd) {
+  const auto kept = static_cast<unsigned>(kept_fd);
+  if ((kept > 3 && ::syscall(SYS_close_range, 3u, kept - 1, 0u) != 0) ||
+      ::syscall(SYS_close_range, kept + 1, ~0u, 0u) != 0) {
+    return ErrnoStatus("close_range");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& program,
-                           absl::FunctionRef<absl::Status()> connect_stdio) {
-  if (::setsid() < 0) return ErrnoStatus("setsid");
-  RETURN_IF_ERROR(context.cgroup.Enter());
+                           bool inside, absl::FunctionRef<absl::Status()> connect_stdio,
+                           int error_fd) {
+  if (!inside) RETURN_IF_ERROR(context.cgroup.Enter());
   FaultPoint("payload.launch.in_cgroup");
+  // In a CPU cgroup a new session is no new group for the scheduler (sched(7), autogroup): on a
+  // busy node each change of groups costs a turn at the CPU.
+  if (::setsid() < 0) return ErrnoStatus("setsid");
   ResetOomScore();
-  RETURN_IF_ERROR(BecomePayload(context.user, context.sandbox));
+  RETURN_IF_ERROR(BecomePayload(context.user, context.sandbox, context.user_namespace));
   RETURN_IF_ERROR(connect_stdio());
+  RETURN_IF_ERROR(CloseAllBut(error_fd));
   ResetSignals();
   RETURN_IF_ERROR(MakeDirectories(program));
   RETURN_IF_ERROR(ChangeDirectory(program.work_dir()));
-  if (::syscall(SYS_close_range, 3u, ~0u, CLOSE_RANGE_CLOEXEC) != 0) {
-    return ErrnoStatus("close_range");
-  }
   FaultPoint("payload.launch.before_exec");
   return Execute(program);
 }
@@ -154,9 +164,9 @@ absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& 
 namespace {
 
 [[noreturn]] void RunChild(const LaunchContext& context, const pb::ProgramSpec& program,
-                           int error_fd) {
-  EndWithLaunchError(BecomeProgram(context, program, [&] { return ConnectStdio(context); }),
-                     error_fd);
+                           bool inside, int error_fd) {
+  const auto connect = [&] { return ConnectStdio(context); };
+  EndWithLaunchError(BecomeProgram(context, program, inside, connect, error_fd), error_fd);
 }
 
 }  // namespace
@@ -166,11 +176,16 @@ absl::StatusOr<StartingPayload> StartPayload(const LaunchContext& context,
   if (program.argv().empty()) return absl::InvalidArgumentError("no program to start");
   RETURN_IF_ERROR(WriteArgumentsFile(program.arguments_file()));
   ASSIGN_OR_RETURN(Pipe error, MakePipe());
+  ASSIGN_OR_RETURN(const cgroups::Cgroup::Forked forked, context.cgroup.Fork());
+  if (forked.pid == 0) RunChild(context, program, forked.inside, error.write.get());
   StartingPayload payload;
-  payload.pid = ::fork();
-  if (payload.pid < 0) return ErrnoStatus("fork");
-  if (payload.pid == 0) RunChild(context, program, error.write.get());
-  payload.pidfd = Fd(static_cast<int>(::syscall(SYS_pidfd_open, payload.pid, 0)));
+  payload.pid = forked.pid;
+  absl::StatusOr<Fd> pidfd = OpenPidfd(payload.pid);
+  if (!pidfd.ok()) {
+    ::kill(payload.pid, SIGKILL);  // ours and not reaped yet; pid 1 reaps it as any other child
+    return pidfd.status();
+  }
+  payload.pidfd = *std::move(pidfd);
   payload.error = std::move(error.read);
   return payload;
 }

@@ -20,6 +20,7 @@ struct LaunchContext {
   const cgroups::Cgroup& cgroup;
   int stdout_fd;
   int stderr_fd;
+  int user_namespace = -1;  // of MakeUserNamespace(); -1: none
 };
 
 // A child on its way to exec.
@@ -41,10 +42,16 @@ absl::Status ParseLaunchError(absl::string_view text);
 
 // ---- the child, for whatever is launched ----
 
-// A session of its own, the task's cgroups, user and filter, then `connect_stdio` as the task's
-// user, then exec. Returns only on failure.
+// Closes everything above 2 but `kept_fd` (> 2). To be called before the first path that the job
+// chose is looked up: pid 1 holds directories of the host (cgroups), and "/proc/self/fd/N" of one,
+// also behind a link, would lead out of the sandbox for good (CVE-2024-21626).
+absl::Status CloseAllBut(int kept_fd);
+// A session of its own, the task's cgroups (unless the child is `inside` them), user and filter,
+// then `connect_stdio` as the task's user, then exec. Of all other descriptors only error_fd, a
+// CLOEXEC one, lives until the exec. Returns only on failure.
 absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& program,
-                           absl::FunctionRef<absl::Status()> connect_stdio);
+                           bool inside, absl::FunctionRef<absl::Status()> connect_stdio,
+                           int error_fd);
 // Says the error in the form that ParseLaunchError reads, and ends the process.
 [[noreturn]] void EndWithLaunchError(const absl::Status& error, int error_fd);
 

@@ -47,7 +47,6 @@ class Output {
 
   // Opens the sink. A FIFO without a reader is no error, it is tried again; a missing file is one.
   absl::Status OpenSink();
-  int sink_fd() const { return sink_.get(); }
   // Starts to copy. `on_end` is called once, when every writer is gone and the sink has everything.
   absl::Status Start(Fd source, std::function<void()> on_end);
   // After Start. While held back, only Drain() reads; the pipe keeps what comes.

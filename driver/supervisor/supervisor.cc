@@ -11,6 +11,7 @@
 #include "driver/agent/exit.h"
 #include "driver/base/fault.h"
 #include "driver/base/file.h"
+#include "driver/base/pidfd.h"
 #include "driver/base/status.h"
 #include "driver/supervisor/exit_record.h"
 #include "driver/supervisor/protocol.h"
@@ -67,6 +68,14 @@ void Supervisor::Publish(const std::string& message) {
   server_->Publish(event);
 }
 
+// Not about the agent's phase, whose events on the way to a connection are for the log only.
+void Supervisor::PublishNews(const std::string& message) {
+  pb::Event event;
+  event.set_time_ns(Nanoseconds(CLOCK_REALTIME));
+  event.set_message(message);
+  server_->Publish(event);
+}
+
 // ---- launches and exits ----
 
 void Supervisor::OnReports() {
@@ -103,17 +112,22 @@ void Supervisor::HoldBackOutput(bool held_back) {
   err_->HoldBack(held_back);
 }
 
+// Of an agent; any other program is asked for once, before the sandbox stands.
 void Supervisor::Launch() {
-  state_ = State::kLaunching;
+  tracker_.OnLaunch();
+  policy_->OnLaunch();
+  AwaitLaunch();
+  if (const absl::Status asked = AskForLaunch(); !asked.ok()) OnLaunchFailed(asked);
+}
+
+absl::Status Supervisor::AskForLaunch() {
+  oom_->OnLaunching();
   HoldBackOutput(true);
-  if (has_agent()) {
-    tracker_.OnLaunch();
-    policy_->OnLaunch();
-  }
-  oom_kills_before_ = OomKills();
-  if (const absl::Status sent = SendLaunch(init_.socket.get(), spec_.program()); !sent.ok()) {
-    return OnLaunchFailed(sent);
-  }
+  return SendLaunch(init_.socket.get(), spec_.program());
+}
+
+void Supervisor::AwaitLaunch() {
+  state_ = State::kLaunching;
   // Processes of the payload's user can hold the child back before its exec, for ever.
   timer_ = loop_->After(kLaunchTimeout, [this] {
     OnLaunchFailed(absl::DeadlineExceededError(
@@ -127,6 +141,7 @@ void Supervisor::OnLaunched(Fd payload) {
   state_ = State::kRunning;
   payload_ = std::move(payload);
   payload_pid_ = PidOfPidfd(payload_.get());
+  oom_->OnLaunched(payload_pid_);
   if (++launches_ == 1) timings_.set_launched_ms(ElapsedMs());
   if (!has_agent()) {  // never launched again; environment and work directory are for sessions
     spec_.mutable_program()->clear_argv();
@@ -168,9 +183,9 @@ void Supervisor::OnPayloadExit(int wait_status) {
   out_->Drain();
   err_->Drain();
   loop_->Cancel(restart_timer_);
+  Outcome exit = ExitOf(wait_status);
   payload_.Reset();
   payload_pid_ = 0;
-  Outcome exit = ExitOf(wait_status);
   if (stopping()) return End(decided_ ? *std::move(decided_) : std::move(exit));
   if (has_agent()) return AfterAgentExit(wait_status, std::move(exit));
   End(std::move(exit));
@@ -180,22 +195,49 @@ Supervisor::Outcome Supervisor::ExitOf(int wait_status) {
   Outcome exit;
   exit.exit_code = ExitCodeOf(wait_status);
   exit.signal = WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0;
-  // Builds may have been killed for memory long before; only a death by SIGKILL is put down to it.
-  exit.oom_killed = exit.exit_code == 128 + SIGKILL && OomKills() > oom_kills_before_;
+  const OomWatcher::PayloadEnd oom = oom_->PayloadEnded(exit.signal == SIGKILL);
+  // 137 is also what a shell says of a child that was killed.
+  const bool child_was_killed =
+      exit.signal == 0 && exit.exit_code == 128 + SIGKILL && oom.others > 0;
+  exit.oom_killed = oom.killed || child_was_killed;
+  if (oom.killed) {
+    const OomProcess payload = {payload_pid_,
+                                has_agent() ? "the agent's JVM" : "the task's program"};
+    exit.message = DescribeOom(1, {payload}, MemoryFigures());
+  } else if (child_was_killed) {
+    exit.message = absl::StrCat(DescribeOom(oom.others, oom.known, MemoryFigures()),
+                                "; after it the task's program exited with code ", exit.exit_code);
+  }
   return exit;
+}
+
+// The payload lives on: an event, and no end.
+void Supervisor::OnOomKills(uint64_t killed, const std::vector<OomProcess>& known) {
+  if (state_ == State::kEnding || state_ == State::kEnded) return;
+  PublishNews(absl::StrCat(DescribeOom(killed, known, MemoryFigures()), "; the ",
+                           has_agent() ? "agent" : "task", " goes on"));
+}
+
+OomFigures Supervisor::MemoryFigures() const {
+  OomFigures figures;
+  figures.limit_bytes = spec_.cgroup().memory_bytes();
+  if (const absl::StatusOr<cgroups::Usage> usage = cgroup_->ReadUsage(); usage.ok()) {
+    figures.peak_bytes = usage->memory_peak_bytes;
+  }
+  return figures;
 }
 
 void Supervisor::AfterAgentExit(int wait_status, Outcome exit) {
   for (const PhaseChange& change : tracker_.Finish()) OnPhase(change);
   Decision decision =
       policy_->OnExit(MakeExitFacts(tracker_, wait_status), EventLoop::Clock::now());
+  if (exit.oom_killed) decision.message = absl::StrCat(exit.message, "; ", decision.message);
   if (decision.kind == Decision::kRelaunch) return BackOff(decision);
   if (exit.exit_code != decision.exit_code) {
     exit.exit_code = decision.exit_code;
     exit.signal = 0;
   }
   exit.message = std::move(decision.message);
-  if (exit.oom_killed) absl::StrAppend(&exit.message, "; the task was out of memory");
   End(std::move(exit));
 }
 
@@ -308,6 +350,7 @@ void Supervisor::Finish() {
 }
 
 void Supervisor::RemoveCgroup() {
+  oom_.reset();
   const absl::Status killed = cgroup_->KillAll(kKillAllTimeout);
   if (!killed.ok()) Log(killed.message());
   if (const absl::Status removed = cgroup_->Remove(); !removed.ok()) Log(removed.message());

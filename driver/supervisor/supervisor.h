@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "cgroups/cgroup.h"
@@ -24,6 +25,8 @@
 #include "driver/supervisor/exec_sessions.h"
 #include "driver/supervisor/init_process.h"
 #include "driver/supervisor/init_protocol.h"
+#include "driver/supervisor/oom_story.h"
+#include "driver/supervisor/oom_watcher.h"
 #include "driver/supervisor/output.h"
 #include "proto/supervisor.pb.h"
 
@@ -77,7 +80,6 @@ class Supervisor {
   absl::Status OpenTaskDirectory();
   absl::Status RecordStart();
   absl::Status MakeCgroup();
-  uint64_t OomKills() const;
   absl::Status StartSandbox();
   absl::Status Serve();
   absl::Status OpenOutputs();
@@ -92,6 +94,8 @@ class Supervisor {
   void OnReport(InitReport report);
   void HoldBackOutput(bool held_back);
   void Launch();
+  absl::Status AskForLaunch();
+  void AwaitLaunch();
   void OnLaunched(Fd payload);
   void OnLaunchFailed(const absl::Status& error);
   void OnOutput(int stream, absl::string_view bytes);
@@ -106,6 +110,8 @@ class Supervisor {
   void AskForThreadDump();
   void ClearLeftovers(const Decision& decision);
   Outcome ExitOf(int wait_status);
+  void OnOomKills(uint64_t killed, const std::vector<OomProcess>& known);
+  OomFigures MemoryFigures() const;
   void OnInitEnded();
 
   // End.
@@ -128,6 +134,7 @@ class Supervisor {
   pb::TaskStatus Status() const;
   pb::RunState PublicState() const;
   void Publish(const std::string& message);
+  void PublishNews(const std::string& message);
 
   bool stopping() const { return stop_signal_ != 0; }
   void SignalPayload(int signal);
@@ -149,6 +156,7 @@ class Supervisor {
   Pipe stderr_;
   InitProcess init_;
   std::unique_ptr<EventLoop> loop_;
+  std::unique_ptr<OomWatcher> oom_;
   std::unique_ptr<ControlServer> server_;
   std::unique_ptr<ExecSessions> sessions_;
   uint64_t starter_ = 0;  // the connection that waits for the start's answer
@@ -160,7 +168,6 @@ class Supervisor {
   Fd payload_;  // pidfd while a payload lives
   pid_t payload_pid_ = 0;
   uint32_t launches_ = 0;
-  uint64_t oom_kills_before_ = 0;  // counter at the last launch
   PhaseTracker tracker_;
   std::unique_ptr<RestartPolicy> policy_;
   std::unique_ptr<Clearing> clearing_;

@@ -7,6 +7,7 @@
 
 #include "absl/strings/match.h"
 #include "driver/agent/command.h"
+#include "driver/base/pidfd.h"
 #include "driver/base/status.h"
 #include "driver/supervisor/protocol.h"
 #include "driver/supervisor/supervisor.h"

@@ -12,6 +12,7 @@
 #include "driver/base/packet.h"
 #include "driver/base/paths.h"
 #include "driver/base/status.h"
+#include "driver/sandbox/user_namespace.h"
 #include "driver/supervisor/start_record.h"
 #include "driver/supervisor/supervisor.h"
 
@@ -23,6 +24,35 @@ pb::ControlReply StartError(const absl::Status& error) {
   reply.set_error(std::string(error.message()));
   reply.set_error_code(static_cast<int>(error.code()));
   return reply;
+}
+
+std::vector<cgroups::DeviceRule> DevicesOf(const pb::DeviceControl& control) {
+  std::vector<cgroups::DeviceRule> rules = cgroups::StandardDevices();
+  for (const pb::DeviceRule& rule : control.allowed()) {
+    const char type = rule.type() == pb::DeviceRule::BLOCK       ? 'b'
+                      : rule.type() == pb::DeviceRule::CHARACTER ? 'c'
+                                                                 : 'a';
+    rules.push_back({type, rule.major(), rule.minor(), rule.access()});
+  }
+  return rules;
+}
+
+cgroups::Limits LimitsOf(const pb::CgroupSpec& spec) {
+  cgroups::Limits limits = {.memory_bytes = spec.memory_bytes(),
+                            .memory_soft_bytes = spec.memory_soft_bytes(),
+                            .cpu_shares = spec.cpu_shares(),
+                            .cpu_quota_us = spec.cpu_quota_us(),
+                            .cpuset_cpus = spec.cpuset_cpus(),
+                            .pids = spec.pids(),
+                            .io_weight = spec.io_weight()};
+  if (spec.has_device_control()) limits.devices = DevicesOf(spec.device_control());
+  return limits;
+}
+
+cgroups::Placement PlacementOf(const pb::CgroupSpec& spec, const cgroups::Limits& limits) {
+  return {.name = spec.name(),
+          .cpuset_cgroup = spec.cpuset_cgroup(),
+          .extra_controllers = cgroups::ExtraControllers(limits)};
 }
 
 // Programs that open /dev/stdout anew need to own the pipe behind it.
@@ -56,7 +86,11 @@ void SendStartError(int connection, const absl::Status& error) {
 
 void Supervisor::Run() {
   if (const absl::Status prepared = Prepare(); !prepared.ok()) return UndoPrepare(prepared);
-  if (const absl::Status outputs = OpenOutputs(); !outputs.ok()) FailStart(outputs);
+  absl::Status begun = OpenOutputs();
+  // Nothing more has to be known of a plain program: pid 1 finds the request when the sandbox
+  // stands. On a busy node its way to here and back would cost two turns at the CPU.
+  if (begun.ok() && !has_agent()) begun = AskForLaunch();
+  if (!begun.ok()) FailStart(begun);
   loop_->Run();
 }
 
@@ -84,32 +118,23 @@ absl::Status Supervisor::OpenTaskDirectory() {
 }
 
 absl::Status Supervisor::RecordStart() {
+  const pb::CgroupSpec& spec = spec_.cgroup();
   ASSIGN_OR_RETURN(const std::vector<std::string> dirs,
-                   cgroups::Cgroup::DirsFor(
-                       hierarchy_, {spec_.cgroup().name(), spec_.cgroup().cpuset_cgroup()}));
+                   cgroups::Cgroup::DirsFor(hierarchy_, PlacementOf(spec, LimitsOf(spec))));
   return WriteStartRecord(task_dir_.get(), connection_.get(), spec_, dirs);
 }
 
 absl::Status Supervisor::MakeCgroup() {
   const pb::CgroupSpec& spec = spec_.cgroup();
-  cgroups::Limits limits;
-  limits.memory_bytes = spec.memory_bytes();
-  limits.memory_soft_bytes = spec.memory_soft_bytes();
-  limits.cpu_shares = spec.cpu_shares();
-  limits.cpuset_cpus = spec.cpuset_cpus();
-  limits.pids = spec.pids();
-  ASSIGN_OR_RETURN(
-      cgroup_, cgroups::Cgroup::Create(hierarchy_, {spec.name(), spec.cpuset_cgroup()}, limits));
-  oom_kills_before_ = OomKills();
+  const cgroups::Limits limits = LimitsOf(spec);
+  ASSIGN_OR_RETURN(cgroup_, cgroups::Cgroup::Create(hierarchy_, PlacementOf(spec, limits), limits));
   return absl::OkStatus();
 }
 
-uint64_t Supervisor::OomKills() const { return cgroup_->OomKills().value_or(0); }
-
 // Before the loop, the socket and the sinks are opened: pid 1 inherits what is open here.
 absl::Status Supervisor::StartSandbox() {
-  ASSIGN_OR_RETURN(stdout_, MakeOutputPipe(spec_.user().uid()));
-  ASSIGN_OR_RETURN(stderr_, MakeOutputPipe(spec_.user().uid()));
+  ASSIGN_OR_RETURN(stdout_, MakeOutputPipe(HostId(spec_.user(), spec_.user().uid())));
+  ASSIGN_OR_RETURN(stderr_, MakeOutputPipe(HostId(spec_.user(), spec_.user().uid())));
   ASSIGN_OR_RETURN(
       init_,
       StartInit(spec_, *cgroup_, stdout_.write.get(), stderr_.write.get(),
@@ -123,6 +148,10 @@ absl::Status Supervisor::StartSandbox() {
 
 absl::Status Supervisor::Serve() {
   ASSIGN_OR_RETURN(loop_, EventLoop::Create());
+  oom_ = std::make_unique<OomWatcher>(
+      loop_.get(), &*cgroup_,
+      [this](uint64_t killed, const std::vector<OomProcess>& known) { OnOomKills(killed, known); });
+  if (const absl::Status watched = oom_->Start(); !watched.ok()) Log(watched.message());
   server_ = std::make_unique<ControlServer>(
       loop_.get(), [this](const pb::ControlRequest& request) { return Handle(request); });
   sessions_ = std::make_unique<ExecSessions>(loop_.get(), server_.get(), init_.socket.get());
@@ -173,7 +202,7 @@ void Supervisor::OnReady(uint32_t usable_java_homes) {
   loop_->Cancel(timer_);
   timings_.set_sandbox_ms(ElapsedMs());
   FaultPoint("supervisor.start.sandbox_ready");
-  if (!has_agent()) return Launch();
+  if (!has_agent()) return AwaitLaunch();
   if (const absl::Status java = KeepUsableJavaHomes(usable_java_homes); !java.ok()) {
     return FailStart(java);
   }

@@ -8,21 +8,21 @@
 
 namespace jenkins_agent {
 
-absl::Status CheckDiskSpace(const std::string& state_dir) {
+absl::Status CheckDiskSpace(absl::string_view what, const std::string& directory) {
   struct statvfs disk;
-  if (::statvfs(state_dir.c_str(), &disk) != 0) {
-    return ErrnoStatus(absl::StrCat("state_dir ", state_dir));
+  if (::statvfs(directory.c_str(), &disk) != 0) {
+    return ErrnoStatus(absl::StrCat(what, " ", directory));
   }
   const uint64_t free_bytes = uint64_t{disk.f_bavail} * disk.f_frsize;
   if (free_bytes < kMinFreeBytes) {
     return MakeRecoverable(absl::ResourceExhaustedError(
-        absl::StrCat("state_dir ", state_dir, ": the disk is full: ", free_bytes,
+        absl::StrCat(what, " ", directory, ": the disk is full: ", free_bytes,
                      " bytes are free, a task needs ", kMinFreeBytes, "; free some space there")));
   }
   // File systems that make inodes as they need them (btrfs) say 0 of 0.
   if (disk.f_files > 0 && disk.f_favail < kMinFreeInodes) {
     return MakeRecoverable(absl::ResourceExhaustedError(absl::StrCat(
-        "state_dir ", state_dir, ": the disk is full: ", uint64_t{disk.f_favail},
+        what, " ", directory, ": the disk is full: ", uint64_t{disk.f_favail},
         " inodes are free, a task needs ", kMinFreeInodes, "; remove some files there")));
   }
   return absl::OkStatus();

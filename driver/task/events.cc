@@ -20,16 +20,19 @@ void EventBus::Publish(TaskEvent event) {
 }
 
 uint64_t EventBus::Subscribe(Subscriber subscriber) {
-  std::deque<TaskEvent> waited;
-  uint64_t id;
-  {
-    MutexLock lock(mutex_);
-    id = next_id_++;
-    waited.swap(kept_);
-    subscribers_.emplace(id, subscriber);
+  // What is published meanwhile waits too, or it would overtake.
+  for (;;) {
+    std::deque<TaskEvent> waited;
+    {
+      MutexLock lock(mutex_);
+      if (kept_.empty()) {
+        subscribers_.emplace(next_id_, std::move(subscriber));
+        return next_id_++;
+      }
+      waited.swap(kept_);
+    }
+    for (const TaskEvent& event : waited) subscriber(event);
   }
-  for (const TaskEvent& event : waited) subscriber(event);
-  return id;
 }
 
 void EventBus::Unsubscribe(uint64_t id) {

@@ -29,7 +29,7 @@ class EventBus {
   static constexpr size_t kMaxKept = 128;
 
   void Publish(TaskEvent event) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Returns an id for Unsubscribe; first delivers what waited.
+  // Returns an id for Unsubscribe; first delivers what waited, in order.
   uint64_t Subscribe(Subscriber subscriber) ABSL_LOCKS_EXCLUDED(mutex_);
   void Unsubscribe(uint64_t id) ABSL_LOCKS_EXCLUDED(mutex_);
 

@@ -46,10 +46,11 @@ absl::StatusOr<std::shared_ptr<ExecSession>> ExecSession::Connect(EventLoop* loo
 // ---- calls from any thread ----
 
 void ExecSession::Start(const Options& options, Handlers handlers) {
-  handlers_ = std::move(handlers);
-  tty_ = options.tty;
-  merge_stderr_ = options.merge_stderr;
-  loop_->Post([self = shared_from_this(), options] {
+  loop_->Post([self = shared_from_this(), options, handlers = std::move(handlers)]() mutable {
+    if (!self->connection_) return;  // cancelled before it began
+    self->handlers_ = std::move(handlers);
+    self->tty_ = options.tty;
+    self->merge_stderr_ = options.merge_stderr;
     if (const absl::Status asked = self->Ask(options); !asked.ok()) self->End(asked);
   });
 }

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <nlohmann/json.hpp>
@@ -10,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "driver/base/file.h"
+#include "driver/base/pidfd.h"
 #include "driver/base/status.h"
 
 namespace jenkins_agent {
@@ -80,7 +80,7 @@ absl::StatusOr<std::unique_ptr<JarWorker>> JarWorker::Start(EventLoop* loop,
 JarWorker::~JarWorker() {
   loop_->Unwatch(process_.output.get());
   input_.Reset();
-  ::syscall(SYS_pidfd_send_signal, process_.pidfd.get(), SIGKILL, nullptr, 0);
+  SignalPidfd(process_.pidfd.get(), SIGKILL).IgnoreError();  // SIGKILL of our own child
   Wait(process_).IgnoreError();  // reaps; whatever the worker had to say is no longer wanted
 }
 

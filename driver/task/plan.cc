@@ -1,9 +1,8 @@
 #include "driver/task/plan.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -11,21 +10,27 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "cgroups/limits.h"
 #include "driver/agent/command.h"
 #include "driver/agent/environment.h"
 #include "driver/base/paths.h"
 #include "driver/base/sandbox_paths.h"
 #include "driver/base/status.h"
 #include "driver/base/utf8.h"
+#include "driver/config/agent_check.h"
 #include "driver/jvm/options.h"
 #include "driver/sandbox/host_rootfs.h"
 #include "driver/supervisor/protocol.h"
+#include "driver/task/plan_mounts.h"
+#include "driver/task/plan_network.h"
+#include "driver/task/plan_privileges.h"
 #include "driver/task/request_check.h"
 
 namespace jenkins_agent {
 namespace {
 
 using NomadTask = hashicorp::nomad::plugins::drivers::proto::TaskConfig;
+using NomadLinux = hashicorp::nomad::plugins::drivers::proto::LinuxResources;
 using Environment = std::map<std::string, std::string>;
 
 constexpr char kDefaultPath[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -33,8 +38,8 @@ constexpr char kDefaultWorkDir[] = "/local";
 constexpr int64_t kMiB = int64_t{1} << 20;
 constexpr int64_t kMinTmpBytes = 64 * kMiB;
 constexpr int64_t kTmpWithoutMemoryLimit = 1024 * kMiB;
-constexpr int64_t kShmBytes = 64 * kMiB;  // docker's default
-constexpr size_t kMaxHostName = 63;       // of a label, RFC 1035; the kernel allows 64
+constexpr double kMaxCpuShares = 262144;  // the kernel's, and Nomad's (client/lib/cgroupslib)
+constexpr int64_t kMinCpuQuotaUs = 1000;  // the kernel refuses less (sched/core.c)
 
 enum class Program { kAgent, kJava, kCommand };
 
@@ -42,6 +47,15 @@ Program ProgramOf(const TaskConfig& options) {
   if (!options.command.empty()) return Program::kCommand;
   if (!options.jar_path.empty() || !options.class_name.empty()) return Program::kJava;
   return Program::kAgent;
+}
+
+absl::Status CheckAgentHasNetwork(const TaskConfig& options, Program kind) {
+  if (kind != Program::kAgent || options.isolation.network_mode != kNetworkNone) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      "network_mode: \"none\" keeps an agent from its controller; remove it, or name another "
+      "program");
 }
 
 // Nomad's limits: memory_max (oversubscription) is the hard one when it is set, -1 means none.
@@ -53,57 +67,58 @@ void SetMemory(const NomadTask& task, pb::CgroupSpec& cgroup) {
   if (maximum != 0) cgroup.set_memory_soft_bytes(reserved);
 }
 
-pb::CgroupSpec PlanCgroup(const PlanInput& input) {
+// Nomad's shares are MHz. On a node that has more of them than the kernel has shares they are
+// scaled down, as Nomad's own drivers do, so that the large tasks keep their proportions.
+int64_t CpuShares(const NomadLinux& resources) {
+  const double share = resources.percentticks();
+  if (share <= 0 || static_cast<double>(resources.cpu_shares()) / share < kMaxCpuShares) {
+    return resources.cpu_shares();
+  }
+  return static_cast<int64_t>(share * kMaxCpuShares);
+}
+
+// The task's part of the node, in time of all cores; the arithmetic of Nomad's docker driver
+// (drivers/docker/driver.go, CPUHardLimit).
+absl::StatusOr<int64_t> CpuQuotaUs(const NomadLinux& resources, int64_t host_cores) {
+  if (resources.percentticks() <= 0) {
+    return absl::FailedPreconditionError(
+        "cpu_hard_limit: Nomad did not say which part of this node's CPU the task has");
+  }
+  const auto in_period = static_cast<int64_t>(resources.percentticks() * cgroups::kCpuPeriodUs);
+  return std::max(in_period * host_cores, kMinCpuQuotaUs);
+}
+
+absl::StatusOr<pb::CgroupSpec> PlanCgroup(const PlanInput& input) {
   const auto& linux_resources = input.task.resources().linux_resources();
   pb::CgroupSpec cgroup;
   cgroup.set_name(absl::StrCat(input.task.alloc_id(), ".", input.task.name()));
   cgroup.set_cpuset_cgroup(linux_resources.cpuset_cgroup());
   cgroup.set_cpuset_cpus(linux_resources.cpuset_cpus());
-  cgroup.set_cpu_shares(linux_resources.cpu_shares());
+  cgroup.set_cpu_shares(CpuShares(linux_resources));
+  if (input.options.cpu_hard_limit) {
+    ASSIGN_OR_RETURN(const int64_t quota, CpuQuotaUs(linux_resources, input.host_cores));
+    cgroup.set_cpu_quota_us(quota);
+  }
   cgroup.set_pids(input.options.pids_limit);
+  cgroup.set_io_weight(static_cast<uint32_t>(input.options.io_weight));
   SetMemory(input.task, cgroup);
   return cgroup;
 }
 
-// A name that every program accepts: letters, digits and '-', not at the ends.
-std::string HostName(const NomadTask& task) {
-  const std::string& wanted = task.network_isolation_spec().hostsconfig().hostname();
-  const auto alloc_name = task.env().find("NOMAD_ALLOC_NAME");
-  std::string name = !wanted.empty()                  ? wanted
-                     : alloc_name != task.env().end() ? alloc_name->second
-                                                      : task.name();
-  for (char& c : name) {
-    if (!absl::ascii_isalnum(c)) c = '-';
+absl::StatusOr<uint64_t> TmpSize(const PlanInput& input, int64_t memory_bytes) {
+  const std::optional<int64_t>& asked = input.options.isolation.tmp_size;
+  if (!asked) {
+    return memory_bytes == 0 ? kTmpWithoutMemoryLimit : std::max(memory_bytes / 10, kMinTmpBytes);
   }
-  name.resize(std::min(name.size(), kMaxHostName));
-  while (absl::EndsWith(name, "-")) name.pop_back();
-  name = std::string(name.substr(std::min(name.find_first_not_of('-'), name.size())));
-  return name.empty() ? "agent" : name;
+  RETURN_IF_ERROR(CheckAgainstMemory(input.host, *asked), "tmp_size");
+  return *asked;
 }
 
-std::string HostsFile(const NomadTask& task) {
-  const auto& hosts = task.network_isolation_spec().hostsconfig();
-  if (hosts.hostname().empty() || hosts.address().empty()) return "";
-  return absl::StrCat("127.0.0.1\tlocalhost\n::1\tlocalhost\n", hosts.address(), "\t",
-                      hosts.hostname(), "\n");
-}
-
-absl::Status AddVolumes(const NomadTask& task, pb::SandboxSpec& sandbox) {
-  for (const auto& volume : task.mounts()) {
-    if (!volume.propagation_mode().empty() && volume.propagation_mode() != "private") {
-      return absl::InvalidArgumentError(
-          absl::StrCat("volume_mount ", volume.task_path(), ": propagation_mode '",
-                       volume.propagation_mode(), "' is not supported; allowed: private"));
-    }
-    pb::MountSpec& mount = *sandbox.add_mounts();
-    mount.set_kind(pb::MountSpec::BIND);
-    mount.set_source(volume.host_path());
-    mount.set_target(volume.task_path());
-    mount.set_read_only(volume.readonly());
-  }
-  if (task.devices_size() > 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("device ", task.devices(0).task_path(), ": devices are not supported"));
+absl::Status AddDevices(const PlanInput& input, pb::SandboxSpec& sandbox) {
+  ASSIGN_OR_RETURN(const std::vector<pb::DeviceSpec> devices, PlanDevices(input));
+  for (pb::MountSpec& mount : *sandbox.mutable_mounts()) {
+    if (mount.kind() != pb::MountSpec::DEV) continue;
+    for (const pb::DeviceSpec& device : devices) *mount.add_devices() = device;
   }
   return absl::OkStatus();
 }
@@ -125,30 +140,21 @@ absl::Status PlanSandbox(const PlanInput& input, const std::vector<std::string>&
   rootfs.gid = input.user.gid();
   rootfs.user_name = input.user.name();
   rootfs.home = input.user.home();
-  rootfs.hostname = HostName(task);
-  rootfs.tmp_size_bytes =
-      memory_bytes == 0 ? kTmpWithoutMemoryLimit : std::max(memory_bytes / 10, kMinTmpBytes);
-  rootfs.shm_size_bytes = kShmBytes;
-  rootfs.resolv_conf_content = ResolvConf(task);
-  rootfs.hosts_content = HostsFile(task);
+  ASSIGN_OR_RETURN(rootfs.tmp_size_bytes, TmpSize(input, memory_bytes));
+  rootfs.shm_size_bytes = input.options.isolation.shm_size;
+  RETURN_IF_ERROR(CheckAgainstMemory(input.host, rootfs.shm_size_bytes), "shm_size");
+  RETURN_IF_ERROR(PlanNames(input, rootfs));
   rootfs.host_root = input.host_root;
   ASSIGN_OR_RETURN(const std::vector<pb::MountSpec> mounts, PlanHostRootfs(rootfs),
                    "root file system");
   for (const pb::MountSpec& mount : mounts) *sandbox.add_mounts() = mount;
-  RETURN_IF_ERROR(AddVolumes(task, sandbox));
-  for (const std::string& path : DefaultMaskedPaths()) sandbox.add_masked_paths(path);
-  for (const std::string& path : DefaultReadOnlyPaths()) sandbox.add_read_only_paths(path);
+  ASSIGN_OR_RETURN(const std::vector<pb::MountSpec> added,
+                   PlanMounts(input, rootfs.tmp_size_bytes));
+  for (const pb::MountSpec& mount : added) *sandbox.add_mounts() = mount;
+  RETURN_IF_ERROR(AddDevices(input, sandbox));
   sandbox.set_hostname(rootfs.hostname);
-  sandbox.set_network_namespace(task.network_isolation_spec().path());
-  sandbox.set_payload_filter(input.payload_filter);
-  sandbox.set_init_filter(input.init_filter);
-  if (input.max_open_files > 0) {
-    pb::RlimitSpec& files = *sandbox.add_rlimits();
-    files.set_resource(RLIMIT_NOFILE);
-    files.set_soft(input.max_open_files);
-    files.set_hard(input.max_open_files);
-  }
-  return absl::OkStatus();
+  RETURN_IF_ERROR(PlanNetwork(input, sandbox));
+  return PlanPrivileges(input, sandbox);
 }
 
 // What Nomad gives, and what every program expects beside it. Nothing of the plugin's own.
@@ -248,7 +254,7 @@ absl::Status PlanAgent(const PlanInput& input, const std::vector<pb::JavaHome>& 
   if (agent.root_dir().empty()) agent.set_root_dir(kDefaultAgentRootDir);
   if (input.options.agent.web_socket == false) agent.set_web_socket(false);  // the job's word wins
   RETURN_IF_ERROR(ReadSecret(input, agent));
-  RETURN_IF_ERROR(ValidateAgent(agent));
+  RETURN_IF_ERROR(CheckAgent(agent));
   for (const pb::JavaHome& home : javas) *agent.add_java_homes() = home;
   for (std::string& option : DefaultJvmOptions(spec.cgroup().memory_bytes(), jvm_options)) {
     agent.add_jvm_options(std::move(option));
@@ -306,31 +312,25 @@ void PlanCommand(const TaskConfig& options, pb::ProgramSpec& program) {
 
 }  // namespace
 
-std::string ResolvConf(const NomadTask& task) {
-  std::string content;
-  for (const std::string& server : task.dns().servers()) {
-    absl::StrAppend(&content, "nameserver ", server, "\n");
-  }
-  if (task.dns().searches_size() > 0) {
-    absl::StrAppend(&content, "search ", absl::StrJoin(task.dns().searches(), " "), "\n");
-  }
-  if (task.dns().options_size() > 0) {
-    absl::StrAppend(&content, "options ", absl::StrJoin(task.dns().options(), " "), "\n");
-  }
-  return content;
+absl::Status CheckAgainstMemory(const HostFacts& host, uint64_t bytes) {
+  if (host.memory_bytes == 0 || bytes <= host.memory_bytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(bytes, " bytes are more than this host's memory, ",
+                                                 host.memory_bytes, " bytes"));
 }
 
 absl::StatusOr<pb::LaunchSpec> PlanTask(const PlanInput& input) {
   Environment env = TaskEnvironment(input);
   RETURN_IF_ERROR(ValidateProgramChoice(input.options, env.contains("JENKINS_URL")));
   const Program kind = ProgramOf(input.options);
+  RETURN_IF_ERROR(CheckAgentHasNetwork(input.options, kind));
 
   pb::LaunchSpec spec;
   spec.set_version(kSpecVersion);
   spec.set_task_id(input.task.id());
   spec.set_task_dir(input.task_dir);
   *spec.mutable_user() = input.user;
-  *spec.mutable_cgroup() = PlanCgroup(input);
+  RETURN_IF_ERROR(PlanUserNamespace(input, *spec.mutable_user()));
+  ASSIGN_OR_RETURN(*spec.mutable_cgroup(), PlanCgroup(input));
   *spec.mutable_output() = PlanOutput(input);
   spec.mutable_program()->set_work_dir(kDefaultWorkDir);
 
@@ -353,7 +353,8 @@ absl::StatusOr<pb::LaunchSpec> PlanTask(const PlanInput& input) {
   for (const auto& [key, value] : env) {
     spec.mutable_program()->add_env(absl::StrCat(key, "=", value));
   }
-  RETURN_IF_ERROR(CheckExecSize(spec.program(), input.stack_limit));
+  RETURN_IF_ERROR(PlanLimits(input, *spec.mutable_sandbox()));
+  RETURN_IF_ERROR(CheckExecSize(spec.program(), StackLimit(input, spec.sandbox())));
   std::vector<std::string> java_paths;
   for (const pb::JavaHome& java : javas) java_paths.push_back(java.path());
   RETURN_IF_ERROR(

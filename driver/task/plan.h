@@ -8,9 +8,11 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "driver/config/plugin_config.h"
 #include "driver/config/task_config.h"
 #include "driver/jvm/java.h"
+#include "driver/task/host_facts.h"
 #include "proto/nomad_driver.pb.h"
 #include "proto/supervisor.pb.h"
 
@@ -24,10 +26,12 @@ struct PlanInput {
   std::vector<JavaInstall> javas = {};  // of the node, newest first
   bool own_log_files = false;           // else Nomad's helper writes them
   LogLimits logs = {};                  // of own log files
-  std::string payload_filter = "";      // seccomp programs
+  IsolationPolicy policy = {};
+  HostFacts host = {};
+  std::string payload_filter = "";  // seccomp programs of tasks without capabilities
   std::string init_filter = "";
-  uint64_t max_open_files = 0;               // the host's hard limit for RLIMIT_NOFILE
   uint64_t stack_limit = uint64_t{8} << 20;  // RLIMIT_STACK that the program inherits
+  int64_t host_cores = 1;                    // that the plugin may use
   // Content of a file that the job names by its path inside the sandbox.
   std::function<absl::StatusOr<std::string>(const std::string& path)> read_secret_file = {};
   std::string host_root = "/";  // tests: a made-up host
@@ -36,7 +40,12 @@ struct PlanInput {
 // InvalidArgument names the option that is wrong; FailedPrecondition what the node lacks.
 absl::StatusOr<pb::LaunchSpec> PlanTask(const PlanInput& input);
 
-// Content of /etc/resolv.conf for the task; empty when Nomad gave no DNS settings.
-std::string ResolvConf(const hashicorp::nomad::plugins::drivers::proto::TaskConfig& task);
+// Content of /etc/resolv.conf for the task; empty when Nomad gave no DNS settings. What they leave
+// out comes from the host's.
+std::string ResolvConf(const hashicorp::nomad::plugins::drivers::proto::TaskConfig& task,
+                       absl::string_view host_resolv_conf);
+
+// A file system in memory cannot be larger than that.
+absl::Status CheckAgainstMemory(const HostFacts& host, uint64_t bytes);
 
 }  // namespace jenkins_agent

@@ -1,13 +1,11 @@
 #include "driver/task/remains.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
-#include <sys/syscall.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <chrono>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -16,6 +14,7 @@
 #include "driver/base/fd.h"
 #include "driver/base/file.h"
 #include "driver/base/paths.h"
+#include "driver/base/pidfd.h"
 #include "driver/base/process.h"
 #include "driver/base/status.h"
 #include "driver/supervisor/client.h"
@@ -26,22 +25,13 @@ namespace {
 
 constexpr std::chrono::milliseconds kKillLimit{5000};
 constexpr std::chrono::milliseconds kAskLimit{2000};
+constexpr std::chrono::milliseconds kDyingLimit{2000};
 
-// PDEATHSIG ends the sandbox with its supervisor.
-absl::Status KillSupervisor(const pb::TaskRecord& record) {
-  const Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, record.supervisor_pid(), 0)));
+// Empty when the supervisor is gone.
+Fd OpenSupervisor(const pb::TaskRecord& record) {
+  absl::StatusOr<Fd> pidfd = OpenPidfd(record.supervisor_pid());
   // Checked after the open: from here on the descriptor cannot mean another process.
-  if (!pidfd || !SupervisorAlive(record)) return absl::OkStatus();
-  if (::syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0) != 0 && errno != ESRCH) {
-    return ErrnoStatus(absl::StrCat("kill supervisor ", record.supervisor_pid()));
-  }
-  pollfd end = {pidfd.get(), POLLIN, 0};
-  if (::poll(&end, 1, static_cast<int>(kKillLimit.count())) == 0) {
-    return absl::DeadlineExceededError(absl::StrCat("supervisor ", record.supervisor_pid(),
-                                                    " survived SIGKILL for ",
-                                                    kKillLimit.count() / 1000, " s"));
-  }
-  return absl::OkStatus();
+  return pidfd.ok() && SupervisorAlive(record) ? *std::move(pidfd) : Fd();
 }
 
 absl::StatusOr<cgroups::Cgroup> OpenCgroup(const pb::TaskRecord& record) {
@@ -70,6 +60,22 @@ absl::StatusOr<pb::TaskRecord> RecordOfSupervisor(const std::string& task_dir) {
 }
 
 }  // namespace
+
+// PDEATHSIG ends the sandbox with its supervisor.
+absl::Status KillSupervisor(const pb::TaskRecord& record) {
+  const Fd pidfd = OpenSupervisor(record);
+  if (!pidfd) return absl::OkStatus();
+  const std::string name = absl::StrCat("supervisor ", record.supervisor_pid());
+  RETURN_IF_ERROR(SignalPidfd(pidfd.get(), SIGKILL), name);
+  if (AwaitPidfd(pidfd.get(), kKillLimit)) return absl::OkStatus();
+  return absl::DeadlineExceededError(
+      absl::StrCat(name, " survived SIGKILL for ", kKillLimit.count() / 1000, " s"));
+}
+
+bool SupervisorGone(const pb::TaskRecord& record) {
+  const Fd pidfd = OpenSupervisor(record);
+  return !pidfd || AwaitPidfd(pidfd.get(), kDyingLimit);
+}
 
 pb::ExitRecord EndAsLost(const pb::TaskRecord& record) {
   const absl::Status removed = RemoveCgroups(record);

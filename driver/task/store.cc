@@ -1,6 +1,7 @@
 #include "driver/task/store.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/resource.h>
@@ -17,6 +18,7 @@
 #include "driver/config/task_config.h"
 #include "driver/sandbox/seccomp.h"
 #include "driver/task/disk_space.h"
+#include "driver/task/host_limits.h"
 #include "driver/task/leftovers.h"
 #include "driver/task/plan.h"
 #include "driver/task/record.h"
@@ -52,19 +54,30 @@ absl::StatusOr<Fd> BecomeOwner(const std::string& path) {
   return lock;
 }
 
-uint64_t MaxOpenFiles() {
-  rlimit limit;
-  return ::getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_max : 0;
-}
-
 // The payload inherits it through spawner and supervisor.
 uint64_t StackLimit() {
   rlimit limit;
   return ::getrlimit(RLIMIT_STACK, &limit) == 0 ? limit.rlim_cur : 0;
 }
 
+int64_t UsableCores() {
+  cpu_set_t cores;
+  return ::sched_getaffinity(0, sizeof(cores), &cores) == 0 ? CPU_COUNT(&cores) : 1;
+}
+
+// What the host can still give, before anything is made.
+absl::Status CheckRoom(const pb::CgroupSpec& cgroup, const std::string& state_dir,
+                       const std::string& alloc_dir) {
+  ASSIGN_OR_RETURN(const HostFacts facts, ReadHostFacts());
+  RETURN_IF_ERROR(CheckHost(facts, cgroup.memory_bytes()));
+  RETURN_IF_ERROR(CheckDiskSpace("state_dir", state_dir));
+  RETURN_IF_ERROR(CheckDiskSpace("alloc_dir", alloc_dir));
+  return cgroup.io_weight() > 0 ? CheckIoWeight() : absl::OkStatus();
+}
+
 pb::TaskRecord MakeRecord(const NomadTask& config, const pb::LaunchSpec& spec,
-                          const pb::TaskStatus& status, const std::string& boot_id) {
+                          const pb::TaskStatus& status, const std::string& boot_id,
+                          bool own_resolv_conf) {
   pb::TaskRecord record;
   record.set_version(kRecordVersion);
   record.set_task_id(config.id());
@@ -77,7 +90,7 @@ pb::TaskRecord MakeRecord(const NomadTask& config, const pb::LaunchSpec& spec,
   record.set_task_name(config.name());
   record.set_started_at_ns(status.started_at_ns());
   record.set_network_namespace(spec.sandbox().network_namespace());
-  if (!ResolvConf(config).empty()) {
+  if (own_resolv_conf) {
     record.set_resolv_conf(absl::StrCat(spec.task_dir(), "/", kResolvConf));
   }
   return record;
@@ -183,15 +196,17 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
   input.logs = options_.config.logs;
   input.payload_filter = payload_filter_;
   input.init_filter = init_filter_;
-  input.max_open_files = MaxOpenFiles();
+  input.policy = options_.config.isolation;
+  input.host = ReadHostFacts();
   input.stack_limit = StackLimit();
+  input.host_cores = UsableCores();
   input.read_secret_file = [&](const std::string& path) {
     return ReadSandboxFile(path, config.alloc_dir(), config.name());
   };
   ASSIGN_OR_RETURN(pb::LaunchSpec spec, PlanTask(input));
   spec.set_boot_id(boot_id_);
 
-  RETURN_IF_ERROR(CheckDiskSpace(paths_.root()));
+  RETURN_IF_ERROR(CheckRoom(spec.cgroup(), paths_.root(), config.alloc_dir()));
   // A supervisor that reports an error has cleaned up after itself; one that died has not.
   absl::Cleanup remove = [&] {
     if (const absl::Status removed = RemoveFromDisk(task_dir, paths_, boot_id_); !removed.ok()) {
@@ -199,13 +214,14 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
           {{"task_id", config.id()}, {"error", std::string(removed.message())}});
     }
   };
-  RETURN_IF_ERROR(MakeTaskDir(task_dir, ResolvConf(config)));
+  const std::string resolv_conf = ResolvConf(config, input.host.resolv_conf);
+  RETURN_IF_ERROR(MakeTaskDir(task_dir, resolv_conf));
   FaultPoint("plugin.start.directory_made");
   ASSIGN_OR_RETURN(Fd connection, options_.spawner->Spawn(spec, received_ns));
   FaultPoint("plugin.start.spawned");
   ASSIGN_OR_RETURN(const pb::TaskStatus status, AwaitStart(connection.get(), kStartLimit));
   FaultPoint("plugin.start.answered");
-  const pb::TaskRecord record = MakeRecord(config, spec, status, boot_id_);
+  const pb::TaskRecord record = MakeRecord(config, spec, status, boot_id_, !resolv_conf.empty());
   RETURN_IF_ERROR(WriteHandle(record));
   FaultPoint("plugin.start.handle_written");
   auto task = std::make_shared<Task>(record, options_.loop, options_.events, options_.tools);
@@ -246,18 +262,23 @@ absl::Status TaskStore::Recover(const std::string& task_id, absl::string_view dr
   return absl::OkStatus();
 }
 
-// Exit record on disk: it has ended. A supervisor that answers: it runs. Neither: it is lost.
+// A supervisor that listens: it runs. Exit record on disk: it has ended. Neither: it is lost.
 absl::StatusOr<std::shared_ptr<Task>> TaskStore::Reconnect(const pb::TaskRecord& record) {
   auto task = std::make_shared<Task>(record, options_.loop, options_.events, options_.tools);
   absl::StatusOr<Fd> connection = ConnectToSupervisor(record.task_dir());
-  const absl::Status attached =
-      connection.ok() ? task->Attach(*std::move(connection)) : connection.status();
-  if (attached.ok()) return task;
+  if (connection.ok()) {
+    task->Follow(*std::move(connection));
+    return task;
+  }
   // Looked at last: a supervisor writes the record before it lets go of its socket.
-  ASSIGN_OR_RETURN(const std::optional<pb::ExitRecord> exit, ReadExitRecord(record.task_dir()));
-  if (!exit.has_value() && SupervisorAlive(record)) {
-    return absl::InternalError(absl::StrCat("supervisor ", record.supervisor_pid(),
-                                            " runs but cannot be reached: ", attached.message()));
+  ASSIGN_OR_RETURN(std::optional<pb::ExitRecord> exit, ReadExitRecord(record.task_dir()));
+  if (!exit.has_value() && !SupervisorGone(record)) {
+    return absl::InternalError(
+        absl::StrCat("supervisor ", record.supervisor_pid(),
+                     " runs but cannot be reached: ", connection.status().message()));
+  }
+  if (!exit.has_value()) {  // it may have ended in order since
+    ASSIGN_OR_RETURN(exit, ReadExitRecord(record.task_dir()));
   }
   task->SetExited(exit.has_value() ? *exit : EndAsLost(record));
   return task;
@@ -271,8 +292,10 @@ absl::Status TaskStore::Destroy(const std::string& task_id, bool force) {
             absl::StrCat("task with ID \"", task_id, "\" is still running"));
       }
       MarkForRemoval((*task)->record().task_dir());
-      // An unresponsive supervisor is killed below, with everything in its cgroups.
-      (*task)->Stop(SIGKILL, std::chrono::milliseconds(0)).IgnoreError();
+      if (!(*task)->Stop(SIGKILL, std::chrono::milliseconds(0)).ok()) {
+        // By the task and not below: both would clean up at the same time.
+        RETURN_IF_ERROR((*task)->KillSupervisor());
+      }
     }
     RETURN_IF_ERROR(RemoveRemains((*task)->record()));
     MutexLock lock(mutex_);

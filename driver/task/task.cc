@@ -23,6 +23,7 @@ namespace jenkins_agent {
 namespace {
 
 constexpr std::chrono::seconds kCallTimeout{10};
+constexpr std::chrono::hours kWhileItLives{24 * 365};
 constexpr std::chrono::seconds kLostLimit{10};  // to end what a dead supervisor left
 // Beyond the job's own kill timeout: signal, reap and clean-up of a large process tree.
 constexpr std::chrono::seconds kStopGrace{20};
@@ -43,9 +44,17 @@ absl::Status ReplaceByHardLink(const std::string& file, const std::string& link)
 
 std::string Milliseconds(double value) { return absl::StrFormat("%.0f", value); }
 
+// Asks for the state and for the events that follow.
+pb::ControlRequest Hello() {
+  pb::ControlRequest request;
+  request.mutable_hello()->set_version(kSpecVersion);
+  request.mutable_hello()->set_watch(true);
+  return request;
+}
+
 }  // namespace
 
-absl::Status Task::Attach(Fd connection) {
+std::shared_ptr<Control> Task::Connect(Fd connection) {
   const std::weak_ptr<Task> weak = weak_from_this();
   Control::Handlers handlers;
   handlers.on_event = [weak](const pb::Event& event) {
@@ -57,31 +66,50 @@ absl::Status Task::Attach(Fd connection) {
   handlers.on_lost = [weak] {
     if (const auto self = weak.lock()) self->OnLost();
   };
-  {
-    MutexLock lock(mutex_);
-    control_ = Control::Create(loop_, std::move(connection), std::move(handlers));
-  }
-  pb::ControlRequest request;
-  request.mutable_hello()->set_version(kSpecVersion);
-  request.mutable_hello()->set_watch(true);
-  absl::StatusOr<pb::ControlReply> reply = Call(std::move(request));
+  MutexLock lock(mutex_);
+  control_ = Control::Create(loop_, std::move(connection), std::move(handlers));
+  return control_;
+}
+
+absl::Status Task::Attach(Fd connection) {
+  Connect(std::move(connection));
+  const absl::StatusOr<pb::ControlReply> reply = Call(Hello());
   if (!reply.ok()) {
     // A lost connection is followed by OnLost() on the loop's thread, which knows how it ended.
     const bool lost = absl::IsUnavailable(reply.status());
     return exited() || (lost && WaitForExit(kLostLimit)) ? absl::OkStatus() : reply.status();
   }
-  const pb::TaskStatus status = reply->status();
-  {
-    MutexLock lock(mutex_);
-    status_ = status;
-  }
-  if (status.timings().connected_ms() > 0) {
-    loop_->Post([self = shared_from_this()] { self->connected_before_ = true; });
-  }
-  if (status.state() == pb::WAITING_FOR_JAR) {
-    loop_->Post([self = shared_from_this(), status] { self->GetAgentJar(status); });
-  }
+  loop_->Post(
+      [self = shared_from_this(), status = reply->status()] { self->OnFirstStatus(status); });
   return absl::OkStatus();
+}
+
+void Task::Follow(Fd connection) {
+  const auto on_reply = [weak = weak_from_this()](const absl::StatusOr<pb::ControlReply>& reply) {
+    const auto self = weak.lock();
+    if (self == nullptr || !reply.ok()) return;  // OnLost() says what became of it
+    self->KeepStatus(reply->status());
+    self->OnFirstStatus(reply->status());
+  };
+  // A supervisor that somebody has stopped answers when it goes on.
+  Connect(std::move(connection))->Call(Hello(), on_reply, kWhileItLives);
+}
+
+// The worker belongs to the loop's thread, also its end. A task that still has one was given up
+// before its exit was known.
+Task::~Task() {
+  if (jar_worker_ == nullptr) return;
+  loop_->Post([worker = std::shared_ptr<JarWorker>(std::move(jar_worker_))] {});
+}
+
+void Task::KeepStatus(const pb::TaskStatus& status) {
+  MutexLock lock(mutex_);
+  if (!exit_.has_value()) status_ = status;
+}
+
+void Task::OnFirstStatus(const pb::TaskStatus& status) {
+  if (status.timings().connected_ms() > 0) connected_before_ = true;
+  if (status.state() == pb::WAITING_FOR_JAR) GetAgentJar(status);
 }
 
 void Task::SetExited(const pb::ExitRecord& exit) {
@@ -144,34 +172,36 @@ bool Task::WaitForExit(std::chrono::milliseconds limit) {
   return true;
 }
 
+std::shared_ptr<Control> Task::control() const {
+  MutexLock lock(mutex_);
+  return control_;
+}
+
+void Task::Tell(pb::ControlRequest request) {
+  control()->Call(
+      std::move(request), [](const absl::StatusOr<pb::ControlReply>&) {}, kCallTimeout);
+}
+
 absl::StatusOr<pb::ControlReply> Task::Call(pb::ControlRequest request) {
-  std::shared_ptr<Control> control;
-  {
-    MutexLock lock(mutex_);
-    control = control_;
-  }
+  const std::shared_ptr<Control> control = this->control();
   if (control == nullptr) return absl::FailedPreconditionError("the task has ended");
   auto answer = std::make_shared<std::promise<absl::StatusOr<pb::ControlReply>>>();
   std::future<absl::StatusOr<pb::ControlReply>> future = answer->get_future();
   control->Call(
       std::move(request),
-      [answer](absl::StatusOr<pb::ControlReply> reply) { answer->set_value(std::move(reply)); },
+      [this, answer](absl::StatusOr<pb::ControlReply> reply) {
+        // Here and not in the caller's thread, where it would undo what came after it, the exit.
+        if (reply.ok() && reply->has_status()) KeepStatus(reply->status());
+        answer->set_value(std::move(reply));
+      },
       kCallTimeout);
   return future.get();
 }
 
 absl::StatusOr<pb::TaskStatus> Task::Status() {
   if (!exited()) {
-    pb::ControlRequest request;
-    request.mutable_hello()->set_version(kSpecVersion);
-    request.mutable_hello()->set_watch(true);
-    absl::StatusOr<pb::ControlReply> reply = Call(std::move(request));
-    if (reply.ok()) {
-      MutexLock lock(mutex_);
-      if (!exit_.has_value()) status_ = reply->status();
-    } else if (!exited()) {
-      return reply.status();
-    }
+    const absl::Status asked = Call(Hello()).status();
+    if (!asked.ok() && !exited()) return asked;
   }
   MutexLock lock(mutex_);
   return status_;
@@ -199,6 +229,13 @@ absl::Status Task::Stop(int signal, std::chrono::milliseconds timeout) {
       std::chrono::ceil<std::chrono::seconds>(timeout + kStopGrace).count(), " s"));
 }
 
+absl::Status Task::KillSupervisor() {
+  RETURN_IF_ERROR(jenkins_agent::KillSupervisor(record_));
+  if (WaitForExit(kLostLimit)) return absl::OkStatus();
+  return absl::DeadlineExceededError(absl::StrCat("supervisor ", record_.supervisor_pid(),
+                                                  " was killed, but its end was not seen"));
+}
+
 void Task::OnEvent(const pb::Event& event) {
   if (event.phase() != pb::PHASE_NONE) {
     MutexLock lock(mutex_);
@@ -221,14 +258,6 @@ void Task::OnEvent(const pb::Event& event) {
 
 // The first connection is told with the time that each part of the start took.
 void Task::PublishConnected(const pb::Event& event) {
-  std::shared_ptr<Control> control;
-  {
-    MutexLock lock(mutex_);
-    control = control_;
-  }
-  pb::ControlRequest request;
-  request.mutable_hello()->set_version(kSpecVersion);
-  request.mutable_hello()->set_watch(true);
   const auto publish = [self = shared_from_this(), event](absl::StatusOr<pb::ControlReply> reply) {
     if (!reply.ok() || std::exchange(self->connected_before_, true)) {
       self->Publish(absl::StrCat("agent ", event.message()),
@@ -246,7 +275,7 @@ void Task::PublishConnected(const pb::Event& event) {
                    {"connected_ms", absl::StrFormat("%.1f", timings.connected_ms())}},
                   event.time_ns());
   };
-  control->Call(std::move(request), publish, kCallTimeout);
+  control()->Call(Hello(), publish, kCallTimeout);
 }
 
 void Task::Publish(std::string message, std::map<std::string, std::string> details,
@@ -314,43 +343,28 @@ void Task::SendJar(pb::JarInfo jar, const std::string& host_path) {
     }
     jar.set_path(absl::StrCat(kJarDir, "/", kAgentJar));
   }
-  std::shared_ptr<Control> control;
-  {
-    MutexLock lock(mutex_);
-    control = control_;
-  }
   pb::ControlRequest request;
   *request.mutable_jar_ready()->mutable_jar() = std::move(jar);
   // A command that cannot be built or executed ends the task in the supervisor, which says why.
-  control->Call(
-      std::move(request), [](const absl::StatusOr<pb::ControlReply>&) {}, kCallTimeout);
+  Tell(std::move(request));
 }
 
 void Task::SendNote(const std::string& waiting_for) {
   const std::string note = absl::StrCat("waiting for the controller: ", waiting_for);
-  std::shared_ptr<Control> control;
   {
     MutexLock lock(mutex_);
     status_.set_phase_detail(note);
-    control = control_;
   }
   pb::ControlRequest request;
   request.mutable_note()->set_waiting_for(note);
-  control->Call(
-      std::move(request), [](const absl::StatusOr<pb::ControlReply>&) {}, kCallTimeout);
+  Tell(std::move(request));
 }
 
 void Task::EndBecause(const std::string& message) {
-  std::shared_ptr<Control> control;
-  {
-    MutexLock lock(mutex_);
-    control = control_;
-  }
   pb::ControlRequest request;
   request.mutable_stop()->set_signal(SIGKILL);
   request.mutable_stop()->set_because(message);
-  control->Call(
-      std::move(request), [](const absl::StatusOr<pb::ControlReply>&) {}, kCallTimeout);
+  Tell(std::move(request));
 }
 
 }  // namespace jenkins_agent

@@ -30,12 +30,16 @@ class Task : public std::enable_shared_from_this<Task> {
 
   Task(pb::TaskRecord record, EventLoop* loop, EventBus* events, const JarWorkerProgram* tools)
       : record_(std::move(record)), loop_(loop), events_(events), tools_(tools) {}
+  ~Task();
 
   const pb::TaskRecord& record() const { return record_; }
 
   // Takes over the connection to a running supervisor: asks for its state, follows its events and,
-  // when it waits for an agent.jar, starts the worker that gets one.
+  // when it waits for an agent.jar, starts the worker that gets one. Waits for the first answer.
   absl::Status Attach(Fd connection);
+  // The same without waiting, for one that was taken up before: its state, or its death, comes when
+  // it comes.
+  void Follow(Fd connection);
   // The task has ended already; its record was found on disk.
   void SetExited(const pb::ExitRecord& exit) ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -51,9 +55,19 @@ class Task : public std::enable_shared_from_this<Task> {
   // Signals the payload, after `timeout` ends everything in the sandbox; returns when all is gone.
   // OK for a task that has ended.
   absl::Status Stop(int signal, std::chrono::milliseconds timeout);
+  // For a supervisor that does not answer: kills it; returns when the task has ended as lost and
+  // nothing here touches its directory and cgroups any more.
+  absl::Status KillSupervisor() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
+  // Null: the task had ended when it was recovered.
+  std::shared_ptr<Control> control() const ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<pb::ControlReply> Call(pb::ControlRequest request);
+  // Does not wait for the answer. For a task that has a supervisor.
+  void Tell(pb::ControlRequest request);
+  void KeepStatus(const pb::TaskStatus& status) ABSL_LOCKS_EXCLUDED(mutex_);
+  std::shared_ptr<Control> Connect(Fd connection) ABSL_LOCKS_EXCLUDED(mutex_);
+  void OnFirstStatus(const pb::TaskStatus& status);
   void OnEvent(const pb::Event& event);
   void OnLost();
   void Publish(std::string message, std::map<std::string, std::string> details, int64_t time_ns);

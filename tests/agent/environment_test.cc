@@ -38,7 +38,6 @@ TEST(EnvironmentTest, TheImagesNamesAloneDescribeAnAgent) {
   EXPECT_EQ(agent.tunnel(), "t:1");
   EXPECT_EQ(agent.root_dir(), "/work");
   EXPECT_FALSE(agent.web_socket()) << "only the literal true counts";
-  EXPECT_OK(ValidateAgent(agent));
   EXPECT_EQ(env.count("JENKINS_SECRET"), 0u);
   EXPECT_EQ(env.at("PATH"), "/bin");
 }
@@ -100,66 +99,6 @@ TEST(EnvironmentTest, JvmOptionsAreSplitAtWhiteSpace) {
               ElementsAre("-Xmx1g", "-Da=b"));
   EXPECT_THAT(JvmOptionsFromEnvironment({{"JAVA_OPTS", "-Xmx2g"}}), ElementsAre("-Xmx2g"));
   EXPECT_THAT(JvmOptionsFromEnvironment({}), ElementsAre());
-}
-
-TEST(ValidateAgentTest, NamesWhatIsMissingAndWhereToSetIt) {
-  pb::AgentSpec agent = Complete();
-  EXPECT_OK(ValidateAgent(agent));
-  agent.clear_urls();
-  EXPECT_THAT(ValidateAgent(agent),
-              StatusIs(absl::StatusCode::kInvalidArgument,
-                       "agent.url is missing: set agent { url } or JENKINS_URL in the task's "
-                       "environment"));
-  agent = Complete();
-  agent.clear_name();
-  EXPECT_THAT(ValidateAgent(agent),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("agent.name is missing")));
-  agent = Complete();
-  agent.clear_secret();
-  EXPECT_THAT(ValidateAgent(agent),
-              StatusIs(absl::StatusCode::kInvalidArgument,
-                       AllOf(HasSubstr("agent.secret is missing"), HasSubstr("secret_file"))));
-}
-
-struct BadCase {
-  void (*change)(pb::AgentSpec& agent);
-  const char* message;
-};
-
-TEST(ValidateAgentTest, RefusesWhatTheAgentWouldRefuseWithExitCodeZero) {
-  const BadCase cases[] = {
-      {[](pb::AgentSpec& a) { a.set_urls(0, "ftp://c/"); }, "must begin with http"},
-      {[](pb::AgentSpec& a) { a.set_urls(0, "http://c/ x"); }, "agent.url must not"},
-      {[](pb::AgentSpec& a) { a.set_name("-x"); }, "agent.name must not"},
-      {[](pb::AgentSpec& a) { a.set_name("a\nb"); }, "agent.name must not"},
-      {[](pb::AgentSpec& a) { a.set_secret("two words"); }, "not quoted here"},
-      {[](pb::AgentSpec& a) { a.set_tunnel("host"); }, "agent.tunnel 'host'"},
-      {[](pb::AgentSpec& a) { a.set_direct("c:1"); }, "need each other"},
-      {[](pb::AgentSpec& a) { a.set_instance_identity("x"); }, "need each other"},
-      {[](pb::AgentSpec& a) { a.add_web_socket_headers("A=b"); }, "agent.web_socket_headers"},
-      {[](pb::AgentSpec& a) {
-         a.set_web_socket(true);
-         a.set_tunnel("t:1");
-       },
-       "agent.web_socket and agent.tunnel"},
-      {[](pb::AgentSpec& a) {
-         a.set_web_socket(true);
-         a.add_urls("http://d/");
-       },
-       "exactly one agent.url"},
-      {[](pb::AgentSpec& a) {
-         a.clear_urls();
-         a.set_direct("c:1");
-         a.set_instance_identity("x");
-       },
-       "agent.jar is missing"},
-  };
-  for (const BadCase& c : cases) {
-    pb::AgentSpec agent = Complete();
-    c.change(agent);
-    EXPECT_THAT(ValidateAgent(agent),
-                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(c.message)));
-  }
 }
 
 }  // namespace

@@ -23,9 +23,12 @@ namespace nomad = hashicorp::nomad::plugins::drivers::proto;
 namespace base_proto = hashicorp::nomad::plugins::base::proto;
 
 constexpr char kTaskName[] = "agent";
+constexpr char kOneByOne[] = "start";  // allocation of the tasks that do not rest
+constexpr char kProbe[] = "/agent/local/probe";
 constexpr char kProbeInside[] = "/local/probe";
 constexpr int kStampTimeoutMs = 30'000;
 constexpr std::chrono::seconds kCallLimit(120);
+constexpr std::chrono::seconds kStopTimeout(3);
 constexpr int64_t kMemoryMb = 64;
 constexpr int64_t kCpuShares = 200;
 
@@ -35,15 +38,30 @@ absl::Status FromGrpc(const grpc::Status& status, absl::string_view call) {
                       absl::StrCat(call, ": ", status.error_message()));
 }
 
-// fixmap { "state_dir": path }
-std::string PluginConfigBytes(const std::string& state_dir) {
-  return absl::StrCat("\x81\xa9state_dir", std::string(1, '\xd9'),
-                      std::string(1, static_cast<char>(state_dir.size())), state_dir);
+// fixmap, fixstr and str8 of msgpack.
+std::string PluginConfigBytes(const std::string& state_dir, bool own_logs) {
+  const auto text = [](const std::string& s) {
+    return absl::StrCat(std::string(1, '\xd9'), std::string(1, static_cast<char>(s.size())), s);
+  };
+  std::string bytes = absl::StrCat(own_logs ? "\x82" : "\x81", text("state_dir"), text(state_dir));
+  if (own_logs) absl::StrAppend(&bytes, text("log_collection"), text("driver"));
+  return bytes;
 }
 
 class Deadline : public grpc::ClientContext {
  public:
   Deadline() { set_deadline(std::chrono::system_clock::now() + kCallLimit); }
+};
+
+// A call whose answer comes from a completion queue, with this object as its tag.
+template <typename Response>
+struct Pending {
+  grpc::ClientContext context;
+  Response response;
+  grpc::Status status;
+  std::unique_ptr<grpc::ClientAsyncResponseReader<Response>> reader;
+
+  void AskForAnswer() { reader->Finish(&response, &status, this); }
 };
 
 }  // namespace
@@ -64,14 +82,19 @@ absl::StatusOr<double> ReadStamp(int fd) {
   return static_cast<double>(stamp.tv_sec) * 1e3 + static_cast<double>(stamp.tv_nsec) / 1e6;
 }
 
-Fleet::Fleet(const std::string& dir)
+struct Fleet::Waits {
+  grpc::CompletionQueue answers;
+  std::vector<std::unique_ptr<Pending<nomad::WaitTaskResponse>>> calls;
+};
+
+Fleet::Fleet(const std::string& dir, Options options)
     : dir_(dir),
+      options_(std::move(options)),
       state_dir_(dir + "/state"),
-      probe_(dir + "/allocs/agent/local/probe"),
       mark_(absl::StrCat("bench-", ::getpid())) {}
 
-absl::StatusOr<std::unique_ptr<Fleet>> Fleet::Launch(const std::string& dir) {
-  std::unique_ptr<Fleet> fleet(new Fleet(dir));
+absl::StatusOr<std::unique_ptr<Fleet>> Fleet::Launch(const std::string& dir, Options options) {
+  std::unique_ptr<Fleet> fleet(new Fleet(dir, std::move(options)));
   RETURN_IF_ERROR(fleet->Open());
   RETURN_IF_ERROR(fleet->LaunchPlugin());
   return fleet;
@@ -79,14 +102,7 @@ absl::StatusOr<std::unique_ptr<Fleet>> Fleet::Launch(const std::string& dir) {
 
 absl::Status Fleet::Open() {
   if (::chmod(dir_.c_str(), 0711) != 0) return ErrnoStatus(dir_);
-  for (const char* part : {"alloc/logs", "agent/local", "agent/secrets"}) {
-    const std::string path = absl::StrCat(dir_, "/allocs/", part);
-    RETURN_IF_ERROR(MakeDirs(path));
-    if (::chmod(path.c_str(), 0777) != 0) return ErrnoStatus(path);
-  }
-  std::error_code error;
-  std::filesystem::copy_file(PROBE_FILE, probe_, error);
-  if (error) return absl::InternalError(absl::StrCat("copy of the probe: ", error.message()));
+  RETURN_IF_ERROR(MakeAllocation(kOneByOne));
   const std::string fifo = dir_ + "/stdout";
   if (::mkfifo(fifo.c_str(), 0600) != 0) return ErrnoStatus(fifo);
   // For writing too: it must not end between two tasks.
@@ -94,11 +110,26 @@ absl::Status Fleet::Open() {
   return absl::OkStatus();
 }
 
+absl::Status Fleet::MakeAllocation(const std::string& name) const {
+  const std::string alloc_dir = absl::StrCat(dir_, "/allocs/", name);
+  for (const char* part : {"alloc/logs", "agent/local", "agent/secrets"}) {
+    const std::string path = absl::StrCat(alloc_dir, "/", part);
+    RETURN_IF_ERROR(MakeDirs(path));
+    if (::chmod(path.c_str(), 0777) != 0) return ErrnoStatus(path);
+  }
+  std::error_code error;
+  std::filesystem::copy_file(PROBE_FILE, absl::StrCat(alloc_dir, kProbe), error);
+  if (!error) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat("copy of the probe: ", error.message()));
+}
+
+std::string Fleet::probe() const { return absl::StrCat(dir_, "/allocs/", kOneByOne, kProbe); }
+
 absl::Status Fleet::LaunchPlugin() {
-  ASSIGN_OR_RETURN(host_, PluginHost::Launch(DRIVER_FILE, {}));
+  ASSIGN_OR_RETURN(host_, PluginHost::Launch(options_.driver, {}));
   if (!host_->connected()) return absl::InternalError("the plugin's handshake did not come");
   base_proto::SetConfigRequest request;
-  request.set_msgpack_config(PluginConfigBytes(state_dir_));
+  request.set_msgpack_config(PluginConfigBytes(state_dir_, options_.own_logs));
   request.mutable_nomad_config()->mutable_driver()->set_clientminport(14000);
   base_proto::SetConfigResponse response;
   Deadline context;
@@ -111,60 +142,107 @@ Fleet::~Fleet() {
   (void)host_->Kill();
 }
 
-absl::StatusOr<Fleet::Task> Fleet::Start(const std::string& id,
-                                         const std::vector<std::string>& args,
-                                         const std::string& stdout_path) {
+// ---- starts ----
+
+absl::Status Fleet::StartScript(const std::string& script) {
+  RETURN_IF_ERROR(MakeAllocation("script"));
+  nomad::StartTaskRequest request = StartRequest("script", {}, "/dev/null");
+  request.mutable_task()->set_msgpack_driver_config(CommandConfig("/bin/sh", {"-c", script}));
+  ASSIGN_OR_RETURN(const nomad::TaskHandle handle, Start(request));
+  return Keep(handle);
+}
+
+nomad::StartTaskRequest Fleet::StartRequest(const std::string& name,
+                                            const std::vector<std::string>& args,
+                                            const std::string& stdout_path) const {
+  const std::string alloc_dir = absl::StrCat(dir_, "/allocs/", name);
   nomad::StartTaskRequest request;
   nomad::TaskConfig& config = *request.mutable_task();
-  config.set_id(absl::StrCat(mark_, "/", kTaskName, "/", id));
-  config.set_alloc_id(absl::StrCat(mark_, "-", id));
+  config.set_id(absl::StrCat(mark_, "/", kTaskName, "/", name));
+  config.set_alloc_id(absl::StrCat(mark_, "-", name));
   config.set_name(kTaskName);
-  config.set_alloc_dir(dir_ + "/allocs");
+  config.set_alloc_dir(alloc_dir);
   config.set_stdout_path(stdout_path);
-  config.set_stderr_path("/dev/null");
-  config.set_msgpack_driver_config(CommandConfig(kProbeInside, args));
+  config.set_stderr_path(options_.own_logs ? stdout_path : "/dev/null");
+  config.set_msgpack_driver_config(
+      CommandConfig(options_.host_paths ? alloc_dir + kProbe : kProbeInside, args));
   nomad::Resources& resources = *config.mutable_resources();
   resources.mutable_allocated_resources()->mutable_memory()->set_memory_mb(kMemoryMb);
   resources.mutable_linux_resources()->set_cpu_shares(kCpuShares);
+  return request;
+}
+
+// With own logs Nomad makes no FIFO, and its name says only that the job wants logs.
+absl::StatusOr<nomad::StartTaskRequest> Fleet::NextResting() {
+  const std::string name = absl::StrCat(next_id_++);
+  RETURN_IF_ERROR(MakeAllocation(name));
+  return StartRequest(name, {"rest"}, options_.own_logs ? dir_ + "/no-fifo" : "/dev/null");
+}
+
+absl::StatusOr<nomad::TaskHandle> Fleet::Start(const nomad::StartTaskRequest& request) {
   nomad::StartTaskResponse response;
   Deadline context;
   RETURN_IF_ERROR(FromGrpc(host_->driver().StartTask(&context, request, &response), "StartTask"));
-  Task task;
-  task.handle = response.handle();
-  return task;
+  return response.handle();
 }
 
 absl::StatusOr<Fleet::Sample> Fleet::MeasureStart() {
+  const nomad::StartTaskRequest request = StartRequest(kOneByOne, {}, dir_ + "/stdout");
   const double sent = NowMs();
-  ASSIGN_OR_RETURN(const Task task, Start("start", {}, dir_ + "/stdout"));
+  RETURN_IF_ERROR(Start(request).status());
   Sample sample;
   sample.answered_ms = NowMs() - sent;
   ASSIGN_OR_RETURN(const double stamp, ReadStamp(output_.get()));
   sample.first_instruction_ms = stamp - sent;
-  RETURN_IF_ERROR(Await(task.handle.config().id()));
-  RETURN_IF_ERROR(Destroy(task.handle.config().id()));
+  RETURN_IF_ERROR(Await(request.task().id()));
+  RETURN_IF_ERROR(Destroy(request.task().id()));
   return sample;
 }
 
-absl::Status Fleet::Cycle() {
-  ASSIGN_OR_RETURN(const Task task, Start("cycle", {}, "/dev/null"));
-  RETURN_IF_ERROR(Await(task.handle.config().id()));
-  return Destroy(task.handle.config().id());
-}
-
-absl::Status Fleet::StartResting(int from, int to) {
-  for (int i = from; i < to; ++i) {
-    ASSIGN_OR_RETURN(Task task, Start(absl::StrCat(i), {"rest"}, "/dev/null"), "task ", i);
-    const std::string id = task.handle.config().id();
-    RETURN_IF_ERROR(Inspect(id, task));
-    tasks_[id] = std::move(task);
+absl::Status Fleet::StartResting(int count) {
+  for (int i = 0; i < count; ++i) {
+    ASSIGN_OR_RETURN(const nomad::StartTaskRequest request, NextResting());
+    ASSIGN_OR_RETURN(const nomad::TaskHandle handle, Start(request), "task ", size());
+    RETURN_IF_ERROR(Keep(handle));
   }
   return absl::OkStatus();
 }
 
-absl::Status Fleet::Inspect(const std::string& id, Task& task) {
+absl::StatusOr<std::vector<double>> Fleet::StartTogether(int count) {
+  std::vector<nomad::StartTaskRequest> requests(count);
+  for (nomad::StartTaskRequest& request : requests) {
+    ASSIGN_OR_RETURN(request, NextResting());
+  }
+  grpc::CompletionQueue queue;
+  std::vector<std::unique_ptr<Pending<nomad::StartTaskResponse>>> calls;
+  const double begin = NowMs();
+  for (const nomad::StartTaskRequest& request : requests) {
+    calls.push_back(std::make_unique<Pending<nomad::StartTaskResponse>>());
+    calls.back()->reader = host_->driver().AsyncStartTask(&calls.back()->context, request, &queue);
+    calls.back()->AskForAnswer();
+  }
+  std::vector<double> answered;
+  void* tag = nullptr;
+  for (bool ok = true; answered.size() < calls.size() && queue.Next(&tag, &ok);) {
+    answered.push_back(NowMs() - begin);
+  }
+  absl::Status failed;
+  for (const auto& call : calls) {
+    failed.Update(FromGrpc(call->status, "StartTask"));
+    if (call->status.ok()) failed.Update(Keep(call->response.handle()));
+  }
+  if (!failed.ok()) return failed;
+  return answered;
+}
+
+absl::Status Fleet::Keep(const nomad::TaskHandle& handle) {
+  ASSIGN_OR_RETURN(tasks_[handle.config().id()], Inspect(handle));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Fleet::Task> Fleet::Inspect(const nomad::TaskHandle& handle) {
   nomad::InspectTaskRequest request;
-  request.set_task_id(id);
+  request.set_task_id(handle.config().id());
   nomad::InspectTaskResponse response;
   Deadline context;
   RETURN_IF_ERROR(
@@ -175,11 +253,10 @@ absl::Status Fleet::Inspect(const std::string& id, Task& task) {
     pid_t value = 0;
     return it != attributes.end() && absl::SimpleAtoi(it->second, &value) ? value : 0;
   };
-  task.supervisor = pid("supervisor_pid");
-  task.init = pid("init_pid");
-  if (task.supervisor > 0 && task.init > 0) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat("InspectTask of ", id, " names no helper processes"));
+  return Task{handle, pid("pid"), pid("supervisor_pid"), pid("init_pid")};
 }
+
+// ---- ends ----
 
 absl::Status Fleet::Await(const std::string& id) {
   nomad::WaitTaskRequest request;
@@ -201,12 +278,36 @@ absl::Status Fleet::Destroy(const std::string& id) {
   return FromGrpc(host_->driver().DestroyTask(&context, request, &response), "DestroyTask");
 }
 
+absl::StatusOr<double> Fleet::StopTogether() {
+  grpc::CompletionQueue queue;
+  std::vector<std::unique_ptr<Pending<nomad::StopTaskResponse>>> calls;
+  const double begin = NowMs();
+  for (const auto& [id, task] : tasks_) {
+    nomad::StopTaskRequest request;
+    request.set_task_id(id);
+    request.set_signal("SIGCONT");  // the probe does not mind
+    request.mutable_timeout()->set_seconds(kStopTimeout.count());
+    calls.push_back(std::make_unique<Pending<nomad::StopTaskResponse>>());
+    calls.back()->reader = host_->driver().AsyncStopTask(&calls.back()->context, request, &queue);
+    calls.back()->AskForAnswer();
+  }
+  void* tag = nullptr;
+  size_t answered = 0;
+  for (bool ok = true; answered < calls.size() && queue.Next(&tag, &ok);) ++answered;
+  absl::Status failed;
+  for (const auto& call : calls) failed.Update(FromGrpc(call->status, "StopTask"));
+  if (!failed.ok()) return failed;
+  return NowMs() - begin;
+}
+
 absl::Status Fleet::DestroyAll() {
   absl::Status first;
   for (const auto& [id, task] : tasks_) first.Update(Destroy(id));
   tasks_.clear();
   return first;
 }
+
+// ---- at rest ----
 
 absl::StatusOr<ProcessMemory> Fleet::HelperMemory() const {
   ProcessMemory sum;
@@ -219,7 +320,81 @@ absl::StatusOr<ProcessMemory> Fleet::HelperMemory() const {
   return sum;
 }
 
-absl::StatusOr<Fleet::Recovery> Fleet::CrashAndRecover() {
+absl::StatusOr<int> Fleet::FollowStats(std::chrono::seconds interval,
+                                       std::chrono::seconds duration) {
+  struct Stream {
+    grpc::ClientContext context;
+    nomad::TaskStatsResponse response;
+    std::unique_ptr<grpc::ClientAsyncReader<nomad::TaskStatsResponse>> reader;
+    bool opened = false;
+  };
+  grpc::CompletionQueue queue;
+  std::vector<std::unique_ptr<Stream>> streams;
+  for (const auto& [id, task] : tasks_) {
+    nomad::TaskStatsRequest request;
+    request.set_task_id(id);
+    request.mutable_collection_interval()->set_seconds(interval.count());
+    streams.push_back(std::make_unique<Stream>());
+    Stream& stream = *streams.back();
+    stream.reader = host_->driver().AsyncTaskStats(&stream.context, request, &queue, &stream);
+  }
+  const auto deadline = std::chrono::system_clock::now() + duration;
+  int samples = 0;
+  void* tag = nullptr;
+  bool ok = false;
+  while (queue.AsyncNext(&tag, &ok, deadline) == grpc::CompletionQueue::GOT_EVENT) {
+    if (!ok) return absl::InternalError("TaskStats ended while its task runs");
+    auto& stream = *static_cast<Stream*>(tag);
+    samples += std::exchange(stream.opened, true) ? 1 : 0;
+    stream.reader->Read(&stream.response, &stream);
+  }
+  for (const auto& stream : streams) stream->context.TryCancel();
+  queue.Shutdown();
+  while (queue.Next(&tag, &ok)) {
+  }
+  return samples;
+}
+
+// ---- recovery ----
+
+absl::Status Fleet::RecoverAll(int at_once, Waits& waits) {
+  grpc::CompletionQueue queue;
+  std::map<void*, std::string> ids;
+  std::vector<std::unique_ptr<Pending<nomad::RecoverTaskResponse>>> calls;
+  auto next = tasks_.begin();
+  const auto recover_next = [&] {
+    nomad::RecoverTaskRequest request;
+    *request.mutable_handle() = next->second.handle;
+    calls.push_back(std::make_unique<Pending<nomad::RecoverTaskResponse>>());
+    ids[calls.back().get()] = next->first;
+    ++next;
+    calls.back()->reader =
+        host_->driver().AsyncRecoverTask(&calls.back()->context, request, &queue);
+    calls.back()->AskForAnswer();
+  };
+  const auto wait_for = [&](const std::string& id) {
+    nomad::WaitTaskRequest request;
+    request.set_task_id(id);
+    waits.calls.push_back(std::make_unique<Pending<nomad::WaitTaskResponse>>());
+    Pending<nomad::WaitTaskResponse>& call = *waits.calls.back();
+    call.reader = host_->driver().AsyncWaitTask(&call.context, request, &waits.answers);
+    call.AskForAnswer();
+  };
+  for (int i = 0; i < at_once && next != tasks_.end(); ++i) recover_next();
+  absl::Status failed;
+  for (size_t answered = 0; answered < tasks_.size(); ++answered) {
+    void* tag = nullptr;
+    bool ok = false;
+    if (!queue.Next(&tag, &ok)) break;
+    failed.Update(
+        FromGrpc(static_cast<Pending<nomad::RecoverTaskResponse>*>(tag)->status, "RecoverTask"));
+    wait_for(ids[tag]);
+    if (next != tasks_.end()) recover_next();
+  }
+  return failed;
+}
+
+absl::StatusOr<Fleet::Recovery> Fleet::CrashAndRecover(int at_once) {
   RETURN_IF_ERROR(host_->Crash().status());
   Recovery recovery;
   const double crashed = NowMs();
@@ -227,46 +402,24 @@ absl::StatusOr<Fleet::Recovery> Fleet::CrashAndRecover() {
   const double ready = NowMs();
   recovery.relaunch_ms = ready - crashed;
 
-  struct Waiting {
-    grpc::ClientContext context;
-    nomad::WaitTaskResponse response;
-    grpc::Status status;
-    std::unique_ptr<grpc::ClientAsyncResponseReader<nomad::WaitTaskResponse>> reader;
-  };
-  grpc::CompletionQueue answers;
-  std::vector<std::unique_ptr<Waiting>> waits;
-  absl::Status failed;
-  for (const auto& [id, task] : tasks_) {
-    nomad::RecoverTaskRequest request;
-    *request.mutable_handle() = task.handle;
-    nomad::RecoverTaskResponse response;
-    Deadline context;
-    failed.Update(
-        FromGrpc(host_->driver().RecoverTask(&context, request, &response), "RecoverTask"));
-    waits.push_back(std::make_unique<Waiting>());
-    Waiting& wait = *waits.back();
-    nomad::WaitTaskRequest wait_request;
-    wait_request.set_task_id(id);
-    wait.reader = host_->driver().AsyncWaitTask(&wait.context, wait_request, &answers);
-    wait.reader->Finish(&wait.response, &wait.status, &wait);
-  }
+  Waits waits;
+  absl::Status failed = RecoverAll(at_once, waits);
   // One connection keeps calls in order: when this is answered, the WaitTasks have arrived.
-  for (const auto& [id, task] : tasks_) {
-    Task seen;
-    failed.Update(Inspect(id, seen));
-    if (seen.init != task.init) failed.Update(absl::InternalError("another task was recovered"));
-    break;
+  const Task& first = tasks_.begin()->second;
+  const absl::StatusOr<Task> seen = Inspect(first.handle);
+  failed.Update(seen.status());
+  if (seen.ok() && seen->payload != first.payload) {
+    failed.Update(absl::InternalError("another task was recovered"));
   }
   recovery.recover_ms = NowMs() - ready;
-  const absl::Status destroyed = DestroyAll();
-  failed.Update(destroyed);
-  for (size_t i = 0; i < waits.size(); ++i) {
+  failed.Update(DestroyAll());
+  for (size_t i = 0; i < waits.calls.size(); ++i) {
     void* tag = nullptr;
     bool ok = false;
-    if (!answers.Next(&tag, &ok)) break;
-    failed.Update(FromGrpc(static_cast<Waiting*>(tag)->status, "WaitTask"));
+    if (!waits.answers.Next(&tag, &ok)) break;
+    failed.Update(
+        FromGrpc(static_cast<Pending<nomad::WaitTaskResponse>*>(tag)->status, "WaitTask"));
   }
-  answers.Shutdown();
   if (!failed.ok()) return failed;
   return recovery;
 }

@@ -1,6 +1,7 @@
 // One plugin, started from its real file as Nomad does, and its tasks. One thread uses a fleet.
 #pragma once
 
+#include <chrono>
 #include <map>
 #include <memory>
 #include <string>
@@ -16,8 +17,15 @@ namespace jenkins_agent::bench {
 
 class Fleet {
  public:
+  struct Options {
+    std::string driver = DRIVER_FILE;
+    // Its tasks see the host's own directories, as with a driver that has no sandbox.
+    bool host_paths = false;
+    bool own_logs = false;  // log_collection = "driver"
+  };
+
   // `dir`: an empty directory, for the state directory and the allocations.
-  static absl::StatusOr<std::unique_ptr<Fleet>> Launch(const std::string& dir);
+  static absl::StatusOr<std::unique_ptr<Fleet>> Launch(const std::string& dir, Options options);
   ~Fleet();
 
   // What a task's first instruction costs: StartTask sent -> the probe's stamp.
@@ -27,52 +35,76 @@ class Fleet {
   };
   absl::StatusOr<Sample> MeasureStart();
 
-  // Starts tasks `from` .. `to` - 1, which rest until they are stopped.
-  absl::Status StartResting(int from, int to);
+  // Starts `count` more tasks, one after another, which rest until they are stopped.
+  absl::Status StartResting(int count);
+  // The same with all StartTasks under way at once. Milliseconds from the first call sent to each
+  // answer, in the order of the answers.
+  absl::StatusOr<std::vector<double>> StartTogether(int count);
+  // StopTask for all of them at once, whose payload ends only when it is killed; milliseconds until
+  // the last answer. They stay to be destroyed.
+  absl::StatusOr<double> StopTogether();
+  // A task that runs a shell's script until it is stopped.
+  absl::Status StartScript(const std::string& script);
   absl::Status DestroyAll();
-  // A task that runs to its end, then is destroyed.
-  absl::Status Cycle();
+
+  // Follows the statistics of all tasks for `duration`, as Nomad's client does; returns how many
+  // came.
+  absl::StatusOr<int> FollowStats(std::chrono::seconds interval, std::chrono::seconds duration);
 
   // Supervisor and pid 1 of all running tasks, together.
   absl::StatusOr<ProcessMemory> HelperMemory() const;
   size_t size() const { return tasks_.size(); }
 
-  // SIGKILL of the plugin, a new one, RecoverTask and WaitTask for each task in turn.
+  // SIGKILL of the plugin, a new one, RecoverTask and then WaitTask for each task, of which
+  // `at_once` RecoverTasks are under way at a time. Ends with DestroyAll.
   struct Recovery {
     double relaunch_ms = 0;  // from the start of the new plugin to its answer to SetConfig
-    double recover_ms = 0;  // first RecoverTask -> last WaitTask sent and last RecoverTask answered
+    double recover_ms = 0;  // first RecoverTask -> last RecoverTask answered and last WaitTask sent
   };
-  absl::StatusOr<Recovery> CrashAndRecover();
+  absl::StatusOr<Recovery> CrashAndRecover(int at_once);
 
   pid_t plugin() const { return host_->pid(); }
   const std::string& state_dir() const { return state_dir_; }
-  const std::string& probe() const { return probe_; }
+  // The payload that is measured, alone in its directory.
+  std::string probe() const;
   // Part of the names of all cgroups of this fleet.
   const std::string& mark() const { return mark_; }
 
  private:
+  using StartTaskRequest = hashicorp::nomad::plugins::drivers::proto::StartTaskRequest;
+  using TaskHandle = hashicorp::nomad::plugins::drivers::proto::TaskHandle;
+
   struct Task {
-    hashicorp::nomad::plugins::drivers::proto::TaskHandle handle;
-    pid_t supervisor = 0;
+    TaskHandle handle;
+    pid_t payload = 0;
+    pid_t supervisor = 0;  // 0: this driver has none
     pid_t init = 0;
   };
+  struct Waits;
 
-  explicit Fleet(const std::string& dir);
+  Fleet(const std::string& dir, Options options);
   absl::Status Open();
   absl::Status LaunchPlugin();
-  absl::StatusOr<Task> Start(const std::string& id, const std::vector<std::string>& args,
-                             const std::string& stdout_path);
+  // The directories that Nomad makes for a task, with the probe in local/.
+  absl::Status MakeAllocation(const std::string& name) const;
+  StartTaskRequest StartRequest(const std::string& name, const std::vector<std::string>& args,
+                                const std::string& stdout_path) const;
+  absl::StatusOr<StartTaskRequest> NextResting();
+  absl::StatusOr<TaskHandle> Start(const StartTaskRequest& request);
+  absl::Status Keep(const TaskHandle& handle);
+  absl::StatusOr<Task> Inspect(const TaskHandle& handle);
   absl::Status Await(const std::string& id);
   absl::Status Destroy(const std::string& id);
-  absl::Status Inspect(const std::string& id, Task& task);
+  absl::Status RecoverAll(int at_once, Waits& waits);
 
   const std::string dir_;
+  const Options options_;
   const std::string state_dir_;
-  const std::string probe_;
   const std::string mark_;
   Fd output_;  // reading end of the FIFO that stands for Nomad's
   std::unique_ptr<PluginHost> host_;
   std::map<std::string, Task> tasks_;
+  int next_id_ = 0;
 };
 
 // Reads the probe's stamp from a pipe or FIFO; milliseconds of CLOCK_MONOTONIC.

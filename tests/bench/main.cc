@@ -19,13 +19,27 @@ int main(int argc, char** argv) {
   start.add_option("--runs", start_options.runs, "of each variant")->capture_default_str();
   const CLI::App& memory = *app.add_subcommand("memory", "supervisor and pid 1 of resting tasks");
   DensityOptions density_options;
-  CLI::App& density = *app.add_subcommand("density", "many tasks at rest; tasks come and go");
+  CLI::App& density = *app.add_subcommand("density", "many tasks on one node");
   density.add_option("--tasks", density_options.tasks, "at rest")->capture_default_str();
-  density.add_option("--cycles", density_options.cycles, "start to destroy")->capture_default_str();
   density.add_option("--seconds", density_options.seconds, "at rest")->capture_default_str();
+  density.add_option("--together", density_options.together, "started at once")
+      ->capture_default_str();
+  density.add_option("--most", density_options.most, "in the end")->capture_default_str();
   RecoverOptions recover_options;
   CLI::App& recover = *app.add_subcommand("recover", "the plugin is killed and comes back");
   recover.add_option("--tasks", recover_options.tasks, "at rest")->capture_default_str();
+  recover.add_option("--rounds", recover_options.rounds, "of each driver")->capture_default_str();
+  app.add_option("--peer", recover_options.peer, "file of the trivial Go driver, for `recover`");
+  NomadOptions nomad_options;
+  CLI::App& nomad = *app.add_subcommand("nomad", "a real Nomad agent: our driver, exec, raw_exec");
+  nomad.add_option("--runs", nomad_options.runs, "single tasks")->capture_default_str();
+  nomad.add_option("--rounds", nomad_options.rounds, "batches of 50")->capture_default_str();
+  NeighbourOptions neighbour_options;
+  CLI::App& neighbour = *app.add_subcommand("neighbour",
+                                            "a timer's lateness beside a task that "
+                                            "takes all it can get");
+  neighbour.add_option("--seconds", neighbour_options.seconds, "of each load")
+      ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   if (::geteuid() != 0) {
     std::fprintf(stderr, "bench: needs root\n");
@@ -39,7 +53,10 @@ int main(int argc, char** argv) {
   if (all || memory) status.Update(BenchMemory(report));
   if (all || recover) status.Update(BenchRecover(recover_options, report));
   if (all || density) status.Update(BenchDensity(density_options, report));
-  if (all || start) status.Update(BenchStart(start_options, report));  // hides a mount: last
+  if (all || nomad) status.Update(BenchNomad(nomad_options, report));
+  // Both hide a mount: last.
+  if (all || neighbour) status.Update(BenchNeighbour(neighbour_options, report));
+  if (all || start) status.Update(BenchStart(start_options, report));
   const bool met = report.Finish();
   if (!status.ok()) std::fprintf(stderr, "bench: %s\n", std::string(status.message()).c_str());
   return !status.ok() ? 1 : met ? 0 : 3;

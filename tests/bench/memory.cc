@@ -23,9 +23,9 @@ constexpr double kPrivateDirtyTargetKb = 102.4;
 
 absl::Status BenchMemory(Report& report) {
   const TempDir dir;
-  ASSIGN_OR_RETURN(const std::unique_ptr<Fleet> fleet, Fleet::Launch(dir.path()));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Fleet> fleet, Fleet::Launch(dir.path(), {}));
   for (const int tasks : {1, 20, 100}) {
-    RETURN_IF_ERROR(fleet->StartResting(static_cast<int>(fleet->size()), tasks));
+    RETURN_IF_ERROR(fleet->StartResting(tasks - static_cast<int>(fleet->size())));
     ASSIGN_OR_RETURN(const ProcessMemory sum, fleet->HelperMemory());
     const std::string conditions = absl::StrCat("per task, ", tasks, " tasks");
     const double pss = sum.pss_kb / tasks;

@@ -80,12 +80,12 @@ Json Seccomp() {
           {"syscalls", {{{"names", names}, {"action", "SCMP_ACT_ALLOW"}}}}};
 }
 
-Json Config(const std::string& local_dir) {
+Json Config(const std::string& local_dir, const std::vector<std::string>& args) {
   Json spec;
   spec["ociVersion"] = "1.0.2";
   spec["process"] = {{"terminal", false},
                      {"user", {{"uid", kNobody}, {"gid", kNobody}}},
-                     {"args", {"/local/probe"}},
+                     {"args", args},
                      {"env", {"PATH=/usr/bin:/bin"}},
                      {"cwd", "/local"},
                      {"rlimits", {{{"type", "RLIMIT_NOFILE"}, {"hard", 1024}, {"soft", 1024}}}},
@@ -125,50 +125,108 @@ absl::Status HideUnifiedTree() {
   return absl::OkStatus();
 }
 
-}  // namespace
-
-bool OciBundle::Installed(const std::string& runtime) { return !PathOf(runtime).empty(); }
-
-absl::StatusOr<OciBundle> OciBundle::Make(const std::string& dir, const std::string& probe) {
-  for (const char* target : {"proc", "dev", "sys", "tmp", "usr", "etc", "local"}) {
-    RETURN_IF_ERROR(MakeDirs(absl::StrCat(dir, "/rootfs/", target)));
-  }
-  const std::string local_dir = fs::path(probe).parent_path().string();
-  RETURN_IF_ERROR(WriteFileAtomic(dir + "/config.json", Config(local_dir).dump()));
-  RETURN_IF_ERROR(HideUnifiedTree());
-  return OciBundle(dir);
-}
-
-absl::StatusOr<double> OciBundle::MeasureRun(const std::string& runtime) const {
-  const std::string program = PathOf(runtime);
-  const std::string root = absl::StrCat(dir_, "/", runtime);
-  const std::string log = absl::StrCat(dir_, "/", runtime, ".log");
-  const std::string id = absl::StrCat("bench-", runtime, "-", ::getpid());
-  std::vector<std::string> argv = {program, "--root",   root, "--log", log,
-                                   "run",   "--bundle", dir_, id};
+// posix_spawn: no copy of this process is in a figure.
+absl::StatusOr<pid_t> Spawn(std::vector<std::string> argv, int stdout_fd) {
   std::vector<char*> pointers;
   for (std::string& argument : argv) pointers.push_back(argument.data());
   pointers.push_back(nullptr);
   std::string path = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
   std::vector<char*> env = {path.data(), nullptr};
-
-  ASSIGN_OR_RETURN(Pipe out, MakePipe());
   posix_spawn_file_actions_t actions;
   ::posix_spawn_file_actions_init(&actions);
-  ::posix_spawn_file_actions_adddup2(&actions, out.write.get(), STDOUT_FILENO);
+  ::posix_spawn_file_actions_adddup2(&actions, stdout_fd, STDOUT_FILENO);
   pid_t pid = 0;
-  const double begin = NowMs();
-  // posix_spawn: no copy of this process is in the figure.
   const int error =
-      ::posix_spawn(&pid, program.c_str(), &actions, nullptr, pointers.data(), env.data());
+      ::posix_spawn(&pid, argv[0].c_str(), &actions, nullptr, pointers.data(), env.data());
   ::posix_spawn_file_actions_destroy(&actions);
-  if (error != 0) return ErrnoStatus(program, error);
+  if (error != 0) return ErrnoStatus(argv[0], error);
+  return pid;
+}
+
+absl::Status RunToEnd(const std::vector<std::string>& argv) {
+  ASSIGN_OR_RETURN(const Fd null, OpenFile("/dev/null", O_WRONLY));
+  ASSIGN_OR_RETURN(const pid_t pid, Spawn(argv, null.get()));
+  int status = 0;
+  ::waitpid(pid, &status, 0);
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat(argv[0], ": wait status ", status));
+}
+
+}  // namespace
+
+bool OciBundle::Installed(const std::string& runtime) { return !PathOf(runtime).empty(); }
+
+absl::StatusOr<OciBundle> OciBundle::Make(const std::string& dir, const std::string& probe) {
+  return MakeBundle(dir, fs::path(probe).parent_path().string(), {"/local/probe"});
+}
+
+absl::StatusOr<OciBundle> OciBundle::MakeScript(const std::string& dir,
+                                                const std::string& local_dir,
+                                                const std::string& script) {
+  return MakeBundle(dir, local_dir, {"/usr/bin/sh", "-c", script});
+}
+
+absl::StatusOr<OciBundle> OciBundle::MakeBundle(const std::string& dir,
+                                                const std::string& local_dir,
+                                                const std::vector<std::string>& args) {
+  for (const char* target : {"proc", "dev", "sys", "tmp", "usr", "etc", "local"}) {
+    RETURN_IF_ERROR(MakeDirs(absl::StrCat(dir, "/rootfs/", target)));
+  }
+  std::error_code error;  // a second bundle in the same directory finds them
+  for (const char* link : {"bin", "lib", "lib64", "sbin"}) {
+    fs::create_directory_symlink(absl::StrCat("usr/", link), absl::StrCat(dir, "/rootfs/", link),
+                                 error);
+  }
+  RETURN_IF_ERROR(WriteFileAtomic(dir + "/config.json", Config(local_dir, args).dump()));
+  RETURN_IF_ERROR(HideUnifiedTree());
+  return OciBundle(dir);
+}
+
+std::string OciBundle::IdOf(const std::string& runtime) const {
+  return absl::StrCat("bench-", runtime, "-", ::getpid());
+}
+
+std::vector<std::string> OciBundle::Command(const std::string& runtime) const {
+  return {PathOf(runtime), "--root", absl::StrCat(dir_, "/", runtime), "--log",
+          absl::StrCat(dir_, "/", runtime, ".log")};
+}
+
+absl::StatusOr<double> OciBundle::MeasureRun(const std::string& runtime) const {
+  std::vector<std::string> argv = Command(runtime);
+  for (const std::string& argument :
+       {std::string("run"), std::string("--bundle"), dir_, IdOf(runtime)}) {
+    argv.push_back(argument);
+  }
+  ASSIGN_OR_RETURN(Pipe out, MakePipe());
+  const double begin = NowMs();
+  ASSIGN_OR_RETURN(const pid_t pid, Spawn(std::move(argv), out.write.get()));
   out.write.Reset();
   const absl::StatusOr<double> stamp = ReadStamp(out.read.get());
   int status = 0;
   ::waitpid(pid, &status, 0);
-  if (!stamp.ok()) return Annotate(stamp.status(), ReadFile(log).value_or(""));
+  if (!stamp.ok()) {
+    return Annotate(stamp.status(),
+                    ReadFile(absl::StrCat(dir_, "/", runtime, ".log")).value_or(""));
+  }
   return *stamp - begin;
+}
+
+absl::Status OciBundle::StartDetached(const std::string& runtime) const {
+  std::vector<std::string> argv = Command(runtime);
+  for (const std::string& argument : {std::string("run"), std::string("--detach"),
+                                      std::string("--bundle"), dir_, IdOf(runtime)}) {
+    argv.push_back(argument);
+  }
+  return RunToEnd(argv);
+}
+
+absl::Status OciBundle::Kill(const std::string& runtime) const {
+  std::vector<std::string> argv = Command(runtime);
+  for (const std::string& argument :
+       {std::string("delete"), std::string("--force"), IdOf(runtime)}) {
+    argv.push_back(argument);
+  }
+  return RunToEnd(argv);
 }
 
 }  // namespace jenkins_agent::bench

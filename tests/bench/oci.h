@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -13,11 +14,23 @@ class OciBundle {
   static bool Installed(const std::string& runtime);
   // Files go below `dir`; `probe` is the program, a path on the host.
   static absl::StatusOr<OciBundle> Make(const std::string& dir, const std::string& probe);
+  // The same sandbox for a shell's script; `local_dir` is its /local.
+  static absl::StatusOr<OciBundle> MakeScript(const std::string& dir, const std::string& local_dir,
+                                              const std::string& script);
 
   // `<runtime> run`: started -> the probe's stamp; returns when it has ended.
   absl::StatusOr<double> MeasureRun(const std::string& runtime) const;
 
+  // Starts it without an output; Kill ends it with all that it started.
+  absl::Status StartDetached(const std::string& runtime) const;
+  absl::Status Kill(const std::string& runtime) const;
+
  private:
+  static absl::StatusOr<OciBundle> MakeBundle(const std::string& dir, const std::string& local_dir,
+                                              const std::vector<std::string>& args);
+  std::string IdOf(const std::string& runtime) const;
+  std::vector<std::string> Command(const std::string& runtime) const;
+
   explicit OciBundle(const std::string& dir) : dir_(dir) {}
   const std::string dir_;
 };

@@ -3,21 +3,18 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <filesystem>
 #include <map>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "driver/base/file.h"
 #include "driver/base/status.h"
 
 namespace jenkins_agent::bench {
 namespace {
-
-namespace fs = std::filesystem;
 
 // "Key:   123 kB" lines.
 absl::StatusOr<std::map<std::string, double>> Keyed(const std::string& path) {
@@ -34,38 +31,6 @@ absl::StatusOr<std::map<std::string, double>> Keyed(const std::string& path) {
   return values;
 }
 
-size_t Entries(const std::string& directory) {
-  std::error_code error;
-  const fs::directory_iterator found(directory, error);
-  return error ? 0 : static_cast<size_t>(std::distance(begin(found), end(found)));
-}
-
-// Directories below /sys/fs/cgroup whose name contains `mark`.
-size_t Cgroups(const std::string& mark) {
-  size_t count = 0;
-  std::error_code error;
-  for (fs::recursive_directory_iterator it("/sys/fs/cgroup", error), end; !error && it != end;
-       it.increment(error)) {
-    if (it->is_directory(error) && absl::StrContains(it->path().filename().string(), mark)) ++count;
-  }
-  return count;
-}
-
-// The first child: the plugin starts its spawner before anything else.
-pid_t ChildOf(pid_t pid) {
-  const auto children = ReadFile(absl::StrCat("/proc/", pid, "/task/", pid, "/children"));
-  const std::vector<std::string> pids =
-      absl::StrSplit(children.value_or(""), ' ', absl::SkipEmpty());
-  pid_t child = 0;
-  return !pids.empty() && absl::SimpleAtoi(pids.front(), &child) ? child : 0;
-}
-
-size_t MountsOf(pid_t pid) {
-  const std::string text =
-      ReadFile(absl::StrCat("/proc/", pid, "/mountinfo"), 16 << 20).value_or("");
-  return static_cast<size_t>(std::count(text.begin(), text.end(), '\n'));
-}
-
 }  // namespace
 
 ProcessMemory& ProcessMemory::operator+=(const ProcessMemory& other) {
@@ -78,6 +43,11 @@ ProcessMemory& ProcessMemory::operator+=(const ProcessMemory& other) {
 absl::StatusOr<ProcessMemory> MemoryOf(pid_t pid) {
   ASSIGN_OR_RETURN(auto values, Keyed(absl::StrCat("/proc/", pid, "/smaps_rollup")));
   return ProcessMemory{values["Rss:"], values["Pss:"], values["Private_Dirty:"]};
+}
+
+absl::StatusOr<double> PeakRssKbOf(pid_t pid) {
+  ASSIGN_OR_RETURN(auto values, Keyed(absl::StrCat("/proc/", pid, "/status")));
+  return values["VmHWM:"];
 }
 
 absl::StatusOr<int> ThreadsOf(pid_t pid) {
@@ -104,21 +74,10 @@ double NowMs() {
   return static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) / 1e6;
 }
 
-Leftovers CountLeftovers(pid_t plugin, const std::string& state_dir, const std::string& task_mark) {
-  Leftovers found;
-  const pid_t spawner = ChildOf(plugin);
-  found.plugin_fds = Entries(absl::StrCat("/proc/", plugin, "/fd"));
-  found.spawner_fds = Entries(absl::StrCat("/proc/", spawner, "/fd"));
-  found.cgroups = Cgroups(task_mark);
-  found.mounts = MountsOf(plugin) + MountsOf(spawner);
-  found.state_files = Entries(state_dir + "/tasks");
-  return found;
-}
-
-std::string Describe(const Leftovers& leftovers) {
-  return absl::StrCat("fds ", leftovers.plugin_fds, "+", leftovers.spawner_fds, ", cgroups ",
-                      leftovers.cgroups, ", mounts ", leftovers.mounts, ", state ",
-                      leftovers.state_files);
+size_t DescriptorsOf(pid_t pid) {
+  std::error_code error;
+  const std::filesystem::directory_iterator found(absl::StrCat("/proc/", pid, "/fd"), error);
+  return error ? 0 : static_cast<size_t>(std::distance(begin(found), end(found)));
 }
 
 }  // namespace jenkins_agent::bench

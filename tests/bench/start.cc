@@ -68,7 +68,7 @@ absl::Status MeasureWithGap(int gap_ms, int runs, Fleet& fleet, const OciBundle&
 
 absl::Status BenchStart(const StartOptions& options, Report& report) {
   const TempDir dir;
-  ASSIGN_OR_RETURN(const std::unique_ptr<Fleet> fleet, Fleet::Launch(dir.path()));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Fleet> fleet, Fleet::Launch(dir.path(), {}));
   std::vector<Peer> peers;
   if (OciBundle::Installed("crun")) peers.push_back({"crun", 5, 7, {}});
   if (OciBundle::Installed("runc")) peers.push_back({"runc", kRuncRatio, kRuncRatio, {}});

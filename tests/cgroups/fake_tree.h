@@ -90,6 +90,7 @@ inline constexpr char kMountinfoV1[] =
     "34 31 0:31 / @/cpuset rw,relatime - cgroup cgroup rw,cpuset\n"
     "35 31 0:32 / @/memory rw,relatime - cgroup cgroup rw,memory\n"
     "37 31 0:34 / @/freezer rw,relatime - cgroup cgroup rw,freezer\n"
+    "38 31 0:35 / @/blkio rw,relatime - cgroup cgroup rw,blkio\n"
     "39 31 0:36 / @/pids rw,relatime - cgroup cgroup rw,pids\n"
     "40 31 0:37 / @/systemd rw,relatime - cgroup cgroup rw,name=systemd\n";
 inline constexpr char kMountinfoUnified[] =
@@ -115,8 +116,11 @@ inline std::vector<Node> NomadTreeV1(const std::string& shared_cores = "0-1\n") 
           {File("tasks"), Dir("agent", {Dir("1", {File("tasks")})}),
            task({File("memory.limit_in_bytes"), File("memory.soft_limit_in_bytes"),
                  File("memory.swappiness"), File("memory.max_usage_in_bytes"),
+                 File("memory.memsw.limit_in_bytes"),
                  File("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")})}),
-      Dir("cpu", {File("tasks"), task({File("cpu.shares")})}),
+      Dir("cpu", {File("tasks"),
+                  task({File("cpu.shares"), File("cpu.cfs_quota_us"), File("cpu.cfs_period_us")})}),
+      Dir("blkio", {File("tasks"), task({File("blkio.bfq.weight")})}),
       Dir("cpuacct", {File("tasks"), task({File("cpuacct.usage", "77\n")})}),
       Dir("pids", {File("tasks"), task({File("pids.max"), File("pids.current", "4\n")})}),
       Dir("cpuset",
@@ -142,7 +146,8 @@ inline std::vector<Node> NomadTreeV2() {
                         {File("cgroup.procs"), File("cgroup.events", "populated 0\nfrozen 0\n"),
                          File("cgroup.freeze"), File("memory.max"), File("memory.low"),
                          File("memory.swap.max"), File("cpu.weight"), File("pids.max"),
-                         File("cpuset.cpus"), File("memory.events", "oom 2\noom_kill 1\n"),
+                         File("cpu.max"), File("io.weight"), File("cpuset.cpus"),
+                         File("memory.events", "oom 2\noom_kill 1\n"),
                          File("memory.current", "8192\n")})})})};
 }
 

@@ -1,6 +1,8 @@
 // Create, Enter and the readers on trees of plain files: which values go to which files.
 #include "tests/cgroups/fake_tree.h"
 
+#include <filesystem>
+
 #include "cgroups/cgroup.h"
 #include "driver/base/status.h"
 #include "tests/support/status_matchers.h"
@@ -8,9 +10,11 @@
 namespace jenkins_agent::cgroups {
 namespace {
 
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::Optional;
 
 const Limits kSome = {.memory_bytes = 64 << 20, .cpu_shares = 1000, .pids = 9};
@@ -19,10 +23,11 @@ absl::StatusOr<Cgroup> CreateOn(const FakeHost& host, const std::string& cpuset,
                                 const Limits& limits = kSome, const std::string& name = "a1.web") {
   ASSIGN_OR_RETURN(const Hierarchy hierarchy,
                    Hierarchy::Detect(host.proc_root(), host.cgroup_root()));
-  return Cgroup::Create(
-      hierarchy,
-      {.name = name, .cpuset_cgroup = cpuset.empty() ? "" : host.cgroup_root() + "/" + cpuset},
-      limits);
+  return Cgroup::Create(hierarchy,
+                        {.name = name,
+                         .cpuset_cgroup = cpuset.empty() ? "" : host.cgroup_root() + "/" + cpuset,
+                         .extra_controllers = ExtraControllers(limits)},
+                        limits);
 }
 
 std::vector<std::string> Names(const Cgroup& cgroup) {
@@ -48,6 +53,33 @@ TEST_F(V1TreeTest, WritesLimitsIntoTheDirectoriesOfTheTask) {
   EXPECT_THAT(cgroup.dirs_made(), IsEmpty());
 }
 
+TEST_F(V1TreeTest, MemoryAndSwapTogetherAreNoMoreThanMemory) {
+  ASSERT_OK(CreateOn(host_, ""));
+  EXPECT_EQ(host_.Read("memory/nomad/a1.web/memory.memsw.limit_in_bytes"), "67108864");
+}
+
+TEST_F(V1TreeTest, AHardCpuCapIsTakenBackByTheNextTask) {
+  Limits limits = kSome;
+  limits.cpu_quota_us = 25'000;
+  ASSERT_OK(CreateOn(host_, "", limits));
+  EXPECT_EQ(host_.Read("cpu/nomad/a1.web/cpu.cfs_period_us"), "100000");
+  EXPECT_EQ(host_.Read("cpu/nomad/a1.web/cpu.cfs_quota_us"), "25000");
+  ASSERT_OK(CreateOn(host_, ""));
+  EXPECT_EQ(host_.Read("cpu/nomad/a1.web/cpu.cfs_quota_us").substr(0, 2), "-1");
+}
+
+TEST_F(V1TreeTest, OnlyATaskWithAnIoWeightHasADirectoryForIt) {
+  ASSERT_OK_AND_ASSIGN(const Cgroup without, CreateOn(host_, ""));
+  EXPECT_THAT(without.dirs(), Not(Contains(HasSubstr("blkio"))));
+  Limits limits = kSome;
+  limits.io_weight = 300;
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, CreateOn(host_, "", limits));
+  EXPECT_THAT(cgroup.dirs(), Contains(host_.cgroup_root() + "/blkio/nomad/a1.web"));
+  EXPECT_EQ(host_.Read("blkio/nomad/a1.web/blkio.bfq.weight"), "300");
+  ASSERT_OK(cgroup.Enter());
+  EXPECT_EQ(host_.Read("blkio/nomad/a1.web/tasks"), "0");
+}
+
 TEST_F(V1TreeTest, TheSharedCpusetIsJoinedButNotTheTasks) {
   ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, CreateOn(host_, "cpuset/nomad/share"));
   const std::string root = host_.cgroup_root();
@@ -65,6 +97,28 @@ TEST_F(V1TreeTest, TheSharedCpusetIsJoinedButNotTheTasks) {
   ASSERT_OK(cgroup.Leave());
   EXPECT_EQ(host_.Read("memory/agent/1/tasks"), "0");
   EXPECT_EQ(host_.Read("cpuset/tasks"), "0");
+}
+
+// KillAll looks there: who was killed half-way in or out must be found.
+TEST_F(V1TreeTest, TheFreezerIsJoinedFirstAndLeftLast) {
+  const auto refuse = [this](const std::string& dir) {
+    const std::string file = host_.cgroup_root() + "/" + dir + "/tasks";
+    std::filesystem::remove(file);
+    std::filesystem::create_symlink("/dev/full", file);
+  };
+  refuse("freezer");
+  ASSERT_OK_AND_ASSIGN(const Cgroup leaver, CreateOn(host_, "cpuset/nomad/share"));
+  EXPECT_THAT(leaver.Leave(),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("freezer")));
+  EXPECT_EQ(host_.Read("memory/agent/1/tasks"), "0");
+  EXPECT_EQ(host_.Read("cpuset/tasks"), "0");
+
+  refuse("freezer/nomad/a1.web");
+  ASSERT_OK_AND_ASSIGN(const Cgroup joiner, CreateOn(host_, "cpuset/nomad/share"));
+  EXPECT_THAT(joiner.Enter(),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("freezer")));
+  EXPECT_EQ(host_.Read("memory/nomad/a1.web/tasks"), "");
+  EXPECT_EQ(host_.Read("cpuset/nomad/share/tasks"), "");
 }
 
 TEST_F(V1TreeTest, ReservedCoresAreWrittenToTheTasksOwnCpuset) {
@@ -167,6 +221,22 @@ TEST(V1HostTest, ALimitWhoseControllerIsMissingFails) {
                        HasSubstr("controller 'pids' is not mounted")));
 }
 
+TEST(V1HostTest, AnIoWeightThatTheHostCannotGiveIsSaidInWords) {
+  const std::string mountinfo =
+      "31 23 0:28 / @ rw - tmpfs tmpfs rw\n"
+      "35 31 0:32 / @/cpuset rw - cgroup cgroup rw,cpuset\n";
+  const FakeHost unmounted({Dir("cpuset")}, {mountinfo, "1:cpuset:/\n"});
+  EXPECT_THAT(CreateOn(unmounted, "", {.io_weight = 200}),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       "io_weight: cgroup controller 'blkio' is not mounted on this node"));
+  const FakeHost no_file(
+      {Dir("blkio", {File("tasks")})},
+      {mountinfo + "36 31 0:33 / @/blkio rw - cgroup cgroup rw,blkio\n", "2:blkio:/\n"});
+  EXPECT_THAT(CreateOn(no_file, "", {.io_weight = 200}),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr("this kernel has no weights for disk I/O (no blkio.bfq.weight")));
+}
+
 TEST(V1HostTest, ControllersMountedTogetherAreJoinedOnce) {
   const FakeHost host(
       {Dir("cpu,cpuacct",
@@ -213,9 +283,20 @@ TEST_F(V2TreeTest, WritesLimitsIntoNomadsScope) {
   EXPECT_EQ(ReadScope("pids.max"), "9");
   EXPECT_EQ(ReadScope("cpuset.cpus"), "0,2");
   EXPECT_EQ(ReadScope("cgroup.freeze"), "0");
+  EXPECT_EQ(ReadScope("cpu.max"), "max 100000");
+  EXPECT_EQ(ReadScope("io.weight"), "100");
   EXPECT_THAT(cgroup.dirs(), ElementsAre(host_.cgroup_root() + "/" + kScope));
   // Nomad's controllers were enabled already.
   EXPECT_EQ(host_.Read("nomad.slice/cgroup.subtree_control"), "cpuset cpu io memory pids\n");
+}
+
+TEST_F(V2TreeTest, CpuCapAndIoWeight) {
+  Limits limits = kSome;
+  limits.cpu_quota_us = 150'000;
+  limits.io_weight = 1000;
+  ASSERT_OK(CreateOn(host_, kScope, limits));
+  EXPECT_EQ(ReadScope("cpu.max"), "150000 100000");
+  EXPECT_EQ(ReadScope("io.weight"), "10000");
 }
 
 TEST_F(V2TreeTest, EntersLeavesAndShowsOneDirectory) {

@@ -3,12 +3,16 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <set>
 #include <string>
@@ -65,6 +69,43 @@ inline void SayReady(int fd) { (void)!::write(fd, "r", 1); }
 inline int Idle(int ready_fd) {
   SayReady(ready_fd);
   while (true) ::pause();
+}
+
+// The bits of what can be opened, 0 for an error that is no refusal: 1 null (in the standard list),
+// 2 kmsg (not in it).
+inline int DevicesThatOpen() {
+  int opened = 0;
+  const Fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  if (null) opened |= 1;
+  const Fd log(::open("/dev/kmsg", O_RDONLY | O_CLOEXEC));
+  if (log) opened |= 2;
+  return log || errno == EPERM ? opened : 0;
+}
+
+// The path behind `controller` (":memory:", "0::") in the calling process's /proc/self/cgroup.
+inline std::string OwnCgroup(const std::string& controller) {
+  std::ifstream file("/proc/self/cgroup");
+  for (std::string line; std::getline(file, line);) {
+    const size_t at = line.find(controller);
+    if (at != std::string::npos) return line.substr(at + controller.size());
+  }
+  return "";
+}
+
+// Touches so much memory; 0 if it is still there then.
+inline int UseMemory(size_t bytes) {
+  char* memory = static_cast<char*>(
+      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  if (memory == MAP_FAILED) return 1;
+  for (size_t at = 0; at < bytes; at += 4096) memory[at] = 1;
+  return 0;
+}
+
+// Counts what a child does; shared with it, never freed.
+inline std::atomic<uint64_t>* SharedCounter() {
+  void* memory = ::mmap(nullptr, sizeof(std::atomic<uint64_t>), PROT_READ | PROT_WRITE,
+                        MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  return new (memory) std::atomic<uint64_t>(0);
 }
 
 // Every directory below `root`. One that another test removes meanwhile is left out, and only that

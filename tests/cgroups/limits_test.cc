@@ -9,6 +9,7 @@ namespace jenkins_agent::cgroups {
 namespace {
 
 using ::testing::Contains;
+using ::testing::ElementsAre;
 using ::testing::Key;
 using ::testing::Not;
 using ::testing::Pair;
@@ -79,6 +80,29 @@ TEST(LimitsTest, V2WritesEveryLimit) {
   EXPECT_THAT(values, Contains(Pair("cpu.weight", "170")));
   EXPECT_THAT(values, Contains(Pair("cpuset.cpus", "0")));
   EXPECT_THAT(values, Contains(Pair("pids.max", "5")));
+}
+
+// The kernel refuses a limit of memory alone above that of memory and swap together.
+TEST(LimitsTest, SwapIsTakenBackBeforeAndSetAfterTheMemoryLimit) {
+  std::vector<std::string> order;
+  for (const LimitWrite& write : LimitWritesV1({.memory_bytes = 4096})) {
+    if (write.file == "memory.limit_in_bytes" || write.file == "memory.memsw.limit_in_bytes") {
+      order.push_back(write.file + " " + write.value);
+    }
+  }
+  EXPECT_THAT(order, ElementsAre("memory.memsw.limit_in_bytes -1", "memory.limit_in_bytes 4096",
+                                 "memory.memsw.limit_in_bytes 4096"));
+}
+
+TEST(LimitsTest, IoWeightsAreTheKernelsOwn) {
+  EXPECT_EQ(ByFile(IoWeightWritesV1(10)).at("blkio.bfq.weight"), "10");
+  EXPECT_EQ(ByFile(IoWeightWritesV1(1000)).at("blkio.weight"), "1000");
+  const std::map<int64_t, std::string> io_weights = {
+      {10, "1"}, {100, "100"}, {500, "4950"}, {1000, "10000"}};
+  for (const auto& [weight, expected] : io_weights) {
+    EXPECT_EQ(ByFile(IoWeightWritesV2(weight)).at("io.weight"), expected) << weight;
+    EXPECT_EQ(ByFile(IoWeightWritesV2(weight)).at("io.bfq.weight"), std::to_string(weight));
+  }
 }
 
 TEST(LimitsTest, OnlyLimitsThatAreSetMustSucceed) {

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include <fstream>
 #include <iostream>
@@ -35,7 +36,10 @@ class V1KernelTest : public testing::Test {
     }
   }
   absl::StatusOr<Cgroup> Create(const Limits& limits = {}, const std::string& cpuset = "") const {
-    return Cgroup::Create(hierarchy_, {.name = name_, .cpuset_cgroup = cpuset}, limits);
+    return Cgroup::Create(
+        hierarchy_,
+        {.name = name_, .cpuset_cgroup = cpuset, .extra_controllers = ExtraControllers(limits)},
+        limits);
   }
   std::string Dir(const std::string& controller) const {
     return hierarchy_.ControllerPath(controller) + "/nomad/" + name_;
@@ -67,6 +71,55 @@ TEST_F(V1KernelTest, LimitsAreWrittenAndTakenBack) {
   EXPECT_EQ(ReadIn("cpu", "cpu.shares"), "1024");
   EXPECT_EQ(ReadIn("pids", "pids.max"), "max");
   EXPECT_OK(cgroup.Remove());
+}
+
+TEST_F(V1KernelTest, ATaskNeverSwaps) {
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create({.memory_bytes = 64 << 20}));
+  if (::access((Dir("memory") + "/memory.memsw.limit_in_bytes").c_str(), F_OK) != 0) {
+    GTEST_SKIP() << "needs a kernel that accounts swap";
+  }
+  EXPECT_EQ(ReadIn("memory", "memory.memsw.limit_in_bytes"), "67108864");
+  // More, less and no memory in the same directory.
+  ASSERT_OK(Create({.memory_bytes = 128 << 20}));
+  EXPECT_EQ(ReadIn("memory", "memory.memsw.limit_in_bytes"), "134217728");
+  ASSERT_OK(Create({.memory_bytes = 32 << 20}));
+  EXPECT_EQ(ReadIn("memory", "memory.memsw.limit_in_bytes"), "33554432");
+  ASSERT_OK(Create());
+  EXPECT_EQ(ReadIn("memory", "memory.memsw.limit_in_bytes"), "9223372036854771712");
+  EXPECT_OK(cgroup.Remove());
+}
+
+TEST_F(V1KernelTest, AHardCpuCapThrottles) {
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create({.cpu_quota_us = 10'000}));
+  EXPECT_EQ(ReadIn("cpu", "cpu.cfs_quota_us"), "10000");
+  EXPECT_EQ(ReadIn("cpu", "cpu.cfs_period_us"), "100000");
+  Child child([&cgroup](int) {
+    if (!cgroup.Enter().ok()) return 1;
+    rusage used = {};  // four periods' worth at this cap
+    while (used.ru_utime.tv_sec == 0 && used.ru_utime.tv_usec < 40'000) {
+      ::getrusage(RUSAGE_SELF, &used);
+    }
+    return 0;
+  });
+  EXPECT_EQ(child.Wait(), 0);
+  ASSERT_OK_AND_ASSIGN(const Usage usage, cgroup.ReadUsage());
+  EXPECT_GT(usage.cpu_throttled_periods.value_or(0), 0u);
+  EXPECT_GT(usage.cpu_throttled_ns.value_or(0), 0u);
+  ASSERT_OK(Create());
+  EXPECT_EQ(ReadIn("cpu", "cpu.cfs_quota_us"), "-1");
+  EXPECT_OK(cgroup.Remove());
+}
+
+TEST_F(V1KernelTest, AnIoWeightHasADirectoryThatGoesAgain) {
+  const absl::StatusOr<Cgroup> cgroup = Create({.io_weight = 300});
+  if (!cgroup.ok()) GTEST_SKIP() << "needs weights for disk I/O: " << cgroup.status();
+  EXPECT_EQ(ReadIn("blkio", "blkio.bfq.weight"), "300");
+  Child child([&cgroup](int ready) { return cgroup->Enter().ok() ? Idle(ready) : 1; });
+  ASSERT_TRUE(child.WaitReady());
+  EXPECT_EQ(ReadIn("blkio", "cgroup.procs"), absl::StrCat(child.pid()));
+  ASSERT_OK(cgroup->KillAll(kLimit));
+  ASSERT_OK(cgroup->Remove());
+  EXPECT_THAT(DirectoriesNamed(hierarchy_.root(), name_), IsEmpty());
 }
 
 TEST_F(V1KernelTest, ALifeLeavesNothingBehind) {
@@ -160,12 +213,7 @@ TEST_F(V1KernelTest, TheMemoryLimitKillsAndIsCounted) {
   EXPECT_EQ(*cgroup.OomKills(), 0u);
   Child child([&cgroup](int) {
     if (!cgroup.Enter().ok()) return 1;
-    (void)::mmap(nullptr, 64 << 20, PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-    char* memory = static_cast<char*>(
-        ::mmap(nullptr, 64 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    for (size_t at = 0; at < (64u << 20); at += 4096) memory[at] = 1;
-    return 0;
+    return UseMemory(64 << 20);
   });
   const int status = child.Wait();
   EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << status;
@@ -244,6 +292,82 @@ TEST_F(V1KernelTest, ALimitBelowWhatAnEarlierStartLeftIsRefusedInWords) {
               StatusIs(absl::StatusCode::kFailedPrecondition,
                        HasSubstr(name_ + ": memory.limit_in_bytes: 4194304 bytes are less")));
   EXPECT_OK(first.Remove());
+}
+
+TEST_F(V1KernelTest, OnlyAllowedDevicesOpen) {
+  if (!hierarchy_.Has("devices")) GTEST_SKIP() << "needs the v1 controller devices";
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create({.devices = StandardDevices()}));
+  Child child([&cgroup](int) { return cgroup.Enter().ok() ? DevicesThatOpen() : 0; });
+  EXPECT_EQ(WEXITSTATUS(child.Wait()), 1);
+  ASSERT_OK(cgroup.Remove());
+  std::vector<DeviceRule> rules = StandardDevices();
+  rules.push_back({'c', 1, 11, "r"});  // kmsg
+  ASSERT_OK_AND_ASSIGN(const Cgroup more, Create({.devices = rules}));
+  Child reader([&more](int) { return more.Enter().ok() ? DevicesThatOpen() : 0; });
+  EXPECT_EQ(WEXITSTATUS(reader.Wait()), 3);
+  ASSERT_OK(more.Remove());
+  EXPECT_THAT(DirectoriesNamed(hierarchy_.root(), name_), IsEmpty());
+}
+
+TEST_F(V1KernelTest, WhatIsFrozenStandsUntilItIsThawed) {
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create());
+  std::atomic<uint64_t>* counter = SharedCounter();
+  Child child([&cgroup, counter](int ready) {
+    if (!cgroup.Enter().ok()) return 1;
+    SayReady(ready);
+    while (true) ++*counter;
+  });
+  ASSERT_TRUE(child.WaitReady());
+  ASSERT_OK(cgroup.Freeze(kLimit));
+  EXPECT_EQ(ReadIn("freezer", "freezer.state"), "FROZEN");
+  const uint64_t frozen = *counter;
+  ASSERT_EQ(::kill(child.pid(), SIGCONT), 0);
+  for (int i = 0; i < 100; ++i) ::sched_yield();
+  EXPECT_EQ(*counter, frozen);
+  ASSERT_OK(cgroup.Thaw());
+  while (*counter == frozen) ::sched_yield();  // or the test's time limit
+  EXPECT_OK(cgroup.KillAll(kLimit));
+  EXPECT_OK(cgroup.Remove());
+  EXPECT_OK(cgroup.Thaw());
+}
+
+TEST_F(V1KernelTest, ANamespaceIsTakenWithoutStayingInside) {
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create());
+  Child child([&cgroup](int) {
+    if (!cgroup.UnshareNamespace().ok()) return 1;
+    if (!cgroup.Members()->empty()) return 2;
+    if (!cgroup.Enter().ok()) return 3;
+    return OwnCgroup(":memory:") == "/" ? 0 : 4;
+  });
+  EXPECT_EQ(WEXITSTATUS(child.Wait()), 0);
+  EXPECT_OK(cgroup.KillAll(kLimit));
+  EXPECT_OK(cgroup.Remove());
+}
+
+TEST_F(V1KernelTest, AForkedChildIsNotInsideUntilItEnters) {
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create());
+  ASSERT_OK_AND_ASSIGN(const Cgroup::Forked forked, cgroup.Fork());
+  if (forked.pid == 0) ::_exit(forked.inside ? 1 : 0);
+  int status = 0;
+  ASSERT_EQ(::waitpid(forked.pid, &status, 0), forked.pid);
+  EXPECT_EQ(status, 0);
+  EXPECT_OK(cgroup.Remove());
+}
+
+TEST_F(V1KernelTest, TheWatchRingsWhenTheMemoryLimitKills) {
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create({.memory_bytes = 16 << 20}));
+  ASSERT_OK_AND_ASSIGN(const OomWatch watch, cgroup.WatchOom());
+  EXPECT_TRUE(watch.Acknowledge());
+  pollfd event = {watch.fd(), POLLIN, 0};
+  EXPECT_EQ(::poll(&event, 1, 0), 0);
+  Child child([&cgroup](int) { return cgroup.Enter().ok() ? UseMemory(64 << 20) : 1; });
+  EXPECT_TRUE(WIFSIGNALED(child.Wait()));
+  EXPECT_EQ(::poll(&event, 1, 0), 1);
+  EXPECT_TRUE(watch.Acknowledge());
+  EXPECT_EQ(::poll(&event, 1, 0), 0);
+  EXPECT_GE(*cgroup.OomKills(), 1u);
+  EXPECT_OK(cgroup.KillAll(kLimit));
+  EXPECT_OK(cgroup.Remove());
 }
 
 TEST_F(V1KernelTest, ReservedCoresAreTheTasksOwn) {

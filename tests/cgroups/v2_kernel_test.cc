@@ -1,9 +1,8 @@
 // The life of a task on a real cgroup2, also the one without controllers that hybrid hosts have
 // beside v1. Limits on v2 need a v2 host.
 #include <gtest/gtest.h>
-#include <linux/sched.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 
 #include "absl/strings/str_cat.h"
 #include "cgroups/cgroup.h"
@@ -70,21 +69,126 @@ TEST_F(V2KernelTest, AChildLeavesAgain) {
   EXPECT_OK(cgroup.Remove());
 }
 
-TEST_F(V2KernelTest, CloneStartsAChildInside) {
+TEST_F(V2KernelTest, AForkedChildStartsInside) {
   ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create());
-  ASSERT_OK_AND_ASSIGN(const int fd, cgroup.clone_into_fd());
-  clone_args args = {};
-  args.flags = CLONE_INTO_CGROUP;
-  args.exit_signal = SIGCHLD;
-  args.cgroup = static_cast<uint64_t>(fd);
-  const pid_t pid = static_cast<pid_t>(::syscall(SYS_clone3, &args, sizeof(args)));
-  if (pid == 0) {
+  ASSERT_OK_AND_ASSIGN(const Cgroup::Forked forked, cgroup.Fork());
+  if (forked.pid == 0) {
     while (true) ::pause();
   }
-  ASSERT_GT(pid, 0);
-  EXPECT_THAT(*cgroup.Members(), ElementsAre(pid));
+  EXPECT_TRUE(forked.inside);
+  EXPECT_THAT(*cgroup.Members(), ElementsAre(forked.pid));
   EXPECT_OK(cgroup.KillAll(kLimit));
-  EXPECT_EQ(::waitpid(pid, nullptr, 0), pid);
+  EXPECT_EQ(::waitpid(forked.pid, nullptr, 0), forked.pid);
+  EXPECT_OK(cgroup.Remove());
+}
+
+TEST_F(V2KernelTest, ANamespaceIsTakenFromOutside) {
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create());
+  Child child([&cgroup](int) {
+    if (!cgroup.UnshareNamespace().ok()) return 1;
+    if (!cgroup.Members()->empty()) return 2;
+    const absl::StatusOr<Cgroup::Forked> forked = cgroup.Fork();
+    if (!forked.ok()) return 3;
+    if (forked->pid == 0) {
+      if (!forked->inside && !cgroup.Enter().ok()) ::_exit(4);
+      ::_exit(OwnCgroup("0::") == "/" ? 0 : 5);
+    }
+    int status = 0;
+    ::waitpid(forked->pid, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 6;
+  });
+  EXPECT_EQ(WEXITSTATUS(child.Wait()), 0);
+  EXPECT_OK(cgroup.Remove());
+}
+
+TEST_F(V2KernelTest, WhatIsFrozenStandsUntilItIsThawed) {
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create());
+  std::atomic<uint64_t>* counter = SharedCounter();
+  Child child([&cgroup, counter](int ready) {
+    if (!cgroup.Enter().ok()) return 1;
+    SayReady(ready);
+    while (true) ++*counter;
+  });
+  ASSERT_TRUE(child.WaitReady());
+  ASSERT_OK(cgroup.Freeze(kLimit));
+  const uint64_t frozen = *counter;
+  for (int i = 0; i < 100; ++i) ::sched_yield();
+  EXPECT_EQ(*counter, frozen);
+  ASSERT_OK(cgroup.Thaw());
+  while (*counter == frozen) ::sched_yield();  // or the test's time limit
+  EXPECT_OK(cgroup.KillAll(kLimit));
+  EXPECT_OK(cgroup.Remove());
+  EXPECT_OK(cgroup.Thaw());
+}
+
+TEST_F(V2KernelTest, OnlyAllowedDevicesOpenAndTheNextTaskHasItsOwnRules) {
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create({.devices = StandardDevices()}));
+  Child child([&cgroup](int) { return cgroup.Enter().ok() ? DevicesThatOpen() : 0; });
+  EXPECT_EQ(WEXITSTATUS(child.Wait()), 1);
+  std::vector<DeviceRule> rules = StandardDevices();
+  rules.push_back({'c', 1, 11, "r"});  // kmsg
+  ASSERT_OK_AND_ASSIGN(const Cgroup more, Create({.devices = rules}));
+  Child reader([&more](int) { return more.Enter().ok() ? DevicesThatOpen() : 0; });
+  EXPECT_EQ(WEXITSTATUS(reader.Wait()), 3);
+  ASSERT_OK(Create({.devices = StandardDevices()}));
+  ASSERT_OK(Create());  // none again
+  Child free([&cgroup](int) { return cgroup.Enter().ok() ? DevicesThatOpen() : 0; });
+  EXPECT_EQ(WEXITSTATUS(free.Wait()), 3);
+  EXPECT_OK(cgroup.Remove());
+}
+
+// ---- limits: a v2 host ----
+
+#define REQUIRES_CONTROLLER(name) \
+  if (!hierarchy_.Has(name)) GTEST_SKIP() << "needs the cgroup2 controller " << (name)
+
+TEST_F(V2KernelTest, TheMemoryLimitKillsAndTheWatchTells) {
+  REQUIRES_CONTROLLER("memory");
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create({.memory_bytes = 16 << 20}));
+  ASSERT_OK_AND_ASSIGN(const OomWatch watch, cgroup.WatchOom());
+  EXPECT_TRUE(watch.Acknowledge());
+  pollfd event = {watch.fd(), POLLPRI, 0};
+  EXPECT_EQ(::poll(&event, 1, 0), 0);
+  Child child([&cgroup](int) { return cgroup.Enter().ok() ? UseMemory(64 << 20) : 1; });
+  EXPECT_EQ(::poll(&event, 1, static_cast<int>(kLimit.count())), 1);
+  EXPECT_TRUE(WIFSIGNALED(child.Wait()));
+  EXPECT_TRUE(watch.Acknowledge());
+  EXPECT_EQ(*cgroup.OomKills(), 1u);
+  EXPECT_GE(cgroup.ReadUsage()->memory_peak_bytes.value_or(0), 15u << 20);
+  EXPECT_OK(cgroup.Remove());
+  EXPECT_FALSE(watch.Acknowledge());
+}
+
+TEST_F(V2KernelTest, ThePidsLimitStopsForks) {
+  REQUIRES_CONTROLLER("pids");
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create({.pids = 3}));
+  Child child([&cgroup](int) {
+    if (!cgroup.Enter().ok()) return 100;
+    for (int forks = 0; forks < 50; ++forks) {
+      const pid_t pid = ::fork();
+      if (pid == 0) return Idle(-1);
+      if (pid < 0) return errno == EAGAIN ? forks : 101;
+    }
+    return 102;
+  });
+  EXPECT_EQ(WEXITSTATUS(child.Wait()), 2);  // itself and two more
+  EXPECT_OK(cgroup.KillAll(kLimit));
+  EXPECT_OK(cgroup.Remove());
+}
+
+TEST_F(V2KernelTest, AHardCpuCapThrottles) {
+  REQUIRES_CONTROLLER("cpu");
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create({.cpu_quota_us = 10'000}));
+  Child child([&cgroup](int) {
+    if (!cgroup.Enter().ok()) return 1;
+    rusage used = {};
+    while (used.ru_utime.tv_sec == 0 && used.ru_utime.tv_usec < 40'000) {
+      ::getrusage(RUSAGE_SELF, &used);
+    }
+    return 0;
+  });
+  EXPECT_EQ(child.Wait(), 0);
+  EXPECT_GT(cgroup.ReadUsage()->cpu_throttled_periods.value_or(0), 0u);
   EXPECT_OK(cgroup.Remove());
 }
 

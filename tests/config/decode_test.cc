@@ -13,27 +13,43 @@ using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 using ::testing::Pair;
 
-// One option of each type, named as in Appendix A: s, n, b, l, m (list of maps), k (block of x, y).
+struct Element {
+  std::string name;
+  bool has_inner = false;
+  int64_t size = 5;
+};
+
+// One option of each type, named as in Appendix A: s, n, b, l, m (list of maps), k (block of x, y),
+// r (blocks of name and an inner block).
 struct Sample {
   std::string s = "dflt";
   int64_t n = 7;
   bool b = false;
   std::optional<bool> o;
+  std::optional<int64_t> on;
   std::vector<std::string> l;
   std::map<std::string, std::string> m;
   bool has_k = false;
   std::string x;
   int64_t y = 0;
+  std::vector<Element> r;
 };
+
+std::vector<Option> OptionsFor(Element& element) {
+  return {{"name", &element.name, ""},
+          {"inner", OptionBlock{&element.has_inner, {{"size", &element.size, ""}}}, ""}};
+}
 
 std::vector<Option> OptionsFor(Sample& sample) {
   return {{"s", &sample.s, ""},
           {"n", &sample.n, ""},
           {"b", &sample.b, ""},
           {"o", &sample.o, ""},
+          {"on", &sample.on, ""},
           {"l", &sample.l, ""},
           {"m", &sample.m, ""},
-          {"k", OptionBlock{&sample.has_k, {{"x", &sample.x, ""}, {"y", &sample.y, ""}}}, ""}};
+          {"k", OptionBlock{&sample.has_k, {{"x", &sample.x, ""}, {"y", &sample.y, ""}}}, ""},
+          {"r", OptionBlockList{[&] { return OptionsFor(sample.r.emplace_back()); }}, ""}};
 }
 
 absl::StatusOr<Sample> Decode(const std::string& bytes) {
@@ -50,12 +66,14 @@ void ExpectError(const std::string& bytes, const std::string& message) {
 TEST(DecodeTest, EmptyBytesAndNilKeepDefaults) {
   for (const std::string& bytes :
        {std::string(), kNil, Hex("80"), Hex("81a173c0"), Hex("81a16ec0"), Hex("81a162c0"),
-        Hex("81a16cc0"), Hex("81a16dc0"), Hex("81a16bc0")}) {
+        Hex("81a16cc0"), Hex("81a16dc0"), Hex("81a16bc0"), Hex("81a172c0"), Hex("81a17290")}) {
     ASSERT_OK_AND_ASSIGN(const Sample sample, Decode(bytes));
     EXPECT_EQ(sample.s, "dflt");
     EXPECT_EQ(sample.n, 7);
     EXPECT_FALSE(sample.b);
     EXPECT_EQ(sample.o, std::nullopt);
+    EXPECT_EQ(sample.on, std::nullopt);
+    EXPECT_THAT(sample.r, IsEmpty());
     EXPECT_THAT(sample.l, IsEmpty());
     EXPECT_THAT(sample.m, IsEmpty());
     EXPECT_FALSE(sample.has_k);
@@ -128,6 +146,25 @@ TEST(DecodeTest, GoldenBlocks) {
   EXPECT_EQ(set.y, 3);
 }
 
+TEST(DecodeTest, ANumberMayBeLeftOut) {
+  ASSERT_OK_AND_ASSIGN(const Sample sample, Decode(Map({{"on", Num(0)}})));
+  EXPECT_EQ(sample.on, 0);
+}
+
+TEST(DecodeTest, BlocksKeepTheirOrderAndEachItsOwnDefaults) {
+  ASSERT_OK_AND_ASSIGN(
+      const Sample sample,
+      Decode(Map({{"r", List({Map({{"name", Str("a")}, {"inner", Map({{"size", Num(9)}})}}),
+                              Map({{"name", Str("b")}, {"inner", kNil}})})}})));
+  ASSERT_EQ(sample.r.size(), 2u);
+  EXPECT_EQ(sample.r[0].name, "a");
+  EXPECT_TRUE(sample.r[0].has_inner);
+  EXPECT_EQ(sample.r[0].size, 9);
+  EXPECT_EQ(sample.r[1].name, "b");
+  EXPECT_FALSE(sample.r[1].has_inner);
+  EXPECT_EQ(sample.r[1].size, 5);
+}
+
 TEST(DecodeTest, UnknownKeysAreIgnored) {
   ASSERT_OK_AND_ASSIGN(const Sample sample, Decode(Map({{"zz", List({Map({{"s", Str("no")}})})},
                                                         {"s", Str("yes")},
@@ -148,6 +185,11 @@ TEST(DecodeTest, WrongTypesNameThePathAndNeverTheContent) {
               "m: \"A\": found a number, expected a string");
   ExpectError(Map({{"k", Str("hunter2")}}), "k: found a string, expected a block of options");
   ExpectError(Map({{"k", Map({{"y", kTrue}})}}), "k.y: found a bool, expected a number");
+  ExpectError(Map({{"r", Map({})}}), "r: found a map, expected a list of blocks");
+  ExpectError(Map({{"r", List({Map({}), Str("hunter2")})}}),
+              "r[1]: found a string, expected a block of options");
+  ExpectError(Map({{"r", List({Map({{"inner", Map({{"size", kTrue}})}})})}}),
+              "r[0].inner.size: found a bool, expected a number");
   ExpectError(Str("hunter2"), "found a string, expected a block of options");
 }
 

@@ -25,18 +25,27 @@ TEST(DecodePluginConfigTest, EmptyBytesAndNilsAreAllDefaults) {
     EXPECT_EQ(config.state_dir, "/var/lib/nomad-driver-jenkins-agent");
     EXPECT_EQ(config.log_collection, "nomad");
     EXPECT_FALSE(config.allow_root);
+    EXPECT_FALSE(config.isolation.allow_privileged);
+    EXPECT_THAT(config.isolation.allow_caps, IsEmpty());
+    EXPECT_THAT(config.isolation.allow_host_paths, IsEmpty());
     EXPECT_THAT(config.java_homes, IsEmpty());
   }
 }
 
 TEST(DecodePluginConfigTest, EveryOption) {
   ASSERT_OK_AND_ASSIGN(const PluginConfig config,
-                       DecodePluginConfig(Map({{"allow_root", kTrue},
+                       DecodePluginConfig(Map({{"allow_caps", Strings({"net_admin"})},
+                                               {"allow_host_paths", Strings({"/srv/cache"})},
+                                               {"allow_privileged", kTrue},
+                                               {"allow_root", kTrue},
                                                {"java_homes", Strings({"/opt/jdk-17", "/opt/jdk"})},
                                                {"log_collection", Str("nomad")},
                                                {"state_dir", Str("/srv/state")}})));
   EXPECT_EQ(config.state_dir, "/srv/state");
   EXPECT_TRUE(config.allow_root);
+  EXPECT_TRUE(config.isolation.allow_privileged);
+  EXPECT_THAT(config.isolation.allow_caps, ElementsAre("net_admin"));
+  EXPECT_THAT(config.isolation.allow_host_paths, ElementsAre("/srv/cache"));
   EXPECT_THAT(config.java_homes, ElementsAre("/opt/jdk-17", "/opt/jdk"));
 }
 
@@ -74,6 +83,12 @@ TEST(DecodePluginConfigTest, Refuses) {
                 "\"driver\")");
   ExpectRefused(Map({{"java_homes", Strings({"/opt/jdk", "jdk"})}}),
                 "plugin config: java_homes: \"jdk\" is not an absolute path; start it with '/'");
+  ExpectRefused(Map({{"allow_caps", Strings({"fly"})}}),
+                "plugin config: allow_caps: \"fly\" is no capability (allowed: names of "
+                "capabilities(7) such as net_admin)");
+  ExpectRefused(Map({{"allow_host_paths", Strings({"srv"})}}),
+                "plugin config: allow_host_paths: \"srv\" is not an absolute path; start it with "
+                "'/'");
   ExpectRefused(Map({{"allow_root", Num(1)}}),
                 "plugin config: allow_root: found a number, expected true or false");
 }

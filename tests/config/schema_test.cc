@@ -36,6 +36,10 @@ void Collect(const std::string& prefix, const hclspec::Spec& spec, Attributes& f
       EXPECT_FALSE(member.block_value().required());
       found[prefix + name] = "block";
       Collect(absl::StrCat(prefix, name, "."), member.block_value().nested(), found);
+    } else if (member.has_block_list()) {
+      EXPECT_EQ(member.block_list().name(), name);
+      found[prefix + name] = "blocks";
+      Collect(absl::StrCat(prefix, name, "."), member.block_list().nested(), found);
     } else if (member.has_default_()) {
       // The name has to be explicit inside Default (nomad-driver-protocol.md 3.1).
       ASSERT_TRUE(member.default_().primary().has_attr()) << name;
@@ -74,23 +78,48 @@ TEST(SchemaTest, TaskConfig) {
                           Pair("agent.web_socket", "bool"),                       //
                           Pair("agent.web_socket_headers", "list(map(string))"),  //
                           Pair("args", "list(string)"),                           //
+                          Pair("cap_add", "list(string)"),                        //
+                          Pair("cap_drop", "list(string)"),                       //
                           Pair("class", "string"),                                //
                           Pair("class_path", "string"),                           //
                           Pair("command", "string"),                              //
+                          Pair("cpu_hard_limit", "bool = false"),                 //
+                          Pair("extra_hosts", "list(string)"),                    //
+                          Pair("hostname", "string"),                             //
+                          Pair("io_weight", "number = 0"),                        //
                           Pair("jar_path", "string"),                             //
                           Pair("java_home", "string"),                            //
                           Pair("java_version", "string"),                         //
                           Pair("jvm_options", "list(string)"),                    //
+                          Pair("mount", "blocks"),                                //
+                          Pair("mount.bind_options", "block"),                    //
+                          Pair("mount.bind_options.propagation", "string"),       //
+                          Pair("mount.readonly", "bool = false"),                 //
+                          Pair("mount.source", "string"),                         //
+                          Pair("mount.target", "string"),                         //
+                          Pair("mount.tmpfs_options", "block"),                   //
+                          Pair("mount.tmpfs_options.mode", "number = 1023"),      //
+                          Pair("mount.tmpfs_options.size", "number"),             //
+                          Pair("mount.type", "string"),                           //
+                          Pair("network_mode", "string"),                         //
                           Pair("pids_limit", "number = 2048"),                    //
+                          Pair("privileged", "bool = false"),                     //
+                          Pair("readonly_rootfs", "bool"),                        //
+                          Pair("shm_size", "number = 67108864"),                  //
+                          Pair("tmp_size", "number"),                             //
+                          Pair("ulimit", "list(map(string))"),                    //
+                          Pair("userns", "bool = false"),                         //
                           Pair("work_dir", "string")));
 }
 
 TEST(SchemaTest, PluginConfig) {
   EXPECT_THAT(
       AttributesOf(PluginConfigSpec()),
-      ElementsAre(Pair("allow_root", "bool = false"), Pair("java_homes", "list(string)"),
-                  Pair("log_collection", "string = \"nomad\""), Pair("logs", "block"),
-                  Pair("logs.max_file_size", "number = 10"), Pair("logs.max_files", "number = 10"),
+      ElementsAre(Pair("allow_caps", "list(string)"), Pair("allow_host_paths", "list(string)"),
+                  Pair("allow_privileged", "bool = false"), Pair("allow_root", "bool = false"),
+                  Pair("java_homes", "list(string)"), Pair("log_collection", "string = \"nomad\""),
+                  Pair("logs", "block"), Pair("logs.max_file_size", "number = 10"),
+                  Pair("logs.max_files", "number = 10"),
                   Pair("state_dir", "string = \"/var/lib/nomad-driver-jenkins-agent\"")));
 }
 
@@ -101,6 +130,8 @@ TEST(ReadmeTest, TaskTable) {
   EXPECT_THAT(table, HasSubstr("\n| `agent.url` | string | – | the controller's root URL; "));
   EXPECT_THAT(table, HasSubstr("\n| `agent.root_dir` | string | `\"/local/agent\"` | "));
   EXPECT_THAT(table, HasSubstr("\n| `agent.web_socket_headers` | list(map(string)) | – | "));
+  EXPECT_THAT(table, HasSubstr("\n| `mount` | blocks | – | "));
+  EXPECT_THAT(table, HasSubstr("\n| `mount.tmpfs_options.mode` | number | `1023` | "));
   EXPECT_THAT(table, HasSubstr("\n| `pids_limit` | number | `2048` | "));
 }
 
@@ -119,6 +150,12 @@ TEST(ReadmeTest, PluginTable) {
       "first |\n"
       "| `logs.max_file_size` | number | `10` | most MiB in each file, 1 to 10240 |\n"
       "| `allow_root` | bool | `false` | whether a job may run its program as root |\n"
+      "| `allow_privileged` | bool | `false` | whether a job may set `privileged` |\n"
+      "| `allow_caps` | list(string) | – | capabilities that a job may name in `cap_add`; `all` "
+      "for "
+      "every one |\n"
+      "| `allow_host_paths` | list(string) | – | directories or files of the host that a job may "
+      "name as `mount.source`, with all below them |\n"
       "| `java_homes` | list(string) | – | the Java installations to offer, absolute paths; "
       "left out: those in the usual places |\n");
 }

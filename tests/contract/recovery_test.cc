@@ -1,20 +1,16 @@
 // Who may die, and in which order; and state that is not what it should be. Nomad's calls as in
 // nomad-driver-protocol.md 5.5, 7.1-7.4 and appendix C6-C10.
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <signal.h>
 
 #include <filesystem>
+#include <future>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "driver/base/file.h"
 #include "driver/base/process.h"
 #include "proto/supervisor.pb.h"
-#include "tests/contract/task_host.h"
-#include "tests/support/grpc_matchers.h"
-#include "tests/support/requires.h"
-#include "tests/support/status_matchers.h"
+#include "tests/contract/task_test.h"
 #include "tests/support/wait_for.h"
 
 namespace jenkins_agent {
@@ -24,41 +20,11 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-constexpr char kId[] = "alloc/agent/1";
-constexpr char kOther[] = "alloc/other/2";
 constexpr char kSleep[] = "exec sleep 600";
 constexpr char kUntilToldToGo[] = "until [ -e /local/go ]; do sleep 0.02; done; exit 5";
 
-class Recovery : public ::testing::Test {
+class Recovery : public TaskTest {
  protected:
-  void SetUp() override {
-    REQUIRES_ROOT();
-    ASSERT_OK(host_.Launch());
-  }
-  void TearDown() override {
-    if (IsSkipped() || HasFatalFailure()) return;
-    for (const char* id : {kId, kOther}) EXPECT_THAT(host_.Destroy(id), Succeeded());
-    EXPECT_OK(host_.Quit());
-    EXPECT_THAT(host_.Leftovers(), IsEmpty());
-  }
-
-  void Start(const std::string& script) {
-    ASSERT_THAT(host_.Start(host_.Config(kId, script), &handle_), Succeeded());
-  }
-  void Relaunch() {
-    ASSERT_OK(host_.Crash());
-    ASSERT_OK(host_.Launch());
-  }
-  nomad::WaitTaskResponse Wait(const std::string& id = kId) {
-    nomad::WaitTaskResponse response;
-    EXPECT_THAT(host_.Wait(id, &response), Succeeded());
-    return response;
-  }
-  std::string Pid() {
-    nomad::InspectTaskResponse response;
-    EXPECT_THAT(host_.Inspect(kId, &response), Succeeded());
-    return response.driver().attributes().at("pid");
-  }
   pb::TaskRecord State() const {
     pb::TaskRecord record;
     EXPECT_TRUE(record.ParseFromString(handle_.driver_state()));
@@ -75,9 +41,6 @@ class Recovery : public ::testing::Test {
     ASSERT_EQ(::kill(supervisor, SIGKILL), 0);
     ASSERT_TRUE(WaitFor([&] { return !ProcessStartTime(supervisor).ok(); }));
   }
-
-  TaskHost host_{DRIVER_FILE};
-  nomad::TaskHandle handle_;
 };
 
 // ---- who dies ----
@@ -261,6 +224,30 @@ TEST_F(Recovery, ASupervisorThatCannotBeReachedIsAnErrorAndDestroyEndsIt) {
     ASSERT_THAT(host_.Destroy(kId), Succeeded());
     EXPECT_THAT(host_.Leftovers(), IsEmpty());
   }
+}
+
+// As one that was killed and is not dead yet: it has closed its sockets, the kernel still lists it.
+TEST_F(Recovery, ASupervisorThatDiesWhileItIsLookedForIsLost) {
+  Start(kSleep);
+  ASSERT_TRUE(std::filesystem::remove(File("control.sock")));
+  Relaunch();
+  std::future<grpc::Status> recovered =
+      std::async(std::launch::async, [&] { return host_.Recover(handle_); });
+  // Time to find the supervisor out of reach; if it was too short, it is dead already.
+  EXPECT_EQ(recovered.wait_for(std::chrono::milliseconds(300)), std::future_status::timeout);
+  ASSERT_EQ(::kill(State().supervisor_pid(), SIGKILL), 0);
+  ASSERT_THAT(recovered.get(), Succeeded());
+  EXPECT_THAT(Wait().err(), HasSubstr("was killed"));
+}
+
+TEST_F(Recovery, AStoppedSupervisorIsFollowedWhenItGoesOn) {
+  Start(kUntilToldToGo);
+  ASSERT_EQ(::kill(State().supervisor_pid(), SIGSTOP), 0);
+  Relaunch();
+  EXPECT_THAT(host_.Recover(handle_), Succeeded());
+  ASSERT_EQ(::kill(State().supervisor_pid(), SIGCONT), 0);
+  ASSERT_OK(WriteFileAtomic(host_.Local("go"), "", 0644));
+  EXPECT_EQ(Wait().result().exit_code(), 5);
 }
 
 TEST_F(Recovery, AMissingTaskDirectoryIsAnErrorWhileTheTaskRunsAndAnUnknownExitAfter) {

@@ -1,26 +1,27 @@
-// TaskStats and TaskEvents (nomad-driver-protocol.md 5.9, 5.10).
-#include <sys/resource.h>
-
+// TaskStats, TaskEvents, Fingerprint and ExecTaskStreaming (nomad-driver-protocol.md 5.9, 5.10):
+// what several streams at once do to each other.
+#include <filesystem>
 #include <memory>
 #include <set>
 #include <thread>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "tests/contract/task_fixture.h"
+#include "driver/base/file.h"
+#include "tests/contract/task_test.h"
 #include "tests/support/wait_for.h"
 
 namespace jenkins_agent {
 namespace {
 
-namespace nomad = hashicorp::nomad::plugins::drivers::proto;
 using ::testing::Contains;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 using ::testing::Not;
 
-class Streams : public TaskFixture {
+class Streams : public TaskTest {
  protected:
   struct StatsStream {
     grpc::ClientContext context;
@@ -34,20 +35,13 @@ class Streams : public TaskFixture {
     request.mutable_collection_interval()->set_nanos(interval.count() % 1000 * 1'000'000);
     auto stream = std::make_unique<StatsStream>();
     stream->context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
-    stream->reader = host_->driver().TaskStats(&stream->context, request);
+    stream->reader = host_.plugin().driver().TaskStats(&stream->context, request);
     return stream;
   }
-  void Stop() {
-    nomad::StopTaskRequest request;
-    request.set_task_id(kId);
-    request.mutable_timeout()->set_seconds(5);
-    nomad::StopTaskResponse response;
-    grpc::ClientContext context;
-    ASSERT_THAT(host_->driver().StopTask(&context, request, &response), Succeeded());
-  }
   // A number of /proc/<plugin>/status.
-  int64_t PluginStatus(const std::string& field) const {
-    const std::string text = ReadFile(absl::StrCat("/proc/", host_->pid(), "/status")).value_or("");
+  int64_t PluginStatus(const std::string& field) {
+    const std::string text =
+        ReadFile(absl::StrCat("/proc/", host_.plugin().pid(), "/status")).value_or("");
     for (const absl::string_view line : absl::StrSplit(text, '\n')) {
       const std::vector<absl::string_view> words =
           absl::StrSplit(line, absl::ByAnyChar(": \t"), absl::SkipEmpty());
@@ -59,8 +53,25 @@ class Streams : public TaskFixture {
     ADD_FAILURE() << "no " << field << " in status";
     return 0;
   }
-  size_t PluginDescriptors() const {
-    const std::filesystem::directory_iterator fds(absl::StrCat("/proc/", host_->pid(), "/fd"));
+  // An agent whose controller is not there: the driver says so, again and again.
+  nomad::TaskConfig WithoutController() {
+    nomad::TaskConfig config = host_.Config(kId, "");
+    // { "agent": { "url": "http://127.0.0.1:1/", "name": "a" } }
+    config.set_msgpack_driver_config(
+        "\x81\xa5"
+        "agent\x82\xa3url\xb3http://127.0.0.1:1/\xa4name\xa1"
+        "a");
+    (*config.mutable_env())["JENKINS_SECRET"] = "s3cret";
+    return config;
+  }
+  void StartWithoutController() {
+    const grpc::Status started = TryStart(WithoutController());
+    if (absl::StrContains(started.error_message(), "no JDK")) GTEST_SKIP() << "needs a JDK";
+    ASSERT_THAT(started, Succeeded());
+  }
+  size_t PluginDescriptors() {
+    const std::filesystem::directory_iterator fds(
+        absl::StrCat("/proc/", host_.plugin().pid(), "/fd"));
     return std::distance(begin(fds), end(fds));
   }
 };
@@ -71,7 +82,7 @@ int64_t Milliseconds(const google::protobuf::Timestamp& time) {
 
 TEST_F(Streams, StatsNameWhatWasMeasuredAndNothingElse) {
   // One busy core, and memory that is really used.
-  ASSERT_THAT(Start(Config("/bin/sh", {"-c", "while :; do :; done"})), Succeeded());
+  Start("while :; do :; done");
   const auto stream = Stats(kId, std::chrono::milliseconds(500));
   nomad::TaskStatsResponse first;
   ASSERT_TRUE(stream->reader->Read(&first));
@@ -105,12 +116,12 @@ TEST_F(Streams, StatsNameWhatWasMeasuredAndNothingElse) {
 }
 
 TEST_F(Streams, StatsEndWithTheTaskWhateverTheInterval) {
-  ASSERT_THAT(Start(Config("/bin/sleep", {"60"})), Succeeded());
+  Start("exec sleep 60");
   // Go's longest duration is 292 years; this one is longer.
   const auto stream = Stats(kId, std::chrono::hours(24 * 365 * 1000));
   nomad::TaskStatsResponse sample;
   ASSERT_TRUE(stream->reader->Read(&sample));
-  Stop();
+  ASSERT_THAT(host_.Stop(kId, "", 5'000), Succeeded());
   EXPECT_FALSE(stream->reader->Read(&sample));
   EXPECT_THAT(stream->reader->Finish(), Succeeded());
 
@@ -129,7 +140,7 @@ TEST_F(Streams, StatsOfAnUnknownTaskAreNotFound) {
 }
 
 TEST_F(Streams, NoThreadAndNoDescriptorForEachStream) {
-  ASSERT_THAT(Start(Config("/bin/sleep", {"60"})), Succeeded());
+  Start("exec sleep 60");
   constexpr int kStreams = 40;
   nomad::TaskStatsResponse sample;
   {
@@ -152,36 +163,24 @@ TEST_F(Streams, NoThreadAndNoDescriptorForEachStream) {
   for (const auto& stream : streams) stream->context.TryCancel();
 }
 
-// An agent whose controller is not there: the driver says so, again and again.
-nomad::TaskConfig WithoutController(nomad::TaskConfig config) {
-  // { "agent": { "url": "http://127.0.0.1:1/", "name": "a" } }
-  config.set_msgpack_driver_config(
-      "\x81\xa5"
-      "agent\x82\xa3url\xb3http://127.0.0.1:1/\xa4name\xa1"
-      "a");
-  (*config.mutable_env())["JENKINS_SECRET"] = "s3cret";
-  return config;
-}
-
 TEST_F(Streams, EventsSayWhoseTheyAreAndReachEveryStream) {
   grpc::ClientContext contexts[2];
   std::unique_ptr<grpc::ClientReader<nomad::DriverTaskEvent>> readers[2];
   for (int i = 0; i < 2; ++i) {
     contexts[i].set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
-    readers[i] = host_->driver().TaskEvents(&contexts[i], {});
+    readers[i] = host_.plugin().driver().TaskEvents(&contexts[i], {});
   }
   // An unread stream is subscribed when the plugin has seen the call; then a task is started.
   nomad::CapabilitiesResponse capabilities;
   grpc::ClientContext context;
-  ASSERT_THAT(host_->driver().Capabilities(&context, {}, &capabilities), Succeeded());
-  const grpc::Status started = Start(WithoutController(Config("", {})));
-  if (started.error_message().find("no JDK") != std::string::npos) GTEST_SKIP() << "needs a JDK";
-  ASSERT_THAT(started, Succeeded());
+  ASSERT_THAT(host_.plugin().driver().Capabilities(&context, {}, &capabilities), Succeeded());
+  ASSERT_NO_FATAL_FAILURE(StartWithoutController());
+  if (IsSkipped()) return;
   for (const auto& reader : readers) {
     nomad::DriverTaskEvent event;
     ASSERT_TRUE(reader->Read(&event));
     EXPECT_EQ(event.task_id(), kId);
-    EXPECT_EQ(event.alloc_id(), AllocId());
+    EXPECT_EQ(event.alloc_id(), handle_.config().alloc_id());
     EXPECT_EQ(event.task_name(), "agent");
     EXPECT_GT(event.timestamp().seconds(), 1'700'000'000);
     EXPECT_THAT(event.message(), HasSubstr("waiting for the controller"));
@@ -191,13 +190,12 @@ TEST_F(Streams, EventsSayWhoseTheyAreAndReachEveryStream) {
 }
 
 TEST_F(Streams, EventsOfBeforeTheStreamWaitForIt) {
-  const grpc::Status started = Start(WithoutController(Config("", {})));
-  if (started.error_message().find("no JDK") != std::string::npos) GTEST_SKIP() << "needs a JDK";
-  ASSERT_THAT(started, Succeeded());
-  ASSERT_TRUE(host_->AwaitStderr("waiting for the controller"));
+  ASSERT_NO_FATAL_FAILURE(StartWithoutController());
+  if (IsSkipped()) return;
+  ASSERT_TRUE(host_.plugin().AwaitStderr("waiting for the controller"));
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
-  const auto reader = host_->driver().TaskEvents(&context, {});
+  const auto reader = host_.plugin().driver().TaskEvents(&context, {});
   nomad::DriverTaskEvent event;
   ASSERT_TRUE(reader->Read(&event));
   EXPECT_EQ(event.task_id(), kId);
@@ -207,7 +205,7 @@ TEST_F(Streams, EventsOfBeforeTheStreamWaitForIt) {
 // The queue of a stream is bounded (service/streams_test); here that its clients' going away frees
 // it, and that nobody who reads suffers.
 TEST_F(Streams, ClientsThatNeverReadOrVanishCostNothing) {
-  ASSERT_THAT(Start(Config("/bin/sleep", {"60"})), Succeeded());
+  Start("exec sleep 60");
   const auto reading = Stats(kId, std::chrono::milliseconds(100));
   nomad::TaskStatsResponse sample;
   ASSERT_TRUE(reading->reader->Read(&sample));
@@ -221,6 +219,64 @@ TEST_F(Streams, ClientsThatNeverReadOrVanishCostNothing) {
   for (int i = 0; i < 3; ++i) ASSERT_TRUE(reading->reader->Read(&sample));
   EXPECT_LE(PluginStatus("Threads"), threads + 4);
   reading->context.TryCancel();
+}
+
+// A fingerprint looks at the program that the agents' jar workers are made of.
+TEST_F(Streams, FingerprintsComeWhileAgentsStart) {
+  std::thread fingerprints([this] {
+    for (int i = 0; i < 10; ++i) {
+      grpc::ClientContext context;
+      context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+      const auto reader = host_.plugin().driver().Fingerprint(&context, {});
+      nomad::FingerprintResponse response;
+      EXPECT_TRUE(reader->Read(&response));
+      EXPECT_EQ(response.health(), nomad::FingerprintResponse::HEALTHY);
+      context.TryCancel();
+    }
+  });
+  grpc::Status started;
+  for (int i = 0; i < 5; ++i) {
+    started = TryStart(WithoutController());
+    if (!started.ok()) break;
+    EXPECT_THAT(host_.Destroy(kId), Succeeded());
+  }
+  fingerprints.join();
+  if (started.error_message().find("no JDK") != std::string::npos) GTEST_SKIP() << "needs a JDK";
+  EXPECT_THAT(started, Succeeded());
+}
+
+// The cancel meets the start of the command at every step.
+TEST_F(Streams, ExecsThatAreCancelledAtOnceLeaveTheTaskAlone) {
+  Start("exec sleep 60");
+  const auto exec = [this](grpc::ClientContext* context, const char* command) {
+    nomad::ExecTaskStreamingRequest request;
+    request.mutable_setup()->set_task_id(kId);
+    for (const char* argument : {"/bin/sh", "-c", command}) {
+      request.mutable_setup()->add_command(argument);
+    }
+    auto stream = host_.plugin().driver().ExecTaskStreaming(context);
+    stream->Write(request);
+    return stream;
+  };
+  for (int i = 0; i < 50; ++i) {
+    grpc::ClientContext context;
+    const auto stream = exec(&context, "exec sleep 61");
+    std::this_thread::sleep_for(std::chrono::microseconds(i * 100));
+    context.TryCancel();
+    EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  }
+  const auto processes = [&] {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+    const auto stream = exec(&context, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '");
+    std::string text;
+    nomad::ExecTaskStreamingResponse response;
+    while (stream->Read(&response)) text += response.stdout().data();
+    EXPECT_THAT(stream->Finish(), Succeeded());
+    return text;
+  };
+  EXPECT_TRUE(WaitFor([&] { return !absl::StrContains(processes(), "sleep 61"); }));
+  EXPECT_THAT(processes(), HasSubstr("sleep 60"));
 }
 
 }  // namespace

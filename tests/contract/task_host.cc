@@ -27,10 +27,13 @@ namespace fs = std::filesystem;
 
 constexpr char kTaskName[] = "agent";
 
-// fixmap { "state_dir": path }
-std::string PluginConfigBytes(const std::string& state_dir) {
-  return absl::StrCat("\x81\xa9state_dir", std::string(1, '\xd9'),
-                      std::string(1, static_cast<char>(state_dir.size())), state_dir);
+// fixmap { "log_collection": word, "state_dir": path }
+std::string PluginConfigBytes(const std::string& state_dir, const std::string& log_collection) {
+  const auto str8 = [](const std::string& text) {
+    return absl::StrCat("\xd9", std::string(1, static_cast<char>(text.size())), text);
+  };
+  return absl::StrCat("\x82\xaelog_collection", str8(log_collection), "\xa9state_dir",
+                      str8(state_dir));
 }
 
 std::string UniqueAllocId() {
@@ -52,6 +55,13 @@ std::vector<int> AllPids() {
   return pids;
 }
 
+google::protobuf::Duration ToProto(std::chrono::milliseconds time) {
+  google::protobuf::Duration duration;
+  duration.set_seconds(time.count() / 1000);
+  duration.set_nanos(static_cast<int32_t>(time.count() % 1000 * 1'000'000));
+  return duration;
+}
+
 std::unique_ptr<grpc::ClientContext> Context() {
   auto context = std::make_unique<grpc::ClientContext>();
   context->set_deadline(std::chrono::system_clock::now() + TaskHost::kCallLimit);
@@ -62,11 +72,7 @@ std::unique_ptr<grpc::ClientContext> Context() {
 
 TaskHost::TaskHost(std::string program) : program_(std::move(program)), alloc_id_(UniqueAllocId()) {
   ::chmod(dir_.path().c_str(), 0711);  // the sandbox's user must reach its directories
-  for (const char* part : {"alloc/logs", "agent/local", "agent/secrets"}) {
-    const std::string path = absl::StrCat(dir_.path(), "/allocs/", part);
-    MakeDirs(path).IgnoreError();
-    ::chmod(path.c_str(), 0777);
-  }
+  MakeTaskDirs(kTaskName).IgnoreError();
 }
 
 TaskHost::~TaskHost() {
@@ -79,18 +85,21 @@ std::shared_ptr<PluginHost> TaskHost::Host() const {
   return host_;
 }
 
-absl::Status TaskHost::Launch(const std::map<std::string, std::string>& env) {
+absl::Status TaskHost::Launch(const Settings& settings) {
   PluginHost::Options options;
-  for (const auto& [name, value] : env) options.env[name] = value;
+  for (const auto& [name, value] : settings.env) options.env[name] = value;
   ASSIGN_OR_RETURN(std::shared_ptr<PluginHost> host, PluginHost::Launch(program_, options));
   if (!host->connected()) return absl::InternalError(host->stderr_text());
   base_proto::SetConfigRequest request;
-  request.set_msgpack_config(PluginConfigBytes(StateDir()));
+  request.set_msgpack_config(PluginConfigBytes(StateDir(), settings.log_collection));
   request.mutable_nomad_config()->mutable_driver()->set_clientminport(14000);
   base_proto::SetConfigResponse response;
   const auto context = Context();
   const grpc::Status configured = host->base().SetConfig(context.get(), request, &response);
   if (!configured.ok()) return absl::InternalError(configured.error_message());
+  nomad::InitResponse initialised;
+  const grpc::Status init = host->driver().Init(Context().get(), {}, &initialised);
+  if (!init.ok()) return absl::InternalError(init.error_message());
   const MutexLock lock(mutex_);
   host_ = std::move(host);
   return absl::OkStatus();
@@ -102,11 +111,22 @@ absl::Status TaskHost::Crash() {
   return host->AwaitEnd().status();  // calls that are under way keep the connection
 }
 
-absl::Status TaskHost::Quit() { return Host()->Kill().status(); }
+absl::Status TaskHost::Quit() {
+  const std::shared_ptr<PluginHost> host = Host();
+  nomad::ShutdownResponse response;
+  const grpc::Status told = host->driver().Shutdown(Context().get(), {}, &response);
+  if (!told.ok()) return absl::InternalError(told.error_message());
+  return host->Kill().status();
+}
 
 absl::Status TaskHost::AwaitPluginEnd() { return Host()->AwaitEnd().status(); }
 
 nomad::TaskConfig TaskHost::Config(const std::string& id, const std::string& script) const {
+  return Config(id, "/bin/sh", {"-c", script});
+}
+
+nomad::TaskConfig TaskHost::Config(const std::string& id, const std::string& command,
+                                   const std::vector<std::string>& args) const {
   nomad::TaskConfig config;
   config.set_id(id);
   config.set_alloc_id(absl::StrCat(alloc_id_, "-", absl::StrReplaceAll(id, {{"/", "-"}})));
@@ -114,8 +134,17 @@ nomad::TaskConfig TaskHost::Config(const std::string& id, const std::string& scr
   config.set_alloc_dir(dir_.path() + "/allocs");
   config.set_stdout_path("/dev/null");
   config.set_stderr_path("/dev/null");
-  config.set_msgpack_driver_config(CommandConfig("/bin/sh", {"-c", script}));
+  config.set_msgpack_driver_config(CommandConfig(command, args));
   return config;
+}
+
+absl::Status TaskHost::MakeTaskDirs(const std::string& name) const {
+  for (const std::string& part : {std::string("alloc/logs"), name + "/local", name + "/secrets"}) {
+    const std::string path = absl::StrCat(dir_.path(), "/allocs/", part);
+    RETURN_IF_ERROR(MakeDirs(path));
+    if (::chmod(path.c_str(), 0777) != 0) return ErrnoStatus(path);
+  }
+  return absl::OkStatus();
 }
 
 grpc::Status TaskHost::Start(const nomad::TaskConfig& config, nomad::TaskHandle* handle) {
@@ -147,8 +176,7 @@ grpc::Status TaskHost::Stop(const std::string& id, const std::string& signal, in
   nomad::StopTaskRequest request;
   request.set_task_id(id);
   request.set_signal(signal);
-  request.mutable_timeout()->set_seconds(timeout_ms / 1000);
-  request.mutable_timeout()->set_nanos(timeout_ms % 1000 * 1'000'000);
+  *request.mutable_timeout() = ToProto(std::chrono::milliseconds(timeout_ms));
   nomad::StopTaskResponse response;
   const auto context = Context();
   return Host()->driver().StopTask(context.get(), request, &response);
@@ -163,10 +191,10 @@ grpc::Status TaskHost::Signal(const std::string& id, const std::string& signal) 
   return Host()->driver().SignalTask(context.get(), request, &response);
 }
 
-grpc::Status TaskHost::Destroy(const std::string& id) {
+grpc::Status TaskHost::Destroy(const std::string& id, bool force) {
   nomad::DestroyTaskRequest request;
   request.set_task_id(id);
-  request.set_force(true);
+  request.set_force(force);
   nomad::DestroyTaskResponse response;
   const auto context = Context();
   return Host()->driver().DestroyTask(context.get(), request, &response);
@@ -179,8 +207,24 @@ grpc::Status TaskHost::Inspect(const std::string& id, nomad::InspectTaskResponse
   return Host()->driver().InspectTask(context.get(), request, response);
 }
 
+grpc::Status TaskHost::Exec(const std::string& id, const std::vector<std::string>& command,
+                            std::chrono::milliseconds timeout, nomad::ExecTaskResponse* response) {
+  nomad::ExecTaskRequest request;
+  request.set_task_id(id);
+  for (const std::string& argument : command) request.add_command(argument);
+  *request.mutable_timeout() = ToProto(timeout);
+  const auto context = Context();
+  return Host()->driver().ExecTask(context.get(), request, response);
+}
+
 std::string TaskHost::TaskDir(const std::string& id) const {
   return StatePaths(StateDir()).Task(id);
+}
+
+int TaskHost::TasksOnDisk() const {
+  std::error_code error;
+  const fs::directory_iterator tasks(StateDir() + "/tasks", error);
+  return static_cast<int>(std::distance(begin(tasks), end(tasks)));
 }
 
 // Our programs are known by what they hold of our directory, payloads by their cgroup's name.

@@ -28,28 +28,42 @@ class TaskHost {
   // Ends whatever a failed test left running below its directory.
   ~TaskHost();
 
-  // Starts a plugin and configures it, as Nomad does; `env` is added to its environment.
-  absl::Status Launch(const std::map<std::string, std::string>& env = {});
+  struct Settings {
+    std::map<std::string, std::string> env = {};  // added to the plugin's environment
+    std::string log_collection = "nomad";
+  };
+  // Starts a plugin, configures it and says Init, as Nomad does.
+  absl::Status Launch(const Settings& settings);
+  absl::Status Launch() { return Launch(Settings()); }
   // SIGKILL, and the plugin is gone.
   absl::Status Crash();
-  // go-plugin's orderly end.
+  // The driver is told of the agent's end (since Nomad 2.0.4); then go-plugin's orderly end.
   absl::Status Quit();
   // For a plugin that dies by itself.
   absl::Status AwaitPluginEnd();
   PluginHost& plugin() { return *Host(); }
 
+  // A task that runs a line of shell, or a command.
   nomad::TaskConfig Config(const std::string& id, const std::string& script) const;
+  nomad::TaskConfig Config(const std::string& id, const std::string& command,
+                           const std::vector<std::string>& args) const;
+  // The directories that Nomad makes for a task of this name.
+  absl::Status MakeTaskDirs(const std::string& name) const;
   grpc::Status Start(const nomad::TaskConfig& config, nomad::TaskHandle* handle);
   grpc::Status Recover(const nomad::TaskHandle& handle);
   grpc::Status Wait(const std::string& id, nomad::WaitTaskResponse* response);
   grpc::Status Stop(const std::string& id, const std::string& signal, int timeout_ms);
   grpc::Status Signal(const std::string& id, const std::string& signal);
-  grpc::Status Destroy(const std::string& id);
+  grpc::Status Destroy(const std::string& id, bool force = true);
   grpc::Status Inspect(const std::string& id, nomad::InspectTaskResponse* response);
+  grpc::Status Exec(const std::string& id, const std::vector<std::string>& command,
+                    std::chrono::milliseconds timeout, nomad::ExecTaskResponse* response);
 
   const std::string& dir() const { return dir_.path(); }
   std::string StateDir() const { return dir_.path() + "/state"; }
   std::string TaskDir(const std::string& id) const;
+  int TasksOnDisk() const;
+  std::string Logs() const { return dir_.path() + "/allocs/alloc/logs"; }
   std::string Local(const std::string& file) const {
     return dir_.path() + "/allocs/agent/local/" + file;
   }

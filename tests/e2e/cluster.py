@@ -6,13 +6,13 @@ from controller import Build, Controller
 from machine import (CACHE, DRIVER, ROOT, HttpError, Scratch, enter_private_network, http, main, missing,
                      require, wait_for)
 from nomad_agent import EXAMPLE_TASK, NomadAgent
-from traces import (Snapshot, command_line, executable, leftovers, our_processes, remove_nomad_cgroups,
+from traces import (Snapshot, command_line, cpu_quota, executable, leftovers, our_processes, remove_nomad_cgroups,
                     sandboxed_processes)
 
 EXAMPLE_JOB = ROOT / "examples/jenkins-slave-taskgroup.nomad.hcl"
 EXAMPLE_JOB_ID = "jenkins-slave"
 
 __all__ = ["Build", "CACHE", "Controller", "DRIVER", "EXAMPLE_JOB", "EXAMPLE_JOB_ID", "EXAMPLE_TASK", "HttpError",
-           "NomadAgent", "ROOT", "Scratch", "Snapshot", "command_line", "enter_private_network", "executable", "http",
+           "NomadAgent", "ROOT", "Scratch", "Snapshot", "command_line", "cpu_quota", "enter_private_network", "executable", "http",
            "leftovers", "main", "missing", "our_processes", "remove_nomad_cgroups", "require",
            "sandboxed_processes", "wait_for"]

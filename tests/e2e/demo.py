@@ -95,18 +95,18 @@ class Demo:
 
 
 def run(demo):
-    demo.start()
-    return demo.run_build()
+    try:
+        demo.start()
+        return demo.run_build()
+    except BaseException:
+        demo.abort()
+        raise
 
 
 def once():
     cluster.enter_private_network()
     demo = Demo()
-    try:
-        succeeded = run(demo)
-    except BaseException:
-        demo.abort()
-        raise
+    succeeded = run(demo)
     demo.stop()
     return 0 if demo.left_nothing() and succeeded else 1
 
@@ -122,11 +122,7 @@ def keep():
     os.close(reading)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     demo = Demo()
-    try:
-        succeeded = run(demo)
-    except BaseException:
-        demo.abort()
-        raise
+    succeeded = run(demo)
     say("left running:")
     print(f"   controller  {demo.controller.url}\n   Nomad       {demo.nomad.address}/ui/\n"
           f"   files       {demo.scratch.path}\n   stop with   kill {os.getpid()}", flush=True)

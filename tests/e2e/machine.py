@@ -51,19 +51,24 @@ def require():
         raise AssertionError(f"no driver at {DRIVER}: run scripts/build release")
 
 
-def enter_private_network():
-    """Runs this program again in a network namespace of its own: the controller binds wildcard ports."""
+def enter_private_network(hide=()):
+    """Runs this program again in a network namespace of its own: the controller binds wildcard ports.
+
+    hide: directories of the host that the run finds empty, in a mount namespace of its own.
+    """
     marker = "PRIVATE_NETWORK_OF"
     if os.environ.get(marker) == str(os.getpid()) or missing():
         return
     os.environ[marker] = str(os.getpid())  # the exec chain below keeps the pid
-    os.execvp("unshare", ["unshare", "--net", "--", "sh", "-c", 'ip link set lo up && exec "$@"', "sh",
+    namespaces = ["--net", "--mount"] if hide else ["--net"]
+    steps = ["ip link set lo up", *(f"mount -t tmpfs own {path}" for path in hide), 'exec "$@"']
+    os.execvp("unshare", ["unshare", *namespaces, "--", "sh", "-c", " && ".join(steps), "sh",
                           sys.executable, *sys.argv])
 
 
-def main():
+def main(hide=()):
     """The main program of a test file."""
-    enter_private_network()
+    enter_private_network(hide)
     unittest.main(verbosity=2)
 
 
@@ -103,16 +108,21 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedire
 
 def http(method, url, body=None, content_type=None, ok=(200, 302), timeout=20):
     """One request; returns the body as text. HttpError for other answers, OSError for none."""
+    return exchange(method, url, body, content_type, ok, timeout)[1]
+
+
+def exchange(method, url, body=None, content_type=None, ok=(200, 302), timeout=20):
+    """As http(), but returns (headers, body)."""
     headers = {"Content-Type": content_type} if content_type else {}
     request = urllib.request.Request(url, data=body, headers=headers, method=method)
     try:
         with _OPENER.open(request, timeout=timeout) as answer:
-            status, text = answer.status, answer.read().decode(errors="replace")
+            status, replied, text = answer.status, answer.headers, answer.read().decode(errors="replace")
     except urllib.error.HTTPError as error:
-        status, text = error.code, error.read().decode(errors="replace")
+        status, replied, text = error.code, error.headers, error.read().decode(errors="replace")
     if status not in ok:
         raise HttpError(method, url, status, text)
-    return text
+    return replied, text
 
 
 def _end_with_parent():

@@ -5,8 +5,9 @@ import re
 import secrets
 import shutil
 import subprocess
+import time
 
-from machine import DRIVER, DRIVER_FILE, HttpError, Server, free_port, http, nomad_binary, wait_for
+from machine import DRIVER, DRIVER_FILE, HttpError, Server, exchange, free_port, http, nomad_binary, wait_for
 from traces import children, executable
 
 EXAMPLE_TASK = "agent"  # the task's name in every job of these tests
@@ -18,6 +19,7 @@ class NomadAgent(Server):
     dev: both in one process, state in memory, ready in 2-3 s, its end kills all tasks. Otherwise two
     processes with state on disk, and tasks survive the client; the server stands before the client comes,
     for a lone agent refuses its own node in half of its starts and then waits for 20-30 s.
+    options: more lines of the driver's configuration; client: of the block `client`.
     """
 
     COMMON = """
@@ -52,6 +54,7 @@ client {{
     # env_*: the cloud metadata probes ask link-local addresses and can keep the agent from starting.
     "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean,consul,vault,signal"
   }}
+  {more}
 }}
 plugin "raw_exec" {{
   config {{
@@ -68,7 +71,7 @@ plugin "nomad-driver-jenkins-agent" {{
 }}
 """
 
-    def __init__(self, scratch, dev=True, options="", with_driver=True):
+    def __init__(self, scratch, dev=True, options="", client="", with_driver=True):
         directory = scratch.path / "nomad"
         directory.mkdir(mode=0o755)
         super().__init__("nomad", directory)
@@ -90,7 +93,8 @@ plugin "nomad-driver-jenkins-agent" {{
         self.address = f"http://127.0.0.1:{ports['http']}"  # the API
         own = ports if dev else self._ports()
         self.own_address = f"http://127.0.0.1:{own['http']}"
-        self._write_config("agent.hcl", own, self.CLIENT.format(rpc=ports["rpc"]) + self.driver, data=self.data)
+        self._write_config("agent.hcl", own, self.CLIENT.format(rpc=ports["rpc"], more=client) + self.driver,
+                           data=self.data)
 
     @staticmethod
     def _ports():
@@ -163,6 +167,15 @@ plugin "nomad-driver-jenkins-agent" {{
 
     def get(self, path):
         return json.loads(self.request("GET", path))
+
+    def changes(self, path, seconds):
+        """Yields what is there now, and again after each change (Nomad's blocking queries), for `seconds`."""
+        deadline, index = time.monotonic() + seconds, 0
+        while (left := deadline - time.monotonic()) > 0:
+            headers, text = exchange("GET", f"{self.address}{path}?index={index}&wait={int(left) + 1}s",
+                                     timeout=seconds + 10)
+            index = headers["X-Nomad-Index"]
+            yield json.loads(text)
 
     def command(self, *arguments, ok=(0,)):
         """The nomad CLI, as an operator uses it; returns its output."""

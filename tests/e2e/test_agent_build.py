@@ -5,7 +5,8 @@ import pathlib
 import unittest
 
 import cluster
-from cluster import Controller, NomadAgent, Scratch, Snapshot
+from cluster import Snapshot
+from fixtures import module_controller, module_nomad, module_scratch
 
 NODE = "linux-1"
 
@@ -41,17 +42,11 @@ probe environment "$(env | cut -d= -f1 | sort | tr '\n' ' ')"
 
 def setUpModule():
     global scratch, nomad, controller, allocation, before
-    cluster.require()
+    scratch = module_scratch()
     before = Snapshot()
-    scratch = Scratch()
-    unittest.addModuleCleanup(scratch.remove)
-    controller = Controller(scratch, [NODE])
-    unittest.addModuleCleanup(controller.stop)
+    controller = module_controller(scratch, [NODE])
     controller.launch()
-    # State on disk: one test reads it.
-    nomad = NomadAgent(scratch, dev=False)
-    unittest.addModuleCleanup(nomad.stop)
-    nomad.start()
+    nomad = module_nomad(scratch, dev=False)  # state on disk: one test reads it
     controller.wait_ready()
     nomad.put_variable(f"nomad/jobs/{cluster.EXAMPLE_JOB_ID}", {"secret": controller.secret})
     nomad.run_job(cluster.EXAMPLE_JOB, url=controller.url, name=NODE)
@@ -215,6 +210,8 @@ class ZzzStopTest(unittest.TestCase):
         controller.stop()
         # The example's scratch directory is inspected by Scratch.remove.
         self.assertEqual(cluster.leftovers(before), {})
+        # Older agents start every program in this directory.
+        self.assertEqual([path.name for path in nomad.plugins.iterdir()], [cluster.DRIVER.name])
         cluster.remove_nomad_cgroups()
 
 

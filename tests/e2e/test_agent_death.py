@@ -5,22 +5,15 @@ import signal
 import unittest
 
 import cluster
-from cluster import NomadAgent, Scratch
-from test_sleep import job
+from fixtures import module_nomad, module_scratch, program_job
 
 NAME = "survivor"
 
 
 def setUpModule():
     global nomad, allocation
-    cluster.require()
-    scratch = Scratch()
-    unittest.addModuleCleanup(scratch.remove)
-    nomad = NomadAgent(scratch, dev=False)
-    unittest.addModuleCleanup(cluster.remove_nomad_cgroups)
-    unittest.addModuleCleanup(nomad.stop)
-    nomad.start()
-    nomad.run_job_text(job(NAME, 'command = "/bin/sleep"\n args = ["600"]', "service"))
+    nomad = module_nomad(module_scratch(), dev=False)
+    nomad.run_job_text(program_job(NAME, 'command = "/bin/sleep"\n args = ["600"]', "service"))
     allocation = nomad.allocation(NAME)
     nomad.wait_task(allocation, "running", 30)
 

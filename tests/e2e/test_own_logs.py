@@ -4,8 +4,7 @@ import subprocess
 import unittest
 
 import cluster
-from cluster import NomadAgent, Scratch
-from test_sleep import job
+from fixtures import module_nomad, module_scratch, run_program, shell
 
 OPTIONS = """log_collection = "driver"
     logs {
@@ -16,37 +15,17 @@ OPTIONS = """log_collection = "driver"
 
 def setUpModule():
     global nomad
-    cluster.require()
-    scratch = Scratch()
-    unittest.addModuleCleanup(scratch.remove)
-    nomad = NomadAgent(scratch, options=OPTIONS)
-    unittest.addModuleCleanup(cluster.remove_nomad_cgroups)
-    unittest.addModuleCleanup(nomad.stop)
-    nomad.start()
-
-
-def shell(script):
-    return f'command = "/bin/sh"\n args = ["-c", "{script}"]'
+    nomad = module_nomad(module_scratch(), options=OPTIONS)
 
 
 class OwnLogsTest(unittest.TestCase):
-    def run_job(self, name, config, kind="batch", task_lines=""):
-        text = job(name, config, kind).replace("kill_timeout", f"{task_lines}\n      kill_timeout")
-        nomad.run_job_text(text)
-        self.addCleanup(self.end_job, name)
-        return nomad.allocation(name)
-
-    def end_job(self, name):
-        nomad.stop_job(name)
-        cluster.wait_for("the sandbox to end", lambda: not cluster.sandboxed_processes(), 20)
-
     def log_directory(self, allocation):
         return nomad.data / "alloc" / allocation / "alloc/logs"
 
     def test_the_operators_commands_show_the_output(self):
         script = "for i in $(seq 1 300); do echo line-$i; done; echo problem >&2; " \
                  "until [ -e /local/go ]; do sleep 0.1; done; echo last; exec sleep 600"
-        allocation = self.run_job("talker", shell(script), "service")
+        allocation = run_program(self, nomad, "talker", shell(script), "service")
         nomad.wait_task(allocation, "running", 30)
         helpers = [line for line in cluster.our_processes().values() if "logmon" in line]
         self.assertEqual(helpers, [])
@@ -73,7 +52,7 @@ class OwnLogsTest(unittest.TestCase):
     def test_rotated_files_are_one_log(self):
         # 2.4 MB in files of 1 MiB, of which two are kept.
         script = "seq 100000 399999 | sed s/$/-/; until [ -e /local/go ]; do sleep 0.1; done"
-        allocation = self.run_job("rotating", shell(script), "service")
+        allocation = run_program(self, nomad, "rotating", shell(script), "service")
         nomad.wait_task(allocation, "running", 30)
         logs = self.log_directory(allocation)
         cluster.wait_for("the last line", lambda: "399999-\n" in nomad.logs(allocation, "stdout"), 30)
@@ -84,13 +63,13 @@ class OwnLogsTest(unittest.TestCase):
         self.assertGreater(len(lines), 131072)
 
     def test_the_log_of_a_task_that_ended_is_whole(self):
-        allocation = self.run_job("short", shell("echo out; echo err >&2; exit 7"))
+        allocation = run_program(self, nomad, "short", shell("echo out; echo err >&2; exit 7"))
         nomad.wait_task(allocation, "dead", 30)
         self.assertEqual(nomad.logs(allocation, "stdout"), "out\n")
         self.assertEqual(nomad.logs(allocation, "stderr"), "err\n")
 
     def test_a_job_without_logs(self):
-        allocation = self.run_job("silent", shell("echo out; exit 0"), task_lines="logs {\n disabled = true\n }")
+        allocation = run_program(self, nomad, "silent", shell("echo out; exit 0"), lines="logs {\n disabled = true\n }")
         self.assertFalse(nomad.wait_task(allocation, "dead", 30)["Failed"], nomad.story(allocation))
         self.assertEqual(list(self.log_directory(allocation).iterdir()), [])
 

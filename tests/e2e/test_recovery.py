@@ -6,7 +6,7 @@ import time
 import unittest
 
 import cluster
-from cluster import Controller, NomadAgent, Scratch
+from fixtures import module_controller, module_nomad, module_scratch
 
 NODE = "linux-1"
 EARLY_SECONDS = 20  # how long the agent waits for its controller
@@ -22,15 +22,9 @@ QUICK_RESTART = """
 
 def setUpModule():
     global nomad, controller, allocation, started
-    cluster.require()
-    scratch = Scratch()
-    unittest.addModuleCleanup(scratch.remove)
-    controller = Controller(scratch, [NODE])
-    unittest.addModuleCleanup(controller.stop)
-    nomad = NomadAgent(scratch, dev=False)
-    unittest.addModuleCleanup(cluster.remove_nomad_cgroups)
-    unittest.addModuleCleanup(nomad.stop)
-    nomad.start()
+    scratch = module_scratch()
+    controller = module_controller(scratch, [NODE])
+    nomad = module_nomad(scratch, dev=False)
     nomad.put_variable(f"nomad/jobs/{cluster.EXAMPLE_JOB_ID}", {"secret": controller.secret})
     # The example, with Nomad's restart delay of 15 s shortened.
     nomad.run_job_text(cluster.EXAMPLE_JOB.read_text().replace('    task "agent" {', QUICK_RESTART + '    task "agent" {'),

@@ -3,24 +3,17 @@
 import unittest
 
 import cluster
-from cluster import Controller, NomadAgent, Scratch
-from test_sleep import job
+from fixtures import module_controller, module_nomad, module_scratch, program_job
 
 NODE = "linux-1"
 
 
 def setUpModule():
     global nomad, controller
-    cluster.require()
-    scratch = Scratch()
-    unittest.addModuleCleanup(scratch.remove)
-    controller = Controller(scratch, [NODE])
-    unittest.addModuleCleanup(controller.stop)
+    scratch = module_scratch()
+    controller = module_controller(scratch, [NODE])
     controller.launch()
-    nomad = NomadAgent(scratch)
-    unittest.addModuleCleanup(cluster.remove_nomad_cgroups)
-    unittest.addModuleCleanup(nomad.stop)
-    nomad.start()
+    nomad = module_nomad(scratch)
     controller.wait_ready()
 
 
@@ -41,6 +34,10 @@ REFUSED = {
     "missing-program": ('command = "/usr/bin/no-such-program"', "", ["no-such-program"]),
     "root": ('command = "/bin/true"', "root", ["allow_root"]),
     "unknown-user": ('command = "/bin/true"', "no-such-user", ["no-such-user"]),
+    "privileged": ('command = "/bin/true"\n privileged = true', "", ["privileged", "allow_privileged"]),
+    "host-path": ('command = "/bin/true"\n mount {\n type = "bind"\n source = "/etc"\n target = "/x"\n }', "",
+                  ["mount[0]", "/etc", "allow_host_paths"]),
+    "io-weight": ('command = "/bin/true"\n io_weight = 1001', "", ["io_weight", "10 to 1000"]),
     "small-pids-limit": ('command = "/bin/true"\n pids_limit = 2', "", ["pids_limit"]),
 }
 
@@ -49,10 +46,7 @@ class RefusedTest(unittest.TestCase):
     def test_every_refusal_names_its_option(self):
         # All at once: Nomad's log helper keeps each failed task for 4 s.
         for name, (config, user, _) in REFUSED.items():
-            text = job(name, config)
-            if user:
-                text = text.replace('driver = "jenkins-agent"', f'driver = "jenkins-agent"\n user = "{user}"')
-            nomad.run_job_text(text)
+            nomad.run_job_text(program_job(name, config, lines=f'user = "{user}"'))
         for name, (_, _, words) in REFUSED.items():
             with self.subTest(name):
                 allocation = nomad.allocation(name)
@@ -69,9 +63,8 @@ class RefusedTest(unittest.TestCase):
 class WrongSecretTest(unittest.TestCase):
     def test_an_event_says_so_in_one_line(self):
         wrong = "0" * 64
-        nomad.run_job_text(job("wrong-secret", f'agent {{\n url = "{controller.url}"\n name = "{NODE}"\n }}').replace(
-            "kill_timeout", f'env {{\n JENKINS_SECRET = "{wrong}"\n }}\n kill_timeout').replace(
-            "memory = 64", "memory = 512"))
+        nomad.run_job_text(program_job("wrong-secret", AGENT % f'url = "{controller.url}"\n name = "{NODE}"',
+                                       lines=f'env {{\n JENKINS_SECRET = "{wrong}"\n }}', memory=512))
         allocation = nomad.allocation("wrong-secret")
         event = nomad.wait_event(allocation, r"(?i)secret", 40)
         message = event["DisplayMessage"]

@@ -11,63 +11,17 @@ import threading
 import unittest
 
 import cluster
-from cluster import NomadAgent, Scratch
-
-JOB = """
-job "%(job)s" {
-  type = "%(type)s"
-  group "g" {
-    restart {
-      attempts = 0
-      mode     = "fail"
-    }
-    reschedule {
-      attempts  = 0
-      unlimited = false
-    }
-    task "agent" {
-      driver = "jenkins-agent"
-      config {
-        %(config)s
-      }
-      kill_timeout = "5s"
-      resources {
-        cpu    = 100
-        memory = 64
-      }
-    }
-  }
-}
-"""
-
-
-def job(name, config, kind="batch"):
-    return JOB % {"job": name, "type": kind, "config": config}
+from fixtures import module_nomad, module_scratch, run_program, shell
 
 
 def setUpModule():
     global nomad
-    cluster.require()
-    scratch = Scratch()
-    unittest.addModuleCleanup(scratch.remove)
-    nomad = NomadAgent(scratch)
-    unittest.addModuleCleanup(cluster.remove_nomad_cgroups)
-    unittest.addModuleCleanup(nomad.stop)
-    nomad.start()
+    nomad = module_nomad(module_scratch())
 
 
 class ProgramTest(unittest.TestCase):
-    def run_job(self, name, config, kind="batch"):
-        nomad.run_job_text(job(name, config, kind))
-        self.addCleanup(self.end_job, name)
-        return nomad.allocation(name)
-
-    def end_job(self, name):
-        nomad.stop_job(name)
-        cluster.wait_for("the sandbox to end", lambda: not cluster.sandboxed_processes(), 20)
-
     def test_long_running_program_is_stopped(self):
-        allocation = self.run_job("sleep", 'command = "/bin/sleep"\n args = ["600"]', "service")
+        allocation = run_program(self, nomad, "sleep", 'command = "/bin/sleep"\n args = ["600"]', "service")
         nomad.wait_task(allocation, "running", 30)
         inside = cluster.sandboxed_processes()
         self.assertTrue(any("/bin/sleep 600" in line for line in inside.values()), inside)
@@ -79,7 +33,7 @@ class ProgramTest(unittest.TestCase):
         self.assertEqual(cluster.sandboxed_processes(), {})
 
     def test_exit_code_and_output(self):
-        allocation = self.run_job("seven", 'command = "/bin/sh"\n args = ["-c", "echo out; echo err >&2; exit 7"]')
+        allocation = run_program(self, nomad, "seven", shell("echo out; echo err >&2; exit 7"))
         task = nomad.wait_task(allocation, "dead", 30)
         self.assertTrue(task["Failed"])
         self.assertEqual(nomad.wait_event(allocation, "^Terminated", 5)["Details"]["exit_code"], "7")
@@ -87,13 +41,13 @@ class ProgramTest(unittest.TestCase):
         self.assertEqual(nomad.logs(allocation, "stderr"), "err\n")
 
     def test_success_of_a_batch_task(self):
-        allocation = self.run_job("fine", 'command = "/bin/true"')
+        allocation = run_program(self, nomad, "fine", 'command = "/bin/true"')
         self.assertFalse(nomad.wait_task(allocation, "dead", 30)["Failed"], nomad.story(allocation))
 
     def run_trap(self, name):
         """A program that answers SIGHUP by exit 9."""
-        allocation = self.run_job(name, 'command = "/bin/sh"\n args = ["-c", '
-                                  '"trap \'exit 9\' HUP; echo ready; while :; do sleep 0.1; done"]', "service")
+        allocation = run_program(self, nomad, name, shell("trap 'exit 9' HUP; echo ready; while :; do sleep 0.1; done"),
+                                 "service")
         nomad.wait_task(allocation, "running", 30)
         cluster.wait_for("the program's first word", lambda: "ready" in nomad.logs(allocation, "stdout"), 20)
         return allocation
@@ -146,10 +100,26 @@ class ProgramTest(unittest.TestCase):
         self.assertFalse(any("sleep 1000" in line for line in cluster.sandboxed_processes().values()))
 
     def test_memory_limit_is_told(self):
-        allocation = self.run_job("hungry", 'command = "/usr/bin/python3"\n args = ["-c", "x = b\'x\' * (512 << 20)"]')
+        allocation = run_program(self, nomad, "hungry", 'command = "/usr/bin/python3"\n args = ["-c", "x = b\'x\' * (512 << 20)"]')
         nomad.wait_task(allocation, "dead", 30)
         details = nomad.wait_event(allocation, "^Terminated", 5)["Details"]
         self.assertEqual(details["oom_killed"], "true", nomad.story(allocation))
+        nomad.wait_event(allocation, r"out of memory: the kernel killed the task's program \(pid \d+\); limit \d+ MiB", 5)
+
+    def test_child_killed_for_memory_is_an_event(self):
+        allocation = self.run_job("hungry-child", 'command = "/bin/sh"\n args = ["-c", "tail /dev/zero; sleep 600"]',
+                                  "service")
+        nomad.wait_event(allocation, r"out of memory: the kernel killed tail \(pid \d+\); limit (\d+) MiB, peak \1 MiB; "
+                                     "the task goes on", 60)
+        self.assertEqual(nomad.task(allocation)["State"], "running")
+
+    def test_cpu_hard_limit_is_the_tasks_part_of_the_node(self):
+        allocation = self.run_job("capped", 'command = "/bin/sleep"\n args = ["600"]\n cpu_hard_limit = true', "service")
+        nomad.wait_task(allocation, "running", 30)
+        pid = next(pid for pid, line in cluster.sandboxed_processes().items() if "/bin/sleep 600" in line)
+        quota = cluster.cpu_quota(pid)
+        self.assertGreater(quota, 0)
+        self.assertLess(quota, 1, "the job asks for less than a core")
 
 
 if __name__ == "__main__":

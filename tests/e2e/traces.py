@@ -59,6 +59,19 @@ def sandboxed_processes():
     return {pid: line for pid, line in our_processes().items() if _link(f"/proc/{pid}/ns/pid") != host}
 
 
+def cpu_quota(pid):
+    """The hard CPU cap of a process's cgroup in cores, 0 without one."""
+    for line in _read(f"/proc/{pid}/cgroup").decode().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if "cpu" in controllers.split(","):
+            directory = f"/sys/fs/cgroup/{controllers}{path}"
+            quota, period = (_read(f"{directory}/cpu.cfs_{name}_us") for name in ("quota", "period"))
+            return max(int(quota), 0) / int(period)
+        if not controllers and (limit := _read(f"/sys/fs/cgroup{path}/cpu.max").split()):
+            return 0 if limit[0] == b"max" else int(limit[0]) / int(limit[1])
+    return 0
+
+
 def mount_points():
     """In the order of mounting; octal escapes undone."""
     lines = _read("/proc/self/mountinfo").decode(errors="replace").splitlines()

@@ -5,6 +5,7 @@
 
 #include "driver/agent/command.h"
 #include "driver/agent/environment.h"
+#include "driver/config/agent_check.h"
 #include "driver/task/request_check.h"
 #include "proto/nomad_driver.pb.h"
 #include "proto/supervisor.pb.h"
@@ -23,7 +24,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     std::map<std::string, std::string> env(task.env().begin(), task.env().end());
     (void)MergeEnvironment(env, agent);
     Require(env.count("JENKINS_SECRET") == 0);
-    (void)ValidateAgent(agent);
+    (void)CheckAgent(agent);
     return 0;
   }
   pb::LaunchSpec spec;
@@ -33,6 +34,6 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   jar.set_path("/agent.jar");
   jar.set_main_class(spec.agent().name());
   jar.set_generation(spec.version() % 2 == 0 ? pb::LAUNCHER_JENKINS : pb::LAUNCHER_HUDSON);
-  if (ValidateAgent(spec.agent()).ok()) (void)BuildAgentCommand(spec.agent(), jar);
+  if (CheckAgent(spec.agent()).ok()) (void)BuildAgentCommand(spec.agent(), jar);
   return 0;
 }

@@ -127,10 +127,7 @@ func (task *task) exec(ctx context.Context, h *host, stream *execStream, tty boo
 }
 
 func TestExecStreamingConformance(t *testing.T) {
-	requireRoot(t)
-	h := launchConfigured(t, stateDirectory(t))
-	task := newTask(t, h, sleeper(""))
-	task.start(h)
+	h, task := startTask(t, sleeper(""))
 	for _, c := range conformance {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel() // sessions of one task run beside each other
@@ -157,10 +154,7 @@ func TestExecStreamingConformance(t *testing.T) {
 // The second half of the conformance tests, without its look at /proc/self/cgroup: a task of this driver
 // has a cgroup namespace and sees "/".
 func TestExecSeesTheTasksFilesOnly(t *testing.T) {
-	requireRoot(t)
-	h := launchConfigured(t, stateDirectory(t))
-	task := newTask(t, h, sleeper(""))
-	task.start(h)
+	h, task := startTask(t, sleeper(""))
 	made, err := h.driver.ExecTask(task.config.ID, []string{"/bin/sh", "-c",
 		"FILE=$(mktemp); echo $FILE; echo hello from the other side >$FILE"}, patience)
 	must(t, err)
@@ -179,10 +173,7 @@ func TestExecSeesTheTasksFilesOnly(t *testing.T) {
 }
 
 func TestExecTaskIsBoundInTimeAndOutput(t *testing.T) {
-	requireRoot(t)
-	h := launchConfigured(t, stateDirectory(t))
-	task := newTask(t, h, sleeper(""))
-	task.start(h)
+	h, task := startTask(t, sleeper(""))
 	_, err := h.driver.ExecTask(task.config.ID, []string{"/bin/sh", "-c", "sleep 7654 & sleep 7654"},
 		300*time.Millisecond)
 	mustFail(t, err, "DeadlineExceeded", "300 ms")
@@ -203,10 +194,7 @@ func TestExecTaskIsBoundInTimeAndOutput(t *testing.T) {
 }
 
 func TestExecStreamingEndsWithItsClient(t *testing.T) {
-	requireRoot(t)
-	h := launchConfigured(t, stateDirectory(t))
-	task := newTask(t, h, sleeper(""))
-	task.start(h)
+	h, task := startTask(t, sleeper(""))
 	for number, tty := range map[int]bool{8701: false, 8702: true} {
 		ctx, cancel := context.WithCancel(context.Background())
 		stream := newExecStream(tty, "")
@@ -229,10 +217,7 @@ func TestExecStreamingEndsWithItsClient(t *testing.T) {
 }
 
 func TestExecStreamingEndsWithTheTask(t *testing.T) {
-	requireRoot(t)
-	h := launchConfigured(t, stateDirectory(t))
-	task := newTask(t, h, sleeper(""))
-	task.start(h)
+	h, task := startTask(t, sleeper(""))
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	stream := newExecStream(true, "")
@@ -249,10 +234,7 @@ func TestExecStreamingEndsWithTheTask(t *testing.T) {
 
 // More than every buffer on the way holds, in both directions, so flow control must hold and let go.
 func TestExecStreamingCarriesMuch(t *testing.T) {
-	requireRoot(t)
-	h := launchConfigured(t, stateDirectory(t))
-	task := newTask(t, h, sleeper(""))
-	task.start(h)
+	h, task := startTask(t, sleeper(""))
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	const blocks, block = 256, 32 << 10

@@ -90,8 +90,19 @@ func launchConfigured(t *testing.T, stateDir string) *host {
 
 func (h *host) pid() int { return h.client.ReattachConfig().Pid }
 
-// configure is the agent's way from a `config {}` block to SetConfig.
+// configure is the agent's way from a `config {}` block to SetConfig of the process that it keeps.
 func (h *host) configure(config map[string]any) error {
+	return h.setConfig(config, &base.AgentConfig{Driver: &base.ClientDriverConfig{
+		ClientMinPort: 14000,
+		ClientMaxPort: 14512,
+		Topology:      numalib.Scan(numalib.PlatformScanners(false)),
+	}})
+}
+
+// validate is what the agent does at its start, with a process that it ends at once.
+func (h *host) validate(config map[string]any) error { return h.setConfig(config, nil) }
+
+func (h *host) setConfig(config map[string]any, agent *base.AgentConfig) error {
 	schema, err := h.base.ConfigSchema()
 	if err != nil {
 		return err
@@ -100,15 +111,7 @@ func (h *host) configure(config map[string]any) error {
 	if err != nil {
 		return err
 	}
-	return h.base.SetConfig(&base.Config{
-		ApiVersion:   apiVersion,
-		PluginConfig: encoded,
-		AgentConfig: &base.AgentConfig{Driver: &base.ClientDriverConfig{
-			ClientMinPort: 14000,
-			ClientMaxPort: 14512,
-			Topology:      numalib.Scan(numalib.PlatformScanners(false)),
-		}},
-	})
+	return h.base.SetConfig(&base.Config{ApiVersion: apiVersion, PluginConfig: encoded, AgentConfig: agent})
 }
 
 // taskConfigValue is the agent's way from a job's `config {}` to the value sent with StartTask.

@@ -77,7 +77,27 @@ func TestTaskSchemaRefusesUnknownOptionsAndTypes(t *testing.T) {
 
 func TestSetConfigAcceptsAnEmptyBlock(t *testing.T) {
 	h := launch(t)
-	must(t, h.configure(map[string]any{"state_dir": stateDirectory(t)}))
+	must(t, h.validate(map[string]any{}))
+	must(t, h.base.SetConfig(&base.Config{ApiVersion: apiVersion})) // no plugin block: no bytes at all
+}
+
+// At its start the agent validates the configuration twice with a process of its own, also beside the one
+// that lives on from before.
+func TestValidationTouchesNothing(t *testing.T) {
+	config := map[string]any{"state_dir": stateDirectory(t)}
+	h := launch(t)
+	must(t, h.validate(config))
+	must(t, h.validate(config))
+	if visible(config["state_dir"].(string)) {
+		t.Error("the state directory has been made")
+	}
+	owner := launch(t)
+	must(t, owner.configure(config))
+	must(t, h.validate(config))
+	must(t, launch(t).validate(config))
+	h.client.Kill()
+	_, err := owner.driver.Capabilities()
+	must(t, err)
 }
 
 func TestSetConfigTwiceIsHarmless(t *testing.T) {
@@ -165,8 +185,7 @@ func TestTaskEventsStaysOpen(t *testing.T) {
 	}
 }
 
-// go-plugin sees the death of a plugin only when nobody else holds its stdout and stderr.
-func TestPluginDirectoryIsEmptyAfterTheEnd(t *testing.T) {
+func TestSocketIsGoneAfterTheEnd(t *testing.T) {
 	h := launchConfigured(t, stateDirectory(t))
 	socket := h.client.ReattachConfig().Addr.String()
 	h.client.Kill()

@@ -133,6 +133,16 @@ func (task *task) start(h *host) *drivers.TaskHandle {
 	return handle
 }
 
+// startTask launches a driver of the test's own and starts one task with this config.
+func startTask(t *testing.T, config map[string]any) (*host, *task) {
+	t.Helper()
+	requireRoot(t)
+	h := launchConfigured(t, stateDirectory(t))
+	task := newTask(t, h, config)
+	task.start(h)
+	return h, task
+}
+
 // wait returns the task's exit result.
 func (task *task) wait(h *host) *drivers.ExitResult {
 	task.t.Helper()
@@ -200,6 +210,8 @@ func shell(script string) map[string]any {
 	return map[string]any{"command": "/bin/sh", "args": []any{"-c", script}}
 }
 
+var sleep600 = map[string]any{"command": "/bin/sleep", "args": []any{"600"}}
+
 // sleeper runs until it is ended and says so in a file when its traps are set.
 func sleeper(traps string) map[string]any {
 	return shell(traps + ` echo $$ > /alloc/ready; while :; do sleep 0.05; done`)
@@ -225,20 +237,14 @@ func TestExitCodesAndOutputArriveUnchanged(t *testing.T) {
 }
 
 func TestDeathBySignalIsToldAsSignal(t *testing.T) {
-	requireRoot(t)
-	h := launchConfigured(t, stateDirectory(t))
-	task := newTask(t, h, shell("kill -KILL $$"))
-	task.start(h)
+	h, task := startTask(t, shell("kill -KILL $$"))
 	if result := task.wait(h); result.Signal != int(syscall.SIGKILL) {
 		t.Errorf("SIGKILL arrived as %+v", result)
 	}
 }
 
 func TestEveryWaiterGetsTheSameResult(t *testing.T) {
-	requireRoot(t)
-	h := launchConfigured(t, stateDirectory(t))
-	task := newTask(t, h, sleeper(`trap 'exit 5' USR1;`))
-	task.start(h)
+	h, task := startTask(t, sleeper(`trap 'exit 5' USR1;`))
 	task.untilFile("ready")
 	results := make(chan *drivers.ExitResult, 3)
 	for range cap(results) {
@@ -261,18 +267,33 @@ func TestMissingProgramFailsTheStart(t *testing.T) {
 	task := newTask(t, h, map[string]any{"command": "/usr/bin/no-such-program"})
 	_, _, err := h.driver.StartTask(task.config)
 	mustFail(t, err, "no-such-program")
+	if structs.IsRecoverable(err) {
+		t.Error("Nomad would try it on this node again")
+	}
 	if _, err := h.driver.InspectTask(task.config.ID); err == nil {
 		t.Error("the failed task is known")
+	}
+}
+
+func TestAFullDiskIsRecoverable(t *testing.T) {
+	requireRoot(t)
+	stateDir := stateDirectory(t)
+	must(t, os.Mkdir(stateDir, 0o700))
+	must(t, syscall.Mount("small", stateDir, "tmpfs", 0, "size=256k"))
+	t.Cleanup(func() { must(t, syscall.Unmount(stateDir, syscall.MNT_DETACH)) })
+	h := launchConfigured(t, stateDir)
+	task := newTask(t, h, sleep600)
+	_, _, err := h.driver.StartTask(task.config)
+	mustFail(t, err, stateDir, "bytes are free")
+	if !structs.IsRecoverable(err) {
+		t.Errorf("Nomad takes it for final: %v", err)
 	}
 }
 
 // --- a running task ------------------------------------------------------------------------------
 
 func TestInspectFollowsTheTask(t *testing.T) {
-	requireRoot(t)
-	h := launchConfigured(t, stateDirectory(t))
-	task := newTask(t, h, map[string]any{"command": "/bin/sleep", "args": []any{"600"}})
-	task.start(h)
+	h, task := startTask(t, sleep600)
 	status, err := h.driver.InspectTask(task.config.ID)
 	must(t, err)
 	if status.ID != task.config.ID || status.Name != "agent" || status.State != drivers.TaskStateRunning {
@@ -291,10 +312,7 @@ func TestInspectFollowsTheTask(t *testing.T) {
 }
 
 func TestSignalReachesTheProgram(t *testing.T) {
-	requireRoot(t)
-	h := launchConfigured(t, stateDirectory(t))
-	task := newTask(t, h, sleeper(`trap 'exit 3' HUP;`))
-	task.start(h)
+	h, task := startTask(t, sleeper(`trap 'exit 3' HUP;`))
 	task.untilFile("ready")
 	mustFail(t, h.driver.SignalTask(task.config.ID, "SIGNONSENSE"), "SIGNONSENSE")
 	must(t, h.driver.SignalTask(task.config.ID, "SIGHUP"))
@@ -341,10 +359,7 @@ func TestUnknownTasksAreErrorsElsewhere(t *testing.T) {
 }
 
 func TestDestroyRefusesARunningTaskUnlessForced(t *testing.T) {
-	requireRoot(t)
-	h := launchConfigured(t, stateDirectory(t))
-	task := newTask(t, h, map[string]any{"command": "/bin/sleep", "args": []any{"600"}})
-	task.start(h)
+	h, task := startTask(t, sleep600)
 	mustFail(t, h.driver.DestroyTask(task.config.ID, false), "running")
 	must(t, h.driver.DestroyTask(task.config.ID, true))
 	if _, err := h.driver.InspectTask(task.config.ID); err == nil {
@@ -353,10 +368,7 @@ func TestDestroyRefusesARunningTaskUnlessForced(t *testing.T) {
 }
 
 func TestSecondStartOfARunningTaskIsRefused(t *testing.T) {
-	requireRoot(t)
-	h := launchConfigured(t, stateDirectory(t))
-	task := newTask(t, h, map[string]any{"command": "/bin/sleep", "args": []any{"600"}})
-	task.start(h)
+	h, task := startTask(t, sleep600)
 	_, _, err := h.driver.StartTask(task.config)
 	mustFail(t, err, "already")
 	status, err := h.driver.InspectTask(task.config.ID)
@@ -367,10 +379,7 @@ func TestSecondStartOfARunningTaskIsRefused(t *testing.T) {
 }
 
 func TestExecRunsInsideTheTask(t *testing.T) {
-	requireRoot(t)
-	h := launchConfigured(t, stateDirectory(t))
-	task := newTask(t, h, sleeper(""))
-	task.start(h)
+	h, task := startTask(t, sleeper(""))
 	inside := strings.TrimSpace(string(task.untilFile("ready")))
 	result, err := h.driver.ExecTask(task.config.ID, []string{"/bin/sh", "-c",
 		"echo \"$NOMAD_TASK_DIR\"; test -d /proc/" + inside + " && echo sees-the-task; id -u; exit 9"}, patience)
@@ -384,10 +393,7 @@ func TestExecRunsInsideTheTask(t *testing.T) {
 }
 
 func TestStatsCarryMemoryAndCpu(t *testing.T) {
-	requireRoot(t)
-	h := launchConfigured(t, stateDirectory(t))
-	task := newTask(t, h, sleeper(""))
-	task.start(h)
+	h, task := startTask(t, sleeper(""))
 	task.untilFile("ready")
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -507,7 +513,7 @@ func TestExitWhileThePluginIsDeadIsNotLost(t *testing.T) {
 func TestRecoveryOfALostTaskIsNoSuccess(t *testing.T) {
 	requireRoot(t)
 	h := launchConfigured(t, stateDirectory(t))
-	task := newTask(t, h, map[string]any{"command": "/bin/sleep", "args": []any{"600"}})
+	task := newTask(t, h, sleep600)
 	handle := task.start(h)
 	must(t, h.driver.DestroyTask(task.config.ID, true))
 	// Refused, or known again as a task that was lost: Nomad restarts it either way.
@@ -524,7 +530,7 @@ func TestSecondOwnerOfTheStateDirectoryIsRefused(t *testing.T) {
 	requireRoot(t)
 	stateDir := stateDirectory(t)
 	first := launchConfigured(t, stateDir)
-	task := newTask(t, first, map[string]any{"command": "/bin/sleep", "args": []any{"600"}})
+	task := newTask(t, first, sleep600)
 	task.start(first)
 	second := launch(t)
 	if err := second.configure(map[string]any{"state_dir": stateDir}); err != nil {
@@ -532,7 +538,7 @@ func TestSecondOwnerOfTheStateDirectoryIsRefused(t *testing.T) {
 		return
 	}
 	// A driver may also accept the configuration (Nomad validates with a second process) and be unhealthy.
-	other := newTask(t, second, map[string]any{"command": "/bin/sleep", "args": []any{"600"}})
+	other := newTask(t, second, sleep600)
 	_, _, err := second.driver.StartTask(other.config)
 	mustFail(t, err, strconv.Itoa(first.pid()))
 }

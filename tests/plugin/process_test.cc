@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -94,6 +95,19 @@ TEST_F(PluginProcess, SaysExactlyTheHandshakeOnStdout) {
   EXPECT_EQ(host->stdout_text(), absl::StrCat("1|2|unix|", host->socket_path(), "|grpc|\n"));
   ASSERT_OK(host->Kill());
   EXPECT_EQ(host->stdout_text(), absl::StrCat("1|2|unix|", host->socket_path(), "|grpc|\n"));
+}
+
+// Nomad gives its plugins the soft limit of whoever started it, often 1024.
+TEST_F(PluginProcess, MayOpenAsManyFilesAsTheHardLimitAllows) {
+  rlimit ours;
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &ours), 0);
+  const rlimit low = {.rlim_cur = 256, .rlim_max = ours.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &low), 0);
+  const auto host = Launch();
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &ours), 0);
+  rlimit limit;
+  ASSERT_EQ(::prlimit(host->pid(), RLIMIT_NOFILE, nullptr, &limit), 0);
+  EXPECT_EQ(limit.rlim_cur, ours.rlim_max);
 }
 
 TEST_F(PluginProcess, SocketIsForTheSameUserOnly) {

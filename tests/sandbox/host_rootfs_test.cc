@@ -75,6 +75,7 @@ class HostRootfsTest : public testing::Test {
             .shm_size_bytes = 2000,
             .resolv_conf_content = "",
             .hosts_content = "",
+            .extra_hosts = "",
             .host_root = root_.path()};
   }
   std::vector<std::string> Plan(const HostRootfs& rootfs) {

@@ -4,21 +4,32 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/capability.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <thread>
 
 #include "absl/strings/str_split.h"
 #include "driver/base/fd.h"
+#include "driver/sandbox/seccomp.h"
 #include "tests/sandbox/sandbox_run.h"
 #include "tests/support/requires.h"
 
 namespace jenkins_agent {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -197,6 +208,81 @@ TEST_F(RootTest, SubmountsComeAlongWithTheirFlags) {
               HasSubstr("ro,nosuid,nodev,noexec"));
 }
 
+TEST_F(RootTest, DevicesOfThePlanCanBeUsed) {
+  pb::SandboxSpec& spec = sandbox_.spec();
+  spec.clear_mounts();
+  for (const auto& [path, uid] : {std::pair("gpu/0", 64321u), std::pair("other", 0u)}) {
+    pb::DeviceSpec& device = *sandbox_.devices().Add();
+    device.set_path(path);
+    device.set_major_number(1);
+    device.set_minor_number(5);
+    device.set_mode(0600);
+    device.set_uid(uid);
+  }
+  EXPECT_EQ(Ask("head -c 4 /dev/gpu/0 | wc -c; stat -c '%a %u %t:%T' /dev/gpu/0 /dev/other\n"
+                "head -c 1 /dev/other 2>/dev/null || echo refused; touch /dev/x 2>/dev/null || "
+                "echo read-only"),
+            "4\n600 64321 1:5\n600 0 1:5\nrefused\nread-only\n");
+}
+
+// The host's side of a mount that takes part in propagation; gone with the test.
+class PropagationTest : public RootTest {
+ protected:
+  void SetUp() override {
+    RootTest::SetUp();
+    fs::create_directory(Volume());
+    ASSERT_EQ(::mount("volume", Volume().c_str(), "tmpfs", 0, "size=64k"), 0);
+    ASSERT_EQ(::mount(nullptr, Volume().c_str(), nullptr, MS_SHARED, nullptr), 0);
+    fs::create_directory(Volume() + "/sub");
+    ASSERT_EQ(::mkfifo((sandbox_.directory() + "/local/go").c_str(), 0666), 0);
+    ASSERT_EQ(::chmod((sandbox_.directory() + "/local/go").c_str(), 0666), 0);
+  }
+  void TearDown() override { ::umount2(Volume().c_str(), MNT_DETACH); }
+
+  std::string Volume() const { return sandbox_.directory() + "/volume"; }
+
+  // What a task sees of a file system that the host mounts below the volume while it runs.
+  std::string SeenOfALaterMount(pb::MountSpec::Propagation propagation) {
+    sandbox_.spec().clear_mounts();
+    pb::MountSpec& mount = AddMount(pb::MountSpec::BIND, "/volume");
+    mount.set_source(Volume());
+    mount.set_propagation(propagation);
+    std::thread host([this] {
+      // Opens when the task reads: it stands then.
+      const Fd go(::open((sandbox_.directory() + "/local/go").c_str(), O_WRONLY | O_CLOEXEC));
+      ::mount("later", (Volume() + "/sub").c_str(), "tmpfs", 0, "size=64k");
+      std::ofstream(Volume() + "/sub/file") << "later";
+    });
+    const std::string seen = Ask("read line < /local/go; cat /volume/sub/file 2>/dev/null; true");
+    const Fd release(::open((sandbox_.directory() + "/local/go").c_str(),
+                            O_RDONLY | O_NONBLOCK | O_CLOEXEC));  // of a sandbox that never stood
+    host.join();
+    ::umount2((Volume() + "/sub").c_str(), MNT_DETACH);
+    return seen;
+  }
+};
+
+TEST_F(PropagationTest, OnlyAnAskedForOneSeesLaterMounts) {
+  EXPECT_EQ(SeenOfALaterMount(pb::MountSpec::PRIVATE), "");
+  EXPECT_EQ(SeenOfALaterMount(pb::MountSpec::SLAVE), "later");
+  EXPECT_EQ(SeenOfALaterMount(pb::MountSpec::SHARED), "later");
+}
+
+TEST_F(PropagationTest, TheFlagsSayWhoGivesAndWhoTakes) {
+  const std::pair<pb::MountSpec::Propagation, const char*> expected[] = {
+      {pb::MountSpec::PRIVATE, ""},
+      {pb::MountSpec::SLAVE, "master"},
+      {pb::MountSpec::SHARED, "shared"}};
+  for (const auto& [propagation, flag] : expected) {
+    sandbox_.spec().clear_mounts();
+    pb::MountSpec& mount = AddMount(pb::MountSpec::BIND, "/volume");
+    mount.set_source(Volume());
+    mount.set_propagation(propagation);
+    EXPECT_EQ(Ask("grep ' /volume ' /proc/self/mountinfo | grep -oE 'master|shared' | tr -d '\n'"),
+              flag);
+  }
+}
+
 TEST_F(RootTest, DirectoriesAndLinksOfThePlan) {
   pb::MountSpec& directory = AddMount(pb::MountSpec::DIRECTORY, "/srv/deep/own");
   directory.set_uid(7);
@@ -205,6 +291,79 @@ TEST_F(RootTest, DirectoriesAndLinksOfThePlan) {
   AddMount(pb::MountSpec::SYMLINK, "/srv/link").set_source("deep/own");
   EXPECT_EQ(Ask("stat -c '%a %u %g' /srv/deep /srv/deep/own; readlink /srv/link"),
             "755 0 0\n750 7 8\ndeep/own\n");
+}
+
+// The task's user is nobody on the host, and its files are its own all the same.
+class UserNamespaceTest : public RootTest {
+ protected:
+  static constexpr uint32_t kFirstHostId = 0x6FFE0000;
+
+  void SetUp() override {
+    RootTest::SetUp();
+    pb::IdRange& range = *sandbox_.user().add_id_map();
+    range.set_outside(kFirstHostId);
+    range.set_count(65536);
+    sandbox_.spec().set_init_filter(InitFilter({}, /*user_namespace=*/true));
+  }
+  uid_t OwnerOnDisk(const std::string& name) {
+    struct stat found = {};
+    EXPECT_EQ(::stat((sandbox_.directory() + "/" + name).c_str(), &found), 0) << name;
+    return found.st_uid;
+  }
+};
+
+TEST_F(UserNamespaceTest, FilesKeepTheirOwners) {
+  EXPECT_EQ(Ask("id -u; id -g; tr -s ' ' < /proc/self/uid_map; stat -c '%u %g' /local /tmp /usr "
+                "/etc/passwd; touch /local/made /alloc/made /tmp/made; stat -c '%u %g' /local/made "
+                "/tmp/made"),
+            "64321\n64322\n 0 1878917120 65536\n64321 64322\n0 0\n0 0\n0 0\n64321 64322\n"
+            "64321 64322\n");
+  EXPECT_EQ(OwnerOnDisk("local/made"), 64321u);
+  EXPECT_EQ(OwnerOnDisk("alloc/made"), 64321u);
+}
+
+TEST_F(UserNamespaceTest, ThePayloadStillHasNothing) {
+  EXPECT_THAT(
+      Ask("tr '\\t' ' ' < /proc/self/status | tr -s ' '"),
+      AllOf(HasSubstr("CapPrm: 0000000000000000\n"), HasSubstr("CapBnd: 0000000000000000\n"),
+            HasSubstr("CapInh: 0000000000000000\n"), HasSubstr("NoNewPrivs: 1\n")));
+  EXPECT_EQ(Ask("readlink /proc/self/ns/mnt > /dev/null; cat /proc/1/environ 2>/dev/null || echo "
+                "hidden"),
+            "hidden\n");
+  for (const std::vector<std::string>& call :
+       {std::vector<std::string>{"syscall", absl::StrCat(SYS_setns), "0",
+                                 absl::StrCat(CLONE_NEWUSER)},
+        std::vector<std::string>{"syscall", absl::StrCat(SYS_unshare),
+                                 absl::StrCat(CLONE_NEWUSER)}}) {
+    EXPECT_EQ(sandbox_.Probe(call).output, "errno=1\n");
+  }
+}
+
+TEST_F(UserNamespaceTest, ItsRootIsNobodysRoot) {
+  sandbox_.user().set_uid(0);
+  sandbox_.user().set_gid(0);
+  sandbox_.rootfs().uid = 0;
+  sandbox_.rootfs().gid = 0;
+  sandbox_.spec().add_capabilities(CAP_CHOWN);
+  sandbox_.spec().add_capabilities(CAP_DAC_OVERRIDE);
+  EXPECT_EQ(Ask("id -u; touch /local/made; chown 7 /local/made; stat -c %u /local/made"), "0\n7\n");
+  EXPECT_EQ(OwnerOnDisk("local/made"), 7u);
+  EXPECT_THAT(Refused("echo 1 > /proc/sys/vm/overcommit_memory"), HasSubstr("Read-only"));
+  // pid 1's own: all capabilities of the namespace do not reach it.
+  EXPECT_EQ(Ask("stat -c '%a %u %g' /run/jenkins-agent"), "2750 65534 0\n");
+  Refused("touch /run/jenkins-agent/args");
+}
+
+TEST_F(UserNamespaceTest, AFileSystemThatCannotIsNamed) {
+  pb::MountSpec& mount = AddMount(pb::MountSpec::BIND, "/kernel");
+  mount.set_source("/sys/kernel");
+  const SandboxResult result = sandbox_.Shell("true");
+  EXPECT_EQ(result.exit_code, kSetupFailed);
+  EXPECT_EQ(result.output,
+            "sandbox: mount /kernel: /sys/kernel: its file system has no id-mapped mounts on "
+            "this kernel, which userns needs\n");
+  mount.set_read_only(true);
+  Ask("ls /kernel/mm");
 }
 
 // A task that ran before left links where the next start mounts.
@@ -261,6 +420,48 @@ TEST_F(HostileTargetTest, DirectoriesNeverChangeOwnersElsewhere) {
   EXPECT_EQ(Ask("stat -c %u /alloc"), "64321\n");
 }
 
+// What a job may choose as a target, a task of its group may have prepared: the directory in which
+// pid 1 leaves the agent's secret, and the kernel's.
+TEST_F(HostileTargetTest, AJobsMountFollowsNoLink) {
+  for (const char* text : {"/run/jenkins-agent", "/proc", "/tmp", "../tmp"}) {
+    fs::remove(Host("local/trap"));
+    Trap(text);
+    for (const auto kind : {pb::MountSpec::BIND, pb::MountSpec::TMPFS}) {
+      for (const char* target : {"/local/trap", "/local/trap/x"}) {
+        sandbox_.spec().clear_mounts();
+        pb::MountSpec& mount = AddMount(kind, target);
+        if (kind == pb::MountSpec::BIND) mount.set_source(Host("source"));
+        mount.set_no_links(true);
+        const SandboxResult result = sandbox_.Shell("true");
+        EXPECT_EQ(result.exit_code, kSetupFailed) << text;
+        EXPECT_THAT(result.output, HasSubstr("a symbolic link on the way, which is not followed"));
+      }
+    }
+  }
+  ExpectVictimUntouched();
+}
+
+TEST_F(HostileTargetTest, AJobsSourceStaysBelowItsBase) {
+  std::ofstream(Host("victim/token")) << "secret";
+  pb::MountSpec& mount = AddMount(pb::MountSpec::BIND, "/seen");
+  mount.set_base(sandbox_.directory());
+  for (const std::string& text : {Host("victim"), std::string("../victim")}) {
+    fs::remove(Host("local/trap"));
+    Trap(text);
+    for (const char* source : {"local/trap", "local/trap/token"}) {
+      mount.set_source(Host(source));
+      const SandboxResult result = sandbox_.Shell("cat /seen/token /seen");
+      EXPECT_EQ(result.exit_code, kSetupFailed) << result.output;
+      EXPECT_THAT(result.output, HasSubstr("a symbolic link on the way"));
+    }
+  }
+  fs::create_directory(Host("local/real"));
+  fs::permissions(Host("local/real"), fs::perms::all);
+  mount.set_source(Host("local/real"));
+  Ask("echo x > /seen/made");
+  EXPECT_TRUE(fs::exists(Host("local/real/made")));
+}
+
 TEST_F(HostileTargetTest, TargetsWithDotDotAreRefused) {
   AddMount(pb::MountSpec::TMPFS, "/local/../etc/x");
   const SandboxResult result = sandbox_.Shell("true");
@@ -268,11 +469,71 @@ TEST_F(HostileTargetTest, TargetsWithDotDotAreRefused) {
   EXPECT_THAT(result.output, HasSubstr("not a plain path"));
 }
 
-TEST(JoinNetworkNamespace, NamesWhatCouldNotBeJoined) {
-  EXPECT_TRUE(JoinNetworkNamespace("").ok());
-  EXPECT_THAT(std::string(JoinNetworkNamespace("/missing/ns").message()), HasSubstr("/missing/ns"));
-  EXPECT_THAT(std::string(JoinNetworkNamespace("/dev/null").message()),
-              HasSubstr("join network namespace /dev/null"));
+// Swaps a directory with a link, again and again. A process: the sandbox is forked
+// from this one, which must stay single-threaded.
+class Swapper {
+ public:
+  static constexpr useconds_t kSwapMicroseconds = 20;  // a lookup takes some; faster starves all
+  Swapper(const std::string& directory, const std::string& link) : pid_(::fork()) {
+    if (pid_ != 0) return;
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (;;) {
+      ::renameat2(AT_FDCWD, directory.c_str(), AT_FDCWD, link.c_str(), RENAME_EXCHANGE);
+      ::usleep(kSwapMicroseconds);
+    }
+  }
+  ~Swapper() {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+  }
+  Swapper(const Swapper&) = delete;
+  Swapper& operator=(const Swapper&) = delete;
+
+ private:
+  const pid_t pid_;
+};
+
+TEST_F(HostileTargetTest, ATargetThatIsSwappedDuringTheStartLeadsNowhere) {
+  constexpr int kStartsEach = 10;  // 1000 and more: --gtest_repeat
+  int stood = 0;
+  int refused = 0;
+  for (const std::string& text : {Host("victim"), "../../../../../.." + Host("victim")}) {
+    for (const auto kind : {pb::MountSpec::TMPFS, pb::MountSpec::BIND, pb::MountSpec::DIRECTORY,
+                            pb::MountSpec::FILE, pb::MountSpec::SYMLINK}) {
+      fs::remove_all(Host("local"));
+      fs::create_directories(Host("local/trap"));
+      fs::create_symlink(text, Host("local/link"));
+      sandbox_.spec().clear_mounts();
+      pb::MountSpec& mount = AddMount(kind, "/local/trap/made");
+      mount.set_source(Host("source"));
+      mount.set_uid(12345);
+      const Swapper swapper(Host("local/trap"), Host("local/link"));
+      for (int i = 0; i < kStartsEach; ++i) {
+        const SandboxResult result = sandbox_.Run({"/bin/true"});
+        ASSERT_TRUE(result.exit_code == 0 || result.exit_code == kSetupFailed) << result.output;
+        ++(result.exit_code == 0 ? stood : refused);
+        fs::remove_all(Host("local/trap/made"));
+      }
+      ExpectVictimUntouched();
+      EXPECT_TRUE(fs::is_empty(Host("source")));
+    }
+  }
+  EXPECT_GT(stood, 0);
+  EXPECT_GT(refused, 0);
+}
+
+// The directory that is bound, not where it goes: alloc/logs is every task's of the allocation.
+TEST_F(HostileTargetTest, ASourceThatIsSwappedDuringTheStartShowsNothing) {
+  std::ofstream(Host("victim/secret")) << "precious";
+  fs::create_symlink(Host("victim"), Host("alloc/link"));
+  const Swapper swapper(Host("alloc/logs"), Host("alloc/link"));
+  int refused = 0;
+  for (int i = 0; i < 25; ++i) {
+    const SandboxResult result = sandbox_.Run({"/bin/ls", "/alloc/logs"});
+    ASSERT_EQ(result.output.find("secret"), std::string::npos);
+    refused += result.exit_code == kSetupFailed;
+  }
+  EXPECT_GT(refused, 0);
 }
 
 }  // namespace

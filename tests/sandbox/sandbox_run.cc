@@ -10,8 +10,10 @@
 #include "driver/base/fd.h"
 #include "driver/base/file.h"
 #include "driver/base/status.h"
+#include "driver/sandbox/network.h"
 #include "driver/sandbox/privileges.h"
 #include "driver/sandbox/seccomp.h"
+#include "driver/sandbox/user_namespace.h"
 
 namespace jenkins_agent {
 namespace {
@@ -35,8 +37,8 @@ int ExitCodeOf(pid_t pid) {
 }
 
 [[noreturn]] void BePayload(const pb::SandboxSpec& spec, const pb::UserSpec& user,
-                            const std::vector<std::string>& argv) {
-  if (absl::Status status = BecomePayload(user, spec); !status.ok()) Fail(status);
+                            int user_namespace, const std::vector<std::string>& argv) {
+  if (absl::Status status = BecomePayload(user, spec, user_namespace); !status.ok()) Fail(status);
   std::vector<char*> arguments;
   for (const std::string& argument : argv) arguments.push_back(const_cast<char*>(argument.c_str()));
   arguments.push_back(nullptr);
@@ -49,10 +51,14 @@ int ExitCodeOf(pid_t pid) {
 [[noreturn]] void BeInit(const pb::SandboxSpec& spec, const pb::UserSpec& user,
                          const std::vector<CgroupView>& cgroups,
                          const std::vector<std::string>& argv) {
-  if (absl::Status status = BuildRoot(spec, cgroups); !status.ok()) Fail(status);
+  if (absl::Status status = EnterNetwork(spec); !status.ok()) Fail(status);
+  const absl::StatusOr<Fd> user_namespace = MakeUserNamespace(user);
+  if (!user_namespace.ok()) Fail(user_namespace.status());
+  const RootOwner owner = {user, user_namespace->get()};
+  if (absl::Status status = BuildRoot(spec, cgroups, owner); !status.ok()) Fail(status);
   if (absl::Status status = BecomeInit(spec); !status.ok()) Fail(status);
   const pid_t payload = ::fork();
-  if (payload == 0) BePayload(spec, user, argv);
+  if (payload == 0) BePayload(spec, user, user_namespace->get(), argv);
   ::_exit(ExitCodeOf(payload));
 }
 
@@ -98,7 +104,10 @@ SandboxResult TestSandbox::Run(const std::vector<std::string>& argv) {
   absl::StatusOr<std::vector<pb::MountSpec>> plan = PlanHostRootfs(rootfs_);
   if (!plan.ok()) return {kSetupFailed, plan.status().ToString()};
   pb::SandboxSpec spec;
-  for (const pb::MountSpec& mount : *plan) *spec.add_mounts() = mount;
+  for (pb::MountSpec& mount : *plan) {
+    if (mount.kind() == pb::MountSpec::DEV) *mount.mutable_devices() = devices_;
+    *spec.add_mounts() = mount;
+  }
   for (const std::string& path : DefaultMaskedPaths()) spec.add_masked_paths(path);
   for (const std::string& path : DefaultReadOnlyPaths()) spec.add_read_only_paths(path);
   spec.set_hostname(rootfs_.hostname);

@@ -26,6 +26,8 @@ class TestSandbox {
   pb::SandboxSpec& spec() { return spec_; }  // added to the plan: mounts, limits
   pb::UserSpec& user() { return user_; }
   std::vector<CgroupView>& cgroups() { return cgroups_; }
+  // Of /dev, beside the usual ones.
+  google::protobuf::RepeatedPtrField<pb::DeviceSpec>& devices() { return devices_; }
   const std::string& directory() const { return directory_.path(); }
 
   SandboxResult Run(const std::vector<std::string>& argv);
@@ -39,6 +41,7 @@ class TestSandbox {
   pb::SandboxSpec spec_;
   pb::UserSpec user_;
   std::vector<CgroupView> cgroups_;
+  google::protobuf::RepeatedPtrField<pb::DeviceSpec> devices_;
 };
 
 }  // namespace jenkins_agent

@@ -18,6 +18,7 @@
 namespace jenkins_agent {
 namespace {
 
+using testing::EndsWith;
 using testing::HasSubstr;
 using testing::StartsWith;
 
@@ -196,14 +197,54 @@ TEST_F(Program, ThePidsLimitHolds) {
   EXPECT_THAT(Stderr(), HasSubstr("fork"));
 }
 
-TEST_F(Program, AnOutOfMemoryKillIsRecorded) {
+// Fills memory beyond any limit of these tests.
+constexpr char kMemoryBomb[] = "tail /dev/zero";
+
+TEST_F(Program, AnOutOfMemoryKillIsRecordedWithItsFigures) {
   pb::LaunchSpec spec = Spec({"tail", "/dev/zero"});
   spec.mutable_cgroup()->set_memory_bytes(32 << 20);
-  ASSERT_OK(Start(spec));
+  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status, Start(spec));
   const auto exit = watcher().WaitExit();
   ASSERT_TRUE(exit);
   EXPECT_EQ(exit->signal(), SIGKILL);
   EXPECT_TRUE(exit->oom_killed());
+  EXPECT_EQ(exit->message(),
+            absl::StrCat("out of memory: the kernel killed the task's program (pid ",
+                         status.payload_pid(), "); limit 32 MiB, peak 32 MiB"));
+}
+
+TEST_F(Program, AChildThatIsKilledForMemoryIsNamedAndTheTaskGoesOn) {
+  pb::LaunchSpec spec =
+      Shell(absl::StrCat("until [ -e go ]; do sleep 0.05; done; ", kMemoryBomb,
+                         "; echo $? >killed; until [ -e end ]; do sleep 0.05; done; kill -9 $$"));
+  spec.mutable_cgroup()->set_memory_bytes(32 << 20);
+  ASSERT_OK(Start(spec));
+  ASSERT_GT(watcher().Status().payload_pid(), 0);  // from now on events come
+  ASSERT_OK(WriteFileAtomic(Local("go"), ""));
+  EXPECT_TRUE(watcher().WaitEvent("out of memory: the kernel killed tail (pid "));
+  EXPECT_TRUE(watcher().WaitEvent("; limit 32 MiB, peak 32 MiB; the task goes on"));
+  EXPECT_TRUE(Eventually([this] { return LocalContent("killed") == "137\n"; }));
+  EXPECT_EQ(watcher().Status().state(), pb::RUNNING);
+  ASSERT_OK(WriteFileAtomic(Local("end"), ""));
+  const auto exit = watcher().WaitExit();
+  ASSERT_TRUE(exit);
+  // A kill by somebody else, long after the child's.
+  EXPECT_EQ(exit->signal(), SIGKILL);
+  EXPECT_FALSE(exit->oom_killed());
+  EXPECT_EQ(exit->message(), "");
+}
+
+TEST_F(Program, AShellThatEndsAsItsKilledChildDidIsOutOfMemoryToo) {
+  pb::LaunchSpec spec = Shell(absl::StrCat(kMemoryBomb, "; exit $?"));
+  spec.mutable_cgroup()->set_memory_bytes(32 << 20);
+  ASSERT_OK(Start(spec));
+  const auto exit = watcher().WaitExit();
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->exit_code(), 137);
+  EXPECT_EQ(exit->signal(), 0);
+  EXPECT_TRUE(exit->oom_killed());
+  EXPECT_THAT(exit->message(), StartsWith("out of memory: the kernel killed "));
+  EXPECT_THAT(exit->message(), EndsWith("; after it the task's program exited with code 137"));
 }
 
 TEST_F(Program, TheSandboxDiesWithItsSupervisor) {

@@ -29,6 +29,18 @@ TEST(EventBus, KeepsEventsForTheFirstSubscriber) {
   EXPECT_THAT(seen, ElementsAre("early", "late", "kept"));
 }
 
+TEST(EventBus, WhatIsPublishedWhileOthersWaitDoesNotOvertake) {
+  EventBus bus;
+  bus.Publish(Event("first"));
+  bus.Publish(Event("second"));
+  std::vector<std::string> seen;
+  bus.Subscribe([&](const TaskEvent& event) {
+    if (seen.empty()) bus.Publish(Event("third"));  // as another thread may at this moment
+    seen.push_back(event.message);
+  });
+  EXPECT_THAT(seen, ElementsAre("first", "second", "third"));
+}
+
 TEST(EventBus, WhatWaitsIsBoundedAndTheOldestGo) {
   EventBus bus;
   for (size_t i = 0; i < EventBus::kMaxKept + 2; ++i) bus.Publish(Event(std::to_string(i)));

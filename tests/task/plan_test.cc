@@ -41,6 +41,7 @@ class Plan : public ::testing::Test {
     input.own_log_files = own_log_files_;
     input.logs.max_files = 3;
     input.logs.max_file_size = 7;
+    input.host_cores = host_cores_;
     input.user.set_uid(65534);
     input.user.set_gid(65534);
     input.user.set_name("nobody");
@@ -56,6 +57,7 @@ class Plan : public ::testing::Test {
 
   TaskConfig options_;
   bool own_log_files_ = false;
+  int64_t host_cores_ = 2;
   NomadTask task_;
   std::vector<JavaInstall> javas_;
 };
@@ -122,6 +124,44 @@ TEST_F(Plan, LimitsAreNomads) {
   EXPECT_EQ(spec.cgroup().memory_bytes(), 0);
 }
 
+TEST_F(Plan, AHardCpuLimitIsTheTasksPartOfTheNode) {
+  options_.command = "/bin/true";
+  auto& linux_resources = *task_.mutable_resources()->mutable_linux_resources();
+  linux_resources.set_percentticks(0.125);
+  ASSERT_OK_AND_ASSIGN(pb::LaunchSpec spec, Run());
+  EXPECT_EQ(spec.cgroup().cpu_quota_us(), 0);
+  options_.cpu_hard_limit = true;
+  host_cores_ = 8;
+  ASSERT_OK_AND_ASSIGN(spec, Run());
+  EXPECT_EQ(spec.cgroup().cpu_quota_us(), 100'000);  // one of eight cores
+  linux_resources.set_percentticks(0.0001);
+  ASSERT_OK_AND_ASSIGN(spec, Run());
+  EXPECT_EQ(spec.cgroup().cpu_quota_us(), 1000);  // the least that the kernel takes
+  linux_resources.set_percentticks(0);
+  EXPECT_THAT(Run(),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("cpu_hard_limit: Nomad")));
+}
+
+TEST_F(Plan, SharesOfAHugeNodeAreScaledToTheKernels) {
+  options_.command = "/bin/true";
+  auto& linux_resources = *task_.mutable_resources()->mutable_linux_resources();
+  linux_resources.set_cpu_shares(300'000);
+  linux_resources.set_percentticks(0.5);  // of 600 000 MHz
+  ASSERT_OK_AND_ASSIGN(pb::LaunchSpec spec, Run());
+  EXPECT_EQ(spec.cgroup().cpu_shares(), 131'072);
+  linux_resources.set_cpu_shares(1000);
+  linux_resources.set_percentticks(0.25);
+  ASSERT_OK_AND_ASSIGN(spec, Run());
+  EXPECT_EQ(spec.cgroup().cpu_shares(), 1000);
+}
+
+TEST_F(Plan, AnIoWeightIsPassedOn) {
+  options_.command = "/bin/true";
+  options_.io_weight = 700;
+  ASSERT_OK_AND_ASSIGN(const pb::LaunchSpec spec, Run());
+  EXPECT_EQ(spec.cgroup().io_weight(), 700u);
+}
+
 TEST_F(Plan, TheSecretIsInTheAgentsPartOnly) {
   UseAgent();
   ASSERT_OK_AND_ASSIGN(pb::LaunchSpec spec, Run());
@@ -144,6 +184,32 @@ TEST_F(Plan, TheEnvironmentAloneMakesAnAgent) {
   EXPECT_EQ(spec.agent().name(), "env-agent");
   EXPECT_EQ(spec.agent().secret(), "from-file");
   EXPECT_EQ(spec.agent().root_dir(), "/local/elsewhere");
+}
+
+// Where a value comes from makes no difference: what the launcher would refuse is refused before.
+TEST_F(Plan, TheAgentIsCheckedWithWhatTheEnvironmentAdds) {
+  UseAgent();
+  const std::pair<std::pair<const char*, const char*>, const char*> cases[] = {
+      {{"JENKINS_AGENT_WORKDIR", "relative"}, "agent.root_dir: \"relative\""},
+      {{"JENKINS_AGENT_WORKDIR", "/local/../etc"}, "agent.root_dir: \"/local/../etc\""},
+      {{"JENKINS_TUNNEL", "h"}, "agent.tunnel: \"h\""},
+      {{"JENKINS_INSTANCE_IDENTITY", "MIIB"}, "agent.instance_identity is only used with"},
+      {{"REMOTING_OPTS", "-webSocket -tunnel h:1"}, "agent.web_socket and agent.tunnel"},
+      {{"REMOTING_OPTS", "-jnlpUrl http://c/"}, "agent.extra_args: contains -jnlpUrl"},
+  };
+  for (const auto& [variable, message] : cases) {
+    auto& env = *task_.mutable_env();
+    env[variable.first] = variable.second;
+    EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(message)));
+    env.erase(variable.first);
+  }
+  options_.agent.tunnel = "h";
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("agent.tunnel: ")));
+  options_.agent.tunnel = "h:1";
+  EXPECT_OK(Run());
+  options_.agent.web_socket_headers = {{"A", "b"}};
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kInvalidArgument,
+                              HasSubstr("agent.web_socket_headers need")));
 }
 
 TEST_F(Plan, WhatIsMissingIsNamed) {
@@ -195,26 +261,11 @@ TEST_F(Plan, HostNameIsFitForEveryProgram) {
   EXPECT_EQ(spec.sandbox().hostname(), "agent");
 }
 
-TEST_F(Plan, VolumesAreBoundAndUnsupportedAsksAreRefused) {
-  options_.command = "/bin/true";
-  auto& volume = *task_.add_mounts();
-  volume.set_task_path("/cache");
-  volume.set_host_path("/srv/cache");
-  volume.set_readonly(true);
-  ASSERT_OK_AND_ASSIGN(const pb::LaunchSpec spec, Run());
-  const pb::MountSpec& last = spec.sandbox().mounts(spec.sandbox().mounts_size() - 1);
-  EXPECT_EQ(last.target(), "/cache");
-  EXPECT_EQ(last.source(), "/srv/cache");
-  EXPECT_TRUE(last.read_only());
-  volume.set_propagation_mode("bidirectional");
-  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'bidirectional'")));
-}
-
 TEST_F(Plan, DnsOfTheJobBecomesResolvConf) {
   task_.mutable_dns()->add_servers("10.0.0.1");
   task_.mutable_dns()->add_searches("example");
   task_.mutable_dns()->add_options("ndots:2");
-  EXPECT_EQ(ResolvConf(task_), "nameserver 10.0.0.1\nsearch example\noptions ndots:2\n");
+  EXPECT_EQ(ResolvConf(task_, ""), "nameserver 10.0.0.1\nsearch example\noptions ndots:2\n");
 }
 
 }  // namespace

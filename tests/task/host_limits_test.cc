@@ -1,0 +1,111 @@
+#include "driver/task/host_limits.h"
+
+#include <filesystem>
+#include <fstream>
+
+#include "driver/base/recoverable.h"
+#include "driver/task/disk_space.h"
+#include "tests/support/status_matchers.h"
+#include "tests/support/temp_dir.h"
+
+namespace jenkins_agent {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr uint64_t kMiB = uint64_t{1} << 20;
+
+// A directory with made-up files of /proc or /sys.
+class FakeFiles {
+ public:
+  void Write(const std::string& path, const std::string& content) {
+    const std::filesystem::path full = root() + "/" + path;
+    std::filesystem::create_directories(full.parent_path());
+    std::ofstream(full) << content;
+  }
+  std::string root() const { return directory_.path(); }
+
+ private:
+  TempDir directory_;
+};
+
+TEST(HostLimits, FactsComeFromProc) {
+  FakeFiles proc;
+  proc.Write("loadavg", "10.68 5.96 3.33 14/151 14076\n");
+  proc.Write("sys/kernel/threads-max", "192730\n");
+  proc.Write("sys/kernel/pid_max", "32768\n");
+  proc.Write("meminfo", "MemTotal:       24683752 kB\nMemAvailable:   20160512 kB\n");
+  ASSERT_OK_AND_ASSIGN(const HostFacts facts, ReadHostFacts(proc.root()));
+  EXPECT_EQ(facts.threads, 151u);
+  EXPECT_EQ(facts.max_threads, 32768u);
+  EXPECT_EQ(facts.available_bytes, uint64_t{20160512} << 10);
+  proc.Write("loadavg", "10.68 5.96\n");
+  EXPECT_THAT(ReadHostFacts(proc.root()),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("loadavg")));
+}
+
+TEST(HostLimits, ThisHostHasFacts) {
+  ASSERT_OK_AND_ASSIGN(const HostFacts facts, ReadHostFacts());
+  EXPECT_GT(facts.threads, 1u);
+  EXPECT_GT(facts.max_threads, facts.threads);
+  EXPECT_GT(facts.available_bytes, 0u);
+}
+
+TEST(HostLimits, ThreadsThatAreUsedUpAreToldInNumbersAndRecoverably) {
+  const HostFacts roomy = {
+      .threads = 31'936, .max_threads = 32'000, .available_bytes = 1024 * kMiB};
+  EXPECT_OK(CheckHost(roomy, 0));
+  const HostFacts full = {.threads = 31'937, .max_threads = 32'000, .available_bytes = 1024 * kMiB};
+  const absl::Status refused = CheckHost(full, 0);
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
+                                HasSubstr("host threads 31937 of 32000 in use")));
+  EXPECT_TRUE(IsRecoverable(refused));
+}
+
+TEST(HostLimits, MemoryIsRefusedOnlyWhenItIsExhausted) {
+  const HostFacts low = {.threads = 1, .max_threads = 32'000, .available_bytes = 100 * kMiB};
+  EXPECT_OK(CheckHost(low, 64 * kMiB));  // that one cannot use more than there is
+  for (const int64_t memory : {int64_t{0}, int64_t{8192} << 20}) {
+    const absl::Status refused = CheckHost(low, memory);
+    EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
+                                  "host memory: 100 MiB are available; a start needs 128 MiB"));
+    EXPECT_TRUE(IsRecoverable(refused));
+  }
+  // More than is free is Nomad's to schedule.
+  const HostFacts enough = {.threads = 1, .max_threads = 32'000, .available_bytes = 128 * kMiB};
+  EXPECT_OK(CheckHost(enough, int64_t{8192} << 20));
+}
+
+TEST(HostLimits, AnIoWeightNeedsADiskThatHeedsIt) {
+  FakeFiles sys;
+  sys.Write("block/vda/queue/scheduler", "[none] mq-deadline bfq\n");
+  sys.Write("block/sda/queue/scheduler", "none [mq-deadline] bfq\n");
+  EXPECT_THAT(CheckIoWeight(sys.root()),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("io_weight: "), HasSubstr("none of sda, vda has"))));
+  EXPECT_FALSE(IsRecoverable(CheckIoWeight(sys.root())));
+  sys.Write("block/sdb/queue/scheduler", "none mq-deadline [bfq]\n");
+  EXPECT_OK(CheckIoWeight(sys.root()));
+}
+
+TEST(HostLimits, IoCostHeedsAWeightToo) {
+  FakeFiles sys;
+  sys.Write("fs/cgroup/io.cost.qos", "8:0 enable=0 ctrl=auto\n");
+  EXPECT_THAT(CheckIoWeight(sys.root()), Not(IsOk()));
+  sys.Write("fs/cgroup/io.cost.qos", "8:0 enable=1 ctrl=auto\n");
+  EXPECT_OK(CheckIoWeight(sys.root()));
+}
+
+TEST(DiskSpace, AFullDiskIsToldWithTheDirectorysName) {
+  // procfs has no blocks at all.
+  const absl::Status full = CheckDiskSpace("alloc_dir", "/proc");
+  EXPECT_THAT(full, StatusIs(absl::StatusCode::kResourceExhausted,
+                             HasSubstr("alloc_dir /proc: the disk is full: 0 bytes are free")));
+  EXPECT_TRUE(IsRecoverable(full));
+  EXPECT_OK(CheckDiskSpace("state_dir", TempDir().path()));
+}
+
+}  // namespace
+}  // namespace jenkins_agent

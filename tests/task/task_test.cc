@@ -1,0 +1,142 @@
+// A task of which the test plays the supervisor.
+#include "driver/task/task.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <functional>
+#include <future>
+#include <thread>
+#include <utility>
+
+#include "driver/base/file.h"
+#include "driver/base/packet.h"
+#include "driver/base/process.h"
+#include "driver/base/subprocess.h"
+#include "tests/support/status_matchers.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/wait_for.h"
+
+namespace jenkins_agent {
+namespace {
+
+using ::testing::HasSubstr;
+
+class TaskTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_OK_AND_ASSIGN(loop_, EventLoop::Create());
+    thread_ = std::thread([this] { loop_->Run(); });
+    record_.set_task_id("alloc/agent/1");
+    record_.set_task_dir(dir_.path());
+  }
+  void TearDown() override {
+    if (loop_ == nullptr) return;
+    loop_->Quit();
+    thread_.join();
+  }
+  std::shared_ptr<Task> MakeTask() {
+    return std::make_shared<Task>(record_, loop_.get(), &events_, &tools_);
+  }
+
+  // Answers each request by what `answer` sends through the socket, until the task lets go of it.
+  static std::thread Supervisor(Fd socket,
+                                std::function<void(int socket, const pb::ControlRequest&)> answer) {
+    return std::thread([socket = std::move(socket), answer = std::move(answer)] {
+      for (;;) {
+        const absl::StatusOr<Packet> packet = ReceivePacket(socket.get());
+        pb::ControlRequest request;
+        if (!packet.ok() || !request.ParseFromString(packet->data)) return;
+        answer(socket.get(), request);
+      }
+    });
+  }
+  static void Send(int socket, const pb::ControlReply& reply) {
+    EXPECT_OK(SendPacket(socket, reply.SerializeAsString()));
+  }
+
+  const TempDir dir_;
+  pb::TaskRecord record_;
+  EventBus events_;
+  JarWorkerProgram tools_;
+  std::unique_ptr<EventLoop> loop_;
+  std::thread thread_;
+};
+
+TEST_F(TaskTest, AnExitRightBehindTheFirstAnswerIsNotForgotten) {
+  // The two threads that take answer and exit meet anew each time.
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_OK_AND_ASSIGN(SocketPair sockets, MakeSocketPair(SOCK_SEQPACKET));
+    std::thread supervisor =
+        Supervisor(std::move(sockets.second), [](int socket, const pb::ControlRequest& request) {
+          pb::ControlReply answer;
+          answer.set_sequence(request.sequence());
+          answer.mutable_status()->set_state(pb::RUNNING);
+          Send(socket, answer);
+          pb::ControlReply news;
+          news.mutable_exit()->set_exit_code(7);
+          Send(socket, news);
+        });
+    auto task = MakeTask();
+    ASSERT_OK(task->Attach(std::move(sockets.first)));
+    ASSERT_TRUE(WaitFor([&] { return task->exited(); }));
+    const absl::StatusOr<pb::TaskStatus> status = task->Status();
+    task.reset();
+    supervisor.join();
+    ASSERT_OK(status);
+    ASSERT_EQ(status->state(), pb::EXITED) << "in round " << i;
+  }
+}
+
+TEST_F(TaskTest, AKilledSupervisorIsSeenBeforeTheCallReturns) {
+  ASSERT_OK_AND_ASSIGN(SocketPair sockets, MakeSocketPair(SOCK_SEQPACKET));
+  ASSERT_OK_AND_ASSIGN(const Subprocess supervisor,
+                       Start({"/bin/sleep", "600"}, {.fds = {{sockets.second.get(), 3}}}));
+  record_.set_supervisor_pid(supervisor.pid);
+  ASSERT_OK_AND_ASSIGN(const uint64_t start_time, ProcessStartTime(supervisor.pid));
+  record_.set_supervisor_start_time(start_time);
+  auto task = MakeTask();
+  std::thread attach([&, socket = std::move(sockets.first)]() mutable {
+    EXPECT_OK(task->Attach(std::move(socket)));  // is told the end, and not an answer
+  });
+  sockets.second.Reset();
+  EXPECT_OK(task->KillSupervisor());
+  ASSERT_TRUE(task->exited());
+  EXPECT_THAT(task->exit_record()->message(), HasSubstr("was killed"));
+  EXPECT_TRUE(::access((dir_.path() + "/exit.pb").c_str(), F_OK) == 0);
+  attach.join();
+  EXPECT_OK(Wait(supervisor));
+}
+
+TEST_F(TaskTest, GivenUpWhileItsJarIsFetchedItEndsTheWorkerOnTheLoop) {
+  ASSERT_OK_AND_ASSIGN(tools_.executable, OpenFile(TOOLS_PROGRAM, O_RDONLY));
+  tools_.cache_dir = dir_.path();
+  std::promise<void> waiting;
+  ASSERT_OK_AND_ASSIGN(SocketPair sockets, MakeSocketPair(SOCK_SEQPACKET));
+  std::thread supervisor =
+      Supervisor(std::move(sockets.second), [&](int socket, const pb::ControlRequest& request) {
+        pb::ControlReply answer;
+        answer.set_sequence(request.sequence());
+        if (request.has_hello()) {
+          answer.mutable_status()->set_state(pb::WAITING_FOR_JAR);
+          answer.mutable_status()->add_agent_urls("http://127.0.0.1:1/");  // nobody is there
+        }
+        Send(socket, answer);
+        if (request.has_note()) std::exchange(waiting, std::promise<void>()).set_value();
+      });
+  auto task = MakeTask();
+  std::future<void> worker_runs = waiting.get_future();
+  ASSERT_OK(task->Attach(std::move(sockets.first)));
+  worker_runs.wait();
+  task.reset();
+  supervisor.join();
+  EXPECT_TRUE(WaitFor([] { return ::waitpid(-1, nullptr, WNOHANG) < 0 && errno == ECHILD; }))
+      << "the worker still runs";
+}
+
+}  // namespace
+}  // namespace jenkins_agent
