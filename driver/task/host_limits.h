@@ -1,38 +1,24 @@
-// Whether this host can take one more task now: threads, memory, disk weights. Nomad schedules by
-// what tasks ask for; this is about what others on the host have used up beside it. The errors are
-// ResourceExhausted and recoverable: Nomad's restart policy tries again, perhaps there is room
-// then.
+// What this host can give at most, and what the plugin itself may do on it.
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <set>
 #include <string>
-
-#include "absl/status/status.h"
-#include "absl/status/statusor.h"
 
 namespace jenkins_agent {
 
-// An agent's JVM has about 30 threads when it has connected (jenkins-agent.md 3), a task's
-// supervisor, pid 1 and worker are three more; as many again for the host to answer to a login.
-inline constexpr uint64_t kThreadsOfAStart = 64;
-// What an agent's JVM touches until it has connected; below it the host's OOM killer would choose
-// somebody to make room. A task that may have less needs no more than that.
-inline constexpr uint64_t kMemoryOfAStart = uint64_t{128} << 20;
-
-struct HostFacts {
-  uint64_t threads = 0;      // that exist, all users
-  uint64_t max_threads = 0;  // the lower one of kernel.threads-max and kernel.pid_max
-  uint64_t available_bytes = 0;
+struct HostLimits {
+  // RLIMIT_* -> the hard limit that a task inherits; RLIM_INFINITY: none. One that is not here is
+  // not known.
+  std::map<int, uint64_t> hard_limits;
+  uint64_t memory_bytes = 0;        // 0: not known
+  std::set<uint32_t> capabilities;  // CAP_* that the plugin holds: nobody can give others away
+  std::string resolv_conf;          // content of the host's; empty: it has none
 };
 
-// From /proc/loadavg, sys/kernel/threads-max, sys/kernel/pid_max and meminfo (proc(5)).
-absl::StatusOr<HostFacts> ReadHostFacts(const std::string& proc_root = "/proc");
-
-// `memory_bytes`: the task's limit, 0 = none. Pure.
-absl::Status CheckHost(const HostFacts& facts, int64_t memory_bytes);
-
-// That a disk of this node heeds a weight: one with the I/O scheduler bfq, or v2's io.cost.
-// FailedPrecondition, not recoverable.
-absl::Status CheckIoWeight(const std::string& sys_root = "/sys");
+// Reads them anew: an operator may change limits and resolver at any time. What cannot be read is
+// left out. Thread-safe.
+HostLimits ReadHostLimits();
 
 }  // namespace jenkins_agent

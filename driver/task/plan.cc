@@ -312,7 +312,7 @@ void PlanCommand(const TaskConfig& options, pb::ProgramSpec& program) {
 
 }  // namespace
 
-absl::Status CheckAgainstMemory(const HostFacts& host, uint64_t bytes) {
+absl::Status CheckAgainstMemory(const HostLimits& host, uint64_t bytes) {
   if (host.memory_bytes == 0 || bytes <= host.memory_bytes) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(bytes, " bytes are more than this host's memory, ",
                                                  host.memory_bytes, " bytes"));

@@ -12,7 +12,7 @@
 #include "driver/config/plugin_config.h"
 #include "driver/config/task_config.h"
 #include "driver/jvm/java.h"
-#include "driver/task/host_facts.h"
+#include "driver/task/host_limits.h"
 #include "proto/nomad_driver.pb.h"
 #include "proto/supervisor.pb.h"
 
@@ -27,7 +27,7 @@ struct PlanInput {
   bool own_log_files = false;           // else Nomad's helper writes them
   LogLimits logs = {};                  // of own log files
   IsolationPolicy policy = {};
-  HostFacts host = {};
+  HostLimits host = {};
   std::string payload_filter = "";  // seccomp programs of tasks without capabilities
   std::string init_filter = "";
   uint64_t stack_limit = uint64_t{8} << 20;  // RLIMIT_STACK that the program inherits
@@ -46,6 +46,6 @@ std::string ResolvConf(const hashicorp::nomad::plugins::drivers::proto::TaskConf
                        absl::string_view host_resolv_conf);
 
 // A file system in memory cannot be larger than that.
-absl::Status CheckAgainstMemory(const HostFacts& host, uint64_t bytes);
+absl::Status CheckAgainstMemory(const HostLimits& host, uint64_t bytes);
 
 }  // namespace jenkins_agent

@@ -100,7 +100,7 @@ void AddLimit(int resource, uint64_t soft, uint64_t hard, pb::SandboxSpec& sandb
 }
 
 // RLIM_INFINITY is the largest number, so it compares as what it means.
-absl::Status CheckLimit(const HostFacts& host, const Ulimit& ulimit) {
+absl::Status CheckLimit(const HostLimits& host, const Ulimit& ulimit) {
   const auto maximum = host.hard_limits.find(ulimit.resource);
   if (maximum == host.hard_limits.end() || ulimit.hard <= maximum->second) {
     return absl::OkStatus();

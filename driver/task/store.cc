@@ -19,6 +19,7 @@
 #include "driver/sandbox/seccomp.h"
 #include "driver/task/disk_space.h"
 #include "driver/task/host_limits.h"
+#include "driver/task/host_load.h"
 #include "driver/task/leftovers.h"
 #include "driver/task/plan.h"
 #include "driver/task/record.h"
@@ -68,8 +69,8 @@ int64_t UsableCores() {
 // What the host can still give, before anything is made.
 absl::Status CheckRoom(const pb::CgroupSpec& cgroup, const std::string& state_dir,
                        const std::string& alloc_dir) {
-  ASSIGN_OR_RETURN(const HostFacts facts, ReadHostFacts());
-  RETURN_IF_ERROR(CheckHost(facts, cgroup.memory_bytes()));
+  ASSIGN_OR_RETURN(const HostLoad load, ReadHostLoad());
+  RETURN_IF_ERROR(CheckHostLoad(load, cgroup.memory_bytes()));
   RETURN_IF_ERROR(CheckDiskSpace("state_dir", state_dir));
   RETURN_IF_ERROR(CheckDiskSpace("alloc_dir", alloc_dir));
   return cgroup.io_weight() > 0 ? CheckIoWeight() : absl::OkStatus();
@@ -197,7 +198,7 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
   input.payload_filter = payload_filter_;
   input.init_filter = init_filter_;
   input.policy = options_.config.isolation;
-  input.host = ReadHostFacts();
+  input.host = ReadHostLimits();
   input.stack_limit = StackLimit();
   input.host_cores = UsableCores();
   input.read_secret_file = [&](const std::string& path) {

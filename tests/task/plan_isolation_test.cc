@@ -66,7 +66,7 @@ class PlanIsolation : public ::testing::Test {
   TaskConfig options_;
   NomadTask task_;
   IsolationPolicy policy_;
-  HostFacts host_;
+  HostLimits host_;
   uint32_t uid_ = 1000;
 };
 

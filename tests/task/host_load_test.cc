@@ -1,4 +1,4 @@
-#include "driver/task/host_limits.h"
+#include "driver/task/host_load.h"
 
 #include <filesystem>
 #include <fstream>
@@ -31,54 +31,53 @@ class FakeFiles {
   TempDir directory_;
 };
 
-TEST(HostLimits, FactsComeFromProc) {
+TEST(HostLoad, FactsComeFromProc) {
   FakeFiles proc;
   proc.Write("loadavg", "10.68 5.96 3.33 14/151 14076\n");
   proc.Write("sys/kernel/threads-max", "192730\n");
   proc.Write("sys/kernel/pid_max", "32768\n");
   proc.Write("meminfo", "MemTotal:       24683752 kB\nMemAvailable:   20160512 kB\n");
-  ASSERT_OK_AND_ASSIGN(const HostFacts facts, ReadHostFacts(proc.root()));
-  EXPECT_EQ(facts.threads, 151u);
-  EXPECT_EQ(facts.max_threads, 32768u);
-  EXPECT_EQ(facts.available_bytes, uint64_t{20160512} << 10);
+  ASSERT_OK_AND_ASSIGN(const HostLoad load, ReadHostLoad(proc.root()));
+  EXPECT_EQ(load.threads, 151u);
+  EXPECT_EQ(load.max_threads, 32768u);
+  EXPECT_EQ(load.available_bytes, uint64_t{20160512} << 10);
   proc.Write("loadavg", "10.68 5.96\n");
-  EXPECT_THAT(ReadHostFacts(proc.root()),
+  EXPECT_THAT(ReadHostLoad(proc.root()),
               StatusIs(absl::StatusCode::kDataLoss, HasSubstr("loadavg")));
 }
 
-TEST(HostLimits, ThisHostHasFacts) {
-  ASSERT_OK_AND_ASSIGN(const HostFacts facts, ReadHostFacts());
-  EXPECT_GT(facts.threads, 1u);
-  EXPECT_GT(facts.max_threads, facts.threads);
-  EXPECT_GT(facts.available_bytes, 0u);
+TEST(HostLoad, ThisHostHasFacts) {
+  ASSERT_OK_AND_ASSIGN(const HostLoad load, ReadHostLoad());
+  EXPECT_GT(load.threads, 1u);
+  EXPECT_GT(load.max_threads, load.threads);
+  EXPECT_GT(load.available_bytes, 0u);
 }
 
-TEST(HostLimits, ThreadsThatAreUsedUpAreToldInNumbersAndRecoverably) {
-  const HostFacts roomy = {
-      .threads = 31'936, .max_threads = 32'000, .available_bytes = 1024 * kMiB};
-  EXPECT_OK(CheckHost(roomy, 0));
-  const HostFacts full = {.threads = 31'937, .max_threads = 32'000, .available_bytes = 1024 * kMiB};
-  const absl::Status refused = CheckHost(full, 0);
+TEST(HostLoad, ThreadsThatAreUsedUpAreToldInNumbersAndRecoverably) {
+  const HostLoad roomy = {.threads = 31'936, .max_threads = 32'000, .available_bytes = 1024 * kMiB};
+  EXPECT_OK(CheckHostLoad(roomy, 0));
+  const HostLoad full = {.threads = 31'937, .max_threads = 32'000, .available_bytes = 1024 * kMiB};
+  const absl::Status refused = CheckHostLoad(full, 0);
   EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
                                 HasSubstr("host threads 31937 of 32000 in use")));
   EXPECT_TRUE(IsRecoverable(refused));
 }
 
-TEST(HostLimits, MemoryIsRefusedOnlyWhenItIsExhausted) {
-  const HostFacts low = {.threads = 1, .max_threads = 32'000, .available_bytes = 100 * kMiB};
-  EXPECT_OK(CheckHost(low, 64 * kMiB));  // that one cannot use more than there is
+TEST(HostLoad, MemoryIsRefusedOnlyWhenItIsExhausted) {
+  const HostLoad low = {.threads = 1, .max_threads = 32'000, .available_bytes = 100 * kMiB};
+  EXPECT_OK(CheckHostLoad(low, 64 * kMiB));  // that one cannot use more than there is
   for (const int64_t memory : {int64_t{0}, int64_t{8192} << 20}) {
-    const absl::Status refused = CheckHost(low, memory);
+    const absl::Status refused = CheckHostLoad(low, memory);
     EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
                                   "host memory: 100 MiB are available; a start needs 128 MiB"));
     EXPECT_TRUE(IsRecoverable(refused));
   }
   // More than is free is Nomad's to schedule.
-  const HostFacts enough = {.threads = 1, .max_threads = 32'000, .available_bytes = 128 * kMiB};
-  EXPECT_OK(CheckHost(enough, int64_t{8192} << 20));
+  const HostLoad enough = {.threads = 1, .max_threads = 32'000, .available_bytes = 128 * kMiB};
+  EXPECT_OK(CheckHostLoad(enough, int64_t{8192} << 20));
 }
 
-TEST(HostLimits, AnIoWeightNeedsADiskThatHeedsIt) {
+TEST(HostLoad, AnIoWeightNeedsADiskThatHeedsIt) {
   FakeFiles sys;
   sys.Write("block/vda/queue/scheduler", "[none] mq-deadline bfq\n");
   sys.Write("block/sda/queue/scheduler", "none [mq-deadline] bfq\n");
@@ -90,7 +89,7 @@ TEST(HostLimits, AnIoWeightNeedsADiskThatHeedsIt) {
   EXPECT_OK(CheckIoWeight(sys.root()));
 }
 
-TEST(HostLimits, IoCostHeedsAWeightToo) {
+TEST(HostLoad, IoCostHeedsAWeightToo) {
   FakeFiles sys;
   sys.Write("fs/cgroup/io.cost.qos", "8:0 enable=0 ctrl=auto\n");
   EXPECT_THAT(CheckIoWeight(sys.root()), Not(IsOk()));
