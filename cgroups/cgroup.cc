@@ -372,15 +372,13 @@ absl::Status Cgroup::KillAll(std::chrono::milliseconds limit) const {
 absl::StatusOr<size_t> Cgroup::KillChosen(absl::FunctionRef<bool(pid_t)> doomed,
                                           std::chrono::milliseconds limit) const {
   const std::string dir = MembersDir();
-  absl::StatusOr<size_t> chosen = IsV2() ? KillChosenV2(dir, doomed, limit)
-                                         : KillChosenV1(DirOf("freezer"), dir, doomed, limit);
-  if (!chosen.ok()) return Annotate(chosen.status(), Title(dir));
-  return chosen;
-}
-
-void Cgroup::Thaw() const {
-  if (IsV2()) return ThawV2(MembersDir());
-  ThawV1(DirOf("freezer"));
+  // Of a crowd that cannot be made to stand most are found all the same.
+  Freeze(kFreezeLimit).IgnoreError();
+  const absl::StatusOr<std::vector<pid_t>> chosen = cgroups::KillChosen(dir, doomed);
+  RETURN_IF_ERROR(Thaw());
+  RETURN_IF_ERROR(chosen.status(), Title(dir));
+  RETURN_IF_ERROR(AwaitGone(dir, *chosen, limit), Title(dir));
+  return chosen->size();
 }
 
 absl::Status Cgroup::Remove() const {

@@ -35,6 +35,8 @@ class Cgroup {
  public:
   // How long Create waits for processes that an earlier start of the same task left behind.
   static constexpr std::chrono::milliseconds kLeftoversLimit{5000};
+  // How long KillChosen tries to make all stand still.
+  static constexpr std::chrono::milliseconds kFreezeLimit{500};
 
   // Makes what is missing, ends the leftovers of an earlier start, writes all limits while nobody
   // is inside and opens what Enter, Leave and views need. Undoes what it made when a step fails.
@@ -99,11 +101,10 @@ class Cgroup {
 
   // SIGKILLs everything inside and blocks until it is gone; see kill.h.
   absl::Status KillAll(std::chrono::milliseconds limit) const;
-  // Ends those that `doomed` chooses while all stand still; returns how many. See kill.h.
+  // Ends those that `doomed` chooses while all stand still, the others go on afterwards; returns
+  // how many. Whoever dies in the middle leaves them standing: then Thaw.
   absl::StatusOr<size_t> KillChosen(absl::FunctionRef<bool(pid_t)> doomed,
                                     std::chrono::milliseconds limit) const;
-  // After a KillChosen that died in the middle. Best effort.
-  void Thaw() const;
   // Removes what Create made and what Nomad never makes (pids, cpuacct) with empty parents; all of
   // it when no Nomad has set up cgroups on this node. Nobody may be inside. Idempotent.
   absl::Status Remove() const;

@@ -27,7 +27,6 @@ using Clock = std::chrono::steady_clock;
 
 // Descriptors held while waiting; the rest of a crowd is waited for in the next round.
 constexpr size_t kMaxWaited = 64;
-constexpr std::chrono::milliseconds kFreezeLimit(500);
 // A crowd that could not be frozen forks on: look again soon, whoever is stuck.
 constexpr std::chrono::milliseconds kUnfrozenRound(100);
 
@@ -69,48 +68,6 @@ void WaitUntilGone(const std::vector<Fd>& pidfds, Clock::time_point deadline) {
     while (::poll(&waited, 1, RemainingMs(deadline)) < 0 && errno == EINTR) {
     }
   }
-}
-
-// cgroup.freeze takes effect soon after the write; cgroup.events tells when (Linux 5.2).
-bool FreezeV2(const std::string& dir) {
-  const absl::StatusOr<Fd> events = OpenFile(dir + "/cgroup.events", O_RDONLY);
-  if (!events.ok() || WriteValue(dir, "cgroup.freeze", "1") != 0) return false;
-  const Clock::time_point deadline = Clock::now() + kFreezeLimit;
-  for (;;) {
-    char text[256];
-    const ssize_t size = ::pread(events->get(), text, sizeof(text), 0);  // arms the next POLLPRI
-    if (size < 0) return false;
-    if (ParseKeyed(absl::string_view(text, size), "frozen") == 1u) return true;
-    pollfd waited = {.fd = events->get(), .events = POLLPRI, .revents = 0};
-    if (::poll(&waited, 1, RemainingMs(deadline)) == 0) return false;
-  }
-}
-
-// The crowd stands still, or could not be made to; `thaw` lets it go on.
-absl::StatusOr<size_t> KillChosen(const std::string& dir, absl::FunctionRef<bool(pid_t)> doomed,
-                                  absl::FunctionRef<void()> thaw, std::chrono::milliseconds limit) {
-  const Clock::time_point deadline = Clock::now() + limit;
-  std::vector<pid_t> chosen;
-  {
-    const absl::Cleanup go_on = [&] { thaw(); };
-    ASSIGN_OR_RETURN(const std::vector<pid_t> members, ReadMembers(dir));
-    RETURN_IF_ERROR(RefuseSelf(members));
-    for (const pid_t pid : members) {
-      if (!doomed(pid)) continue;
-      ::kill(pid, SIGKILL);  // frozen or a zombie: the number cannot have changed hands
-      chosen.push_back(pid);
-    }
-  }
-  for (std::vector<pid_t> left = chosen; !left.empty();) {
-    ASSIGN_OR_RETURN(const std::vector<Fd> pidfds, OpenPidfds(left));
-    WaitUntilGone(pidfds, deadline);
-    ASSIGN_OR_RETURN(const std::vector<pid_t> members, ReadMembers(dir));
-    std::erase_if(left, [&](pid_t pid) {
-      return std::find(members.begin(), members.end(), pid) == members.end();
-    });
-    if (!left.empty() && Clock::now() >= deadline) return StillThere(left, limit);
-  }
-  return chosen.size();
 }
 
 absl::Status KillRound(const std::string& freezer, const std::string& dir,
@@ -169,25 +126,28 @@ absl::Status KillAllV2(const std::string& dir, std::chrono::milliseconds limit) 
   }
 }
 
-absl::StatusOr<size_t> KillChosenV1(const std::string& freezer, const std::string& dir,
-                                    absl::FunctionRef<bool(pid_t)> doomed,
-                                    std::chrono::milliseconds limit) {
-  if (!freezer.empty()) (void)Freeze(freezer);  // of a crowd that cannot be frozen most are found
-  return KillChosen(
-      dir, doomed, [&] { ThawV1(freezer); }, limit);
+absl::StatusOr<std::vector<pid_t>> KillChosen(const std::string& dir,
+                                              absl::FunctionRef<bool(pid_t)> doomed) {
+  ASSIGN_OR_RETURN(std::vector<pid_t> members, ReadMembers(dir));
+  RETURN_IF_ERROR(RefuseSelf(members));
+  std::erase_if(members, [doomed](pid_t pid) { return !doomed(pid); });
+  for (const pid_t pid : members) ::kill(pid, SIGKILL);  // frozen: its number is still its own
+  return members;
 }
 
-absl::StatusOr<size_t> KillChosenV2(const std::string& dir, absl::FunctionRef<bool(pid_t)> doomed,
-                                    std::chrono::milliseconds limit) {
-  (void)FreezeV2(dir);
-  return KillChosen(
-      dir, doomed, [&] { ThawV2(dir); }, limit);
+absl::Status AwaitGone(const std::string& dir, std::vector<pid_t> pids,
+                       std::chrono::milliseconds limit) {
+  const Clock::time_point deadline = Clock::now() + limit;
+  for (;;) {
+    ASSIGN_OR_RETURN(const std::vector<pid_t> members, ReadMembers(dir));
+    std::erase_if(pids, [&](pid_t pid) {
+      return std::find(members.begin(), members.end(), pid) == members.end();
+    });
+    if (pids.empty()) return absl::OkStatus();
+    if (Clock::now() >= deadline) return StillThere(pids, limit);
+    ASSIGN_OR_RETURN(const std::vector<Fd> pidfds, OpenPidfds(pids));
+    WaitUntilGone(pidfds, deadline);
+  }
 }
-
-void ThawV1(const std::string& freezer) {
-  if (!freezer.empty()) (void)WriteValue(freezer, "freezer.state", "THAWED");
-}
-
-void ThawV2(const std::string& dir) { (void)WriteValue(dir, "cgroup.freeze", "0"); }
 
 }  // namespace jenkins_agent::cgroups

@@ -9,6 +9,7 @@
 
 #include <chrono>
 #include <string>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -23,18 +24,12 @@ absl::Status KillAllV1(const std::string& freezer, const std::string& dir,
 // v2: cgroup.kill (Linux 5.14), with everything below `dir`.
 absl::Status KillAllV2(const std::string& dir, std::chrono::milliseconds limit);
 
-// Ends the processes that `doomed` chooses, with SIGKILL, and leaves the others alone: they stand
-// still while `doomed` looks at them, so that nothing can fork past it, and go on afterwards.
-// Returns how many were chosen, once they are gone. `doomed` may read their /proc files. Should the
-// caller die in the middle, the crowd stays frozen: see Thaw.
-absl::StatusOr<size_t> KillChosenV1(const std::string& freezer, const std::string& dir,
-                                    absl::FunctionRef<bool(pid_t)> doomed,
-                                    std::chrono::milliseconds limit);
-absl::StatusOr<size_t> KillChosenV2(const std::string& dir, absl::FunctionRef<bool(pid_t)> doomed,
-                                    std::chrono::milliseconds limit);
-
-// Best effort; nothing happens to a crowd that moves.
-void ThawV1(const std::string& freezer);
-void ThawV2(const std::string& dir);
+// SIGKILLs those members that `doomed` chooses and returns them. They should stand still (freeze.h):
+// else one may fork past it. The caller must not be inside.
+absl::StatusOr<std::vector<pid_t>> KillChosen(const std::string& dir,
+                                              absl::FunctionRef<bool(pid_t)> doomed);
+// Blocks until none of them is a member any more; a v1 task must be thawed for that.
+absl::Status AwaitGone(const std::string& dir, std::vector<pid_t> pids,
+                       std::chrono::milliseconds limit);
 
 }  // namespace jenkins_agent::cgroups

@@ -92,6 +92,7 @@ void SetAttributes(const pb::TaskStatus& status, nomad::TaskDriverStatus* driver
   attributes["init_pid"] = absl::StrCat(status.init_pid());
   attributes["pid"] = absl::StrCat(status.payload_pid());
   attributes["launches"] = absl::StrCat(status.launches());
+  attributes["restarts"] = absl::StrCat(status.restarts());
   attributes["sandbox_ms"] = absl::StrFormat("%.1f", status.timings().sandbox_ms());
   attributes["launched_ms"] = absl::StrFormat("%.1f", status.timings().launched_ms());
   if (status.phase() != pb::PHASE_NONE) attributes["phase"] = NameOf(status.phase());

@@ -85,7 +85,7 @@ void Clearing::OnAnswer() {
   (void)::waitpid(std::exchange(pid_, 0), nullptr, 0);  // its exit has closed the pipe
   size_t ended;
   if (text.ok() && absl::SimpleAtoi(*text, &ended)) return Finish(ended);
-  cgroup_.Thaw();  // it died in the middle, or says what went wrong
+  cgroup_.Thaw().IgnoreError();  // it died in the middle, or says what went wrong
   Finish(absl::InternalError(text.ok() && !text->empty() ? *text : "the clearing process died"));
 }
 
@@ -109,7 +109,7 @@ void Clearing::Stop() {
   ::kill(pid_, SIGKILL);  // not reaped yet: the number is still its own
   (void)::waitpid(pid_, nullptr, WNOHANG);
   pid_ = 0;
-  cgroup_.Thaw();
+  cgroup_.Thaw().IgnoreError();  // best effort: the end of the task thaws too
 }
 
 }  // namespace jenkins_agent

@@ -85,6 +85,14 @@ TEST(SchemaTest, TaskConfig) {
                           Pair("command", "string"),                              //
                           Pair("cpu_hard_limit", "bool = false"),                 //
                           Pair("extra_hosts", "list(string)"),                    //
+                          Pair("health", "block"),                                //
+                          Pair("health.enabled", "bool = true"),                  //
+                          Pair("health.leftovers", "string = \"durable\""),       //
+                          Pair("health.restart", "block"),                        //
+                          Pair("health.restart.attempts", "number = 5"),          //
+                          Pair("health.restart.delay", "string = \"1s\""),        //
+                          Pair("health.restart.interval", "string = \"10m\""),    //
+                          Pair("health.restart.max_delay", "string = \"1m\""),    //
                           Pair("hostname", "string"),                             //
                           Pair("io_weight", "number = 0"),                        //
                           Pair("jar_path", "string"),                             //

@@ -262,6 +262,34 @@ TEST(ValidateTaskConfigTest, JvmOptionsDoNotNameTheProgram) {
                 "the options into the list");
 }
 
+TEST(ValidateTaskConfigTest, HealthIsCheckedByItsPath) {
+  struct Row {
+    HealthBlock health;
+    const char* error;
+  };
+  const Row rows[] = {
+      {{.leftovers = "some"},
+       "config: health.leftovers: \"some\" is unknown (allowed: \"durable\", \"keep\", \"kill\")"},
+      {{.restart = {.attempts = -1}},
+       "config: health.restart.attempts: -1 is out of range (allowed: 0 to 1000)"},
+      {{.restart = {.interval = "10"}},
+       "config: health.restart.interval: \"10\" is no duration; write it like \"90s\", \"5m\" or "
+       "\"1h30m\""},
+      {{.restart = {.delay = "-1s"}},
+       "config: health.restart.delay: -1s is out of range (allowed: 0 to 168h)"},
+      {{.restart = {.delay = "2m"}},
+       "config: health.restart.max_delay: 1m is less than health.restart.delay, 2m"},
+  };
+  for (const Row& row : rows) {
+    TaskConfig config{.command = "/bin/true"};
+    config.health = row.health;
+    ExpectRefused(config, row.error);
+  }
+  TaskConfig config{.command = "/bin/true"};
+  config.health.restart = {.attempts = 0, .interval = "1h30m", .delay = "0", .max_delay = "0"};
+  EXPECT_OK(ValidateTaskConfig(config));
+}
+
 TEST(ValidateProgramChoiceTest, SomethingMustNameTheProgram) {
   EXPECT_THAT(
       ValidateProgramChoice({}, false),

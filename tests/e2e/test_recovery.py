@@ -40,6 +40,11 @@ def jvm_pid():
     return found[0] if len(found) == 1 else None
 
 
+def sandbox_init(pid):
+    """The host's pid of the sandbox's pid 1, the JVM's parent."""
+    return int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1])
+
+
 class RecoveryTest(unittest.TestCase):
     """In this order: the first test starts the controller, the last one ends the job."""
 
@@ -82,16 +87,27 @@ class RecoveryTest(unittest.TestCase):
         self.assertEqual(jvm_pid(), jvm)
         cluster.wait_for("Nomad to have the task again", lambda: nomad.task(allocation)["State"] == "running", 20)
 
-    def test_4_killed_jvm_comes_back(self):
-        jvm = jvm_pid()
+    def test_4_killed_jvm_is_restarted_in_place_amid_a_durable_step(self):
+        # The wrapper of a durable step: detached, in the JVM's process group, with its cookie; and a
+        # process of the same build without one.
+        controller.create_job("durable", NODE, "rm -f /local/result; BUILD_ID=x JENKINS_SERVER_COOKIE=durable-1 "
+                              "nohup sh -c 'sleep 3; echo 7 >/local/result' >/dev/null 2>&1 & "
+                              "sleep 601 & echo begun; sleep 600")
+        number = controller.trigger("durable")
+        controller.wait_console("durable", number, "begun")
+        jvm, init = jvm_pid(), sandbox_init(jvm_pid())
         os.kill(jvm, signal.SIGKILL)
-        terminated = nomad.wait_event(allocation, "^Terminated", 20)
-        self.assertIn("killed by signal 9", terminated["Details"]["exit_message"])
         cluster.wait_for("a new JVM", lambda: jvm_pid() not in (None, jvm), 30)
         controller.wait_online(NODE)
+        self.assertEqual(sandbox_init(jvm_pid()), init, "another sandbox")
+        result = nomad.alloc_dir(allocation) / "agent" / "local" / "result"
+        cluster.wait_for("the durable step's result", result.exists, 20)
+        self.assertEqual(result.read_text().strip(), "7")
+        self.assertFalse([line for line in cluster.sandboxed_processes().values() if "sleep 60" in line])
+        nomad.wait_event(allocation, "killed by signal 9.*restarting it in place", 20)
+        self.assertEqual(nomad.task(allocation)["Restarts"], 0, nomad.story(allocation))
         build = controller.build("after-the-jvm", NODE, "echo fine")
         self.assertEqual(build.result, "SUCCESS", build.console)
-        self.assertEqual(nomad.allocation(cluster.EXAMPLE_JOB_ID), allocation)
 
     def test_5_stop_is_seen_with_its_exit_code(self):
         nomad.stop_job(cluster.EXAMPLE_JOB_ID, purge=False)
