@@ -100,7 +100,7 @@ class RecoveryTest(unittest.TestCase):
         cluster.wait_for("a new JVM", lambda: jvm_pid() not in (None, jvm), 30)
         controller.wait_online(NODE)
         self.assertEqual(sandbox_init(jvm_pid()), init, "another sandbox")
-        result = nomad.alloc_dir(allocation) / "agent" / "local" / "result"
+        result = nomad.data / "alloc" / allocation / "agent" / "local" / "result"
         cluster.wait_for("the durable step's result", result.exists, 20)
         self.assertEqual(result.read_text().strip(), "7")
         self.assertFalse([line for line in cluster.sandboxed_processes().values() if "sleep 60" in line])
