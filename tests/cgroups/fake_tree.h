@@ -89,6 +89,7 @@ inline constexpr char kMountinfoV1[] =
     "33 31 0:30 / @/cpuacct rw,relatime - cgroup cgroup rw,cpuacct\n"
     "34 31 0:31 / @/cpuset rw,relatime - cgroup cgroup rw,cpuset\n"
     "35 31 0:32 / @/memory rw,relatime - cgroup cgroup rw,memory\n"
+    "36 31 0:33 / @/net_cls rw,relatime - cgroup cgroup rw,net_cls\n"
     "37 31 0:34 / @/freezer rw,relatime - cgroup cgroup rw,freezer\n"
     "38 31 0:35 / @/blkio rw,relatime - cgroup cgroup rw,blkio\n"
     "39 31 0:36 / @/pids rw,relatime - cgroup cgroup rw,pids\n"

@@ -19,9 +19,9 @@ TEST(HierarchyTest, FindsV1ControllersAndTheOwnPlaceInThem) {
   EXPECT_TRUE(hierarchy.Has("memory"));
   EXPECT_FALSE(hierarchy.Has("name=systemd"));
   EXPECT_FALSE(hierarchy.Has("rw"));
-  EXPECT_FALSE(hierarchy.Has("blkio"));
+  EXPECT_FALSE(hierarchy.Has("net_cls"));
   EXPECT_EQ(hierarchy.ControllerPath("memory"), host.cgroup_root() + "/memory");
-  EXPECT_EQ(hierarchy.ControllerPath("blkio"), "");
+  EXPECT_EQ(hierarchy.ControllerPath("net_cls"), "");
   EXPECT_EQ(hierarchy.OuterPath("memory"), host.cgroup_root() + "/memory/agent/1");
   EXPECT_EQ(hierarchy.OuterPath("cpu"), host.cgroup_root() + "/cpu");
   EXPECT_EQ(hierarchy.Short(host.cgroup_root() + "/memory/nomad/x"), "memory/nomad/x");
@@ -39,7 +39,7 @@ TEST(HierarchyTest, FindsV2) {
   ASSERT_OK_AND_ASSIGN(const Hierarchy hierarchy, DetectOn(host));
   EXPECT_EQ(hierarchy.version(), Version::kV2);
   EXPECT_TRUE(hierarchy.Has("memory"));
-  EXPECT_FALSE(hierarchy.Has("hugetlb"));
+  EXPECT_FALSE(hierarchy.Has("net_cls"));
   EXPECT_EQ(hierarchy.ControllerPath("pids"), host.cgroup_root());
   EXPECT_EQ(hierarchy.OuterPath(""), host.cgroup_root() + "/agent");
 }

@@ -7,35 +7,35 @@ import unittest
 import urllib.request
 
 import cluster
-from cluster import NomadAgent, Scratch
-from test_sleep import job
+from fixtures import module_nomad, module_scratch, program_job as job
 
 CNI = pathlib.Path("/usr/lib/cni")  # of Debian's containernetworking-plugins
 
 
 def setUpModule():
     global nomad, host
-    cluster.require()
-    scratch = Scratch()
-    unittest.addModuleCleanup(scratch.remove)
+    scratch = module_scratch()
     host = scratch.path / "host"
     for name in ("open", "closed", "volume"):
         (host / name).mkdir(parents=True)
         (host / name / "file").write_text(f"{name}\n")
     (host / "open/out").symlink_to("../closed")
-    nomad = NomadAgent(
+    nomad = module_nomad(
         scratch,
         options=f'allow_privileged = true\n allow_caps = ["net_raw", "chown"]\n allow_host_paths = ["{host}/open"]',
         client=f'cni_path = "{CNI}"\n host_volume "shared" {{\n path = "{host}/volume"\n }}')
-    unittest.addModuleCleanup(cluster.remove_nomad_cgroups)
-    unittest.addModuleCleanup(nomad.stop)
-    nomad.start()
 
 
 def supervisors():
     """One for each sandbox, which ends with it; also for those with a network of their own."""
-    return [pid for pid in cluster.our_processes()
-            if pathlib.Path(f"/proc/{pid}/comm").read_text().strip() == "ja-supervisor"]
+    return [pid for pid in cluster.our_processes() if name_of(pid) == "ja-supervisor"]
+
+
+def name_of(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:  # it has ended
+        return ""
 
 
 def shell(script):

@@ -107,14 +107,14 @@ class ProgramTest(unittest.TestCase):
         nomad.wait_event(allocation, r"out of memory: the kernel killed the task's program \(pid \d+\); limit \d+ MiB", 5)
 
     def test_child_killed_for_memory_is_an_event(self):
-        allocation = self.run_job("hungry-child", 'command = "/bin/sh"\n args = ["-c", "tail /dev/zero; sleep 600"]',
+        allocation = run_program(self, nomad, "hungry-child", 'command = "/bin/sh"\n args = ["-c", "tail /dev/zero; sleep 600"]',
                                   "service")
         nomad.wait_event(allocation, r"out of memory: the kernel killed tail \(pid \d+\); limit (\d+) MiB, peak \1 MiB; "
                                      "the task goes on", 60)
         self.assertEqual(nomad.task(allocation)["State"], "running")
 
     def test_cpu_hard_limit_is_the_tasks_part_of_the_node(self):
-        allocation = self.run_job("capped", 'command = "/bin/sleep"\n args = ["600"]\n cpu_hard_limit = true', "service")
+        allocation = run_program(self, nomad, "capped", 'command = "/bin/sleep"\n args = ["600"]\n cpu_hard_limit = true', "service")
         nomad.wait_task(allocation, "running", 30)
         pid = next(pid for pid, line in cluster.sandboxed_processes().items() if "/bin/sleep 600" in line)
         quota = cluster.cpu_quota(pid)
