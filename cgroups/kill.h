@@ -24,8 +24,8 @@ absl::Status KillAllV1(const std::string& freezer, const std::string& dir,
 // v2: cgroup.kill (Linux 5.14), with everything below `dir`.
 absl::Status KillAllV2(const std::string& dir, std::chrono::milliseconds limit);
 
-// SIGKILLs those members that `doomed` chooses and returns them. They should stand still (freeze.h):
-// else one may fork past it. The caller must not be inside.
+// SIGKILLs those members that `doomed` chooses and returns them. They should stand still
+// (freeze.h): else one may fork past it. The caller must not be inside.
 absl::StatusOr<std::vector<pid_t>> KillChosen(const std::string& dir,
                                               absl::FunctionRef<bool(pid_t)> doomed);
 // Blocks until none of them is a member any more; a v1 task must be thawed for that.

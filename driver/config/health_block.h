@@ -1,5 +1,6 @@
-// The task's `health { }`: how often a JVM that died or hangs is restarted in place, and what of its
-// builds lives on. Values and pure checks. Durations are text as Nomad takes it: "90s", "5m", "1h30m".
+// The task's `health { }`: how often a JVM that died or hangs is restarted in place, and what of
+// its builds lives on. Values and pure checks. Durations are text as Nomad takes it: "90s", "5m",
+// "1h30m".
 #pragma once
 
 #include <chrono>
