@@ -63,8 +63,8 @@ bool IsSpared(pid_t pid, const Clearing::Rule& rule) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Clearing>> Clearing::Start(EventLoop* loop,
-                                                          const cgroups::Cgroup& cgroup, Rule rule,
-                                                          OnEnd on_end) {
+                                                          const cgroups::Cgroup& cgroup,
+                                                          const Rule& rule, OnEnd on_end) {
   ASSIGN_OR_RETURN(Pipe answer, MakePipe());
   const pid_t pid = ::fork();
   if (pid < 0) return ErrnoStatus("fork");

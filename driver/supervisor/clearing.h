@@ -36,8 +36,8 @@ class Clearing {
   // Begins at once. `on_end` is called once, from the loop, unless this object is destroyed before:
   // then the clearing stops where it is. `loop` and `cgroup` outlive this object.
   static absl::StatusOr<std::unique_ptr<Clearing>> Start(EventLoop* loop,
-                                                         const cgroups::Cgroup& cgroup, Rule rule,
-                                                         OnEnd on_end);
+                                                         const cgroups::Cgroup& cgroup,
+                                                         const Rule& rule, OnEnd on_end);
   ~Clearing();
   Clearing(const Clearing&) = delete;
   Clearing& operator=(const Clearing&) = delete;

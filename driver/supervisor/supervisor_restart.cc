@@ -61,7 +61,7 @@ void Supervisor::ClearLeftovers(const Decision& decision) {
   Clearing::Rule rule;
   rule.spare_durable = health.leftovers() == pb::HealthSpec::DURABLE;
   rule.spared_sessions = sessions_->SessionIds();
-  auto clearing = Clearing::Start(loop_.get(), *cgroup_, std::move(rule),
+  auto clearing = Clearing::Start(loop_.get(), *cgroup_, rule,
                                   [this, launch_when_due](const absl::StatusOr<size_t>& ended) {
                                     if (!ended.ok()) Log(ended.status().message());
                                     if (ended.value_or(0) > 0)
