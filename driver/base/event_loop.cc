@@ -3,6 +3,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <utility>
+
 #include "driver/base/status.h"
 
 namespace jenkins_agent {
@@ -98,6 +100,18 @@ void EventLoop::RunPosted() {
     work.swap(posted_);
   }
   for (const auto& item : work) item();
+}
+
+// Objects that only a callback has kept alive go here, and may post their own farewell.
+EventLoop::~EventLoop() {
+  for (;;) {
+    const auto watchers = std::exchange(watchers_, {});
+    const auto timers = std::exchange(timers_, {});
+    std::vector<std::function<void()>> work;
+    MutexLock lock(mutex_);
+    work.swap(posted_);
+    if (watchers.empty() && timers.empty() && work.empty()) return;
+  }
 }
 
 void EventLoop::Run() {

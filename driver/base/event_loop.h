@@ -27,6 +27,7 @@ class EventLoop {
   using TimerId = uint64_t;
 
   static absl::StatusOr<std::unique_ptr<EventLoop>> Create();
+  ~EventLoop();  // what still waits is dropped, not run
   EventLoop(const EventLoop&) = delete;
   EventLoop& operator=(const EventLoop&) = delete;
 

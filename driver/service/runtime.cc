@@ -31,13 +31,14 @@ Runtime::Compute ComputeOf(const Runtime::NomadConfig& nomad_config) {
 }  // namespace
 
 Runtime::~Runtime() {
-  std::thread thread;
+  std::vector<std::thread> threads;
   {
     MutexLock lock(mutex_);
     if (loop_ != nullptr) loop_->Quit();
-    thread = std::move(loop_thread_);
+    if (cleaner_ != nullptr) cleaner_->Quit();
+    threads.swap(loop_threads_);
   }
-  if (thread.joinable()) thread.join();
+  for (std::thread& thread : threads) thread.join();
 }
 
 absl::Status Runtime::Configure(const std::string& msgpack,
@@ -52,7 +53,8 @@ absl::Status Runtime::Configure(const std::string& msgpack,
 
 absl::Status Runtime::StartUp() {
   if (store_ != nullptr) return absl::OkStatus();
-  RETURN_IF_ERROR(StartLoop());
+  RETURN_IF_ERROR(StartLoop(loop_));
+  RETURN_IF_ERROR(StartLoop(cleaner_));
   RETURN_IF_ERROR(LoadTools());
   tools_.cache_dir = StatePaths(config_.state_dir).AgentJarCache();
   if (spawner_ == nullptr) {
@@ -61,18 +63,16 @@ absl::Status Runtime::StartUp() {
   }
   TaskStore::Options options;
   options.config = config_;
-  options.loop = loop_.get();
-  options.events = &events_;
+  options.shared = {loop_.get(), cleaner_.get(), &events_, &tools_};
   options.spawner = spawner_.get();
-  options.tools = &tools_;
   ASSIGN_OR_RETURN(store_, TaskStore::Open(std::move(options)));
   return absl::OkStatus();
 }
 
-absl::Status Runtime::StartLoop() {
-  if (loop_ != nullptr) return absl::OkStatus();
-  ASSIGN_OR_RETURN(loop_, EventLoop::Create());
-  loop_thread_ = std::thread([loop = loop_.get()] { loop->Run(); });
+absl::Status Runtime::StartLoop(std::unique_ptr<EventLoop>& loop) {
+  if (loop != nullptr) return absl::OkStatus();
+  ASSIGN_OR_RETURN(loop, EventLoop::Create());
+  loop_threads_.emplace_back([loop = loop.get()] { loop->Run(); });
   return absl::OkStatus();
 }
 
@@ -90,7 +90,7 @@ absl::StatusOr<TaskStore*> Runtime::Store() {
 
 absl::StatusOr<EventLoop*> Runtime::Loop() {
   MutexLock lock(mutex_);
-  RETURN_IF_ERROR(StartLoop());
+  RETURN_IF_ERROR(StartLoop(loop_));
   return loop_.get();
 }
 

@@ -12,6 +12,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -64,7 +65,7 @@ class Runtime {
 
  private:
   absl::Status StartUp() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status StartLoop() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status StartLoop(std::unique_ptr<EventLoop>& loop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status LoadTools() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const EmbeddedPrograms programs_;
@@ -76,7 +77,8 @@ class Runtime {
   // Never changes once store_ is there: the tasks read it without the lock.
   JarWorkerProgram tools_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<EventLoop> loop_ ABSL_GUARDED_BY(mutex_);
-  std::thread loop_thread_ ABSL_GUARDED_BY(mutex_);
+  std::unique_ptr<EventLoop> cleaner_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::thread> loop_threads_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<Spawner> spawner_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<TaskStore> store_ ABSL_GUARDED_BY(mutex_);
 };

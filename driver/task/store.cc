@@ -225,7 +225,7 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
   const pb::TaskRecord record = MakeRecord(config, spec, status, boot_id_, !resolv_conf.empty());
   RETURN_IF_ERROR(WriteHandle(record));
   FaultPoint("plugin.start.handle_written");
-  auto task = std::make_shared<Task>(record, options_.loop, options_.events, options_.tools);
+  auto task = std::make_shared<Task>(record, options_.shared);
   RETURN_IF_ERROR(task->Attach(std::move(connection)));
   FaultPoint("plugin.start.attached");
   std::move(remove).Cancel();
@@ -265,7 +265,7 @@ absl::Status TaskStore::Recover(const std::string& task_id, absl::string_view dr
 
 // A supervisor that listens: it runs. Exit record on disk: it has ended. Neither: it is lost.
 absl::StatusOr<std::shared_ptr<Task>> TaskStore::Reconnect(const pb::TaskRecord& record) {
-  auto task = std::make_shared<Task>(record, options_.loop, options_.events, options_.tools);
+  auto task = std::make_shared<Task>(record, options_.shared);
   absl::StatusOr<Fd> connection = ConnectToSupervisor(record.task_dir());
   if (connection.ok()) {
     task->Follow(*std::move(connection));

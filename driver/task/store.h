@@ -29,10 +29,8 @@ class TaskStore {
  public:
   struct Options {
     PluginConfig config;
-    EventLoop* loop = nullptr;
-    EventBus* events = nullptr;
+    Task::Shared shared;
     Spawner* spawner = nullptr;
-    const JarWorkerProgram* tools = nullptr;
   };
 
   // Makes the state directory and becomes its owner; refused while another plugin owns it.

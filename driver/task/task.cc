@@ -67,7 +67,7 @@ std::shared_ptr<Control> Task::Connect(Fd connection) {
     if (const auto self = weak.lock()) self->OnLost();
   };
   MutexLock lock(mutex_);
-  control_ = Control::Create(loop_, std::move(connection), std::move(handlers));
+  control_ = Control::Create(shared_.loop, std::move(connection), std::move(handlers));
   return control_;
 }
 
@@ -79,7 +79,7 @@ absl::Status Task::Attach(Fd connection) {
     const bool lost = absl::IsUnavailable(reply.status());
     return exited() || (lost && WaitForExit(kLostLimit)) ? absl::OkStatus() : reply.status();
   }
-  loop_->Post(
+  shared_.loop->Post(
       [self = shared_from_this(), status = reply->status()] { self->OnFirstStatus(status); });
   return absl::OkStatus();
 }
@@ -99,7 +99,7 @@ void Task::Follow(Fd connection) {
 // before its exit was known.
 Task::~Task() {
   if (jar_worker_ == nullptr) return;
-  loop_->Post([worker = std::shared_ptr<JarWorker>(std::move(jar_worker_))] {});
+  shared_.loop->Post([worker = std::shared_ptr<JarWorker>(std::move(jar_worker_))] {});
 }
 
 void Task::KeepStatus(const pb::TaskStatus& status) {
@@ -129,7 +129,7 @@ void Task::SetExited(const pb::ExitRecord& exit) {
        {"exit_code", absl::StrCat(exit.exit_code())},
        {"cause", exit.message()}});
   for (const auto& [id, waiter] : waiters) waiter(exit);
-  loop_->Post([self = shared_from_this()] { self->jar_worker_.reset(); });
+  shared_.loop->Post([self = shared_from_this()] { self->jar_worker_.reset(); });
 }
 
 uint64_t Task::Wait(Waiter waiter) {
@@ -288,11 +288,12 @@ void Task::Publish(std::string message, std::map<std::string, std::string> detai
   event.time_ns = time_ns != 0 ? time_ns : NowNs();
   event.message = std::move(message);
   event.details = std::move(details);
-  events_->Publish(std::move(event));
+  shared_.events->Publish(std::move(event));
 }
 
 // The supervisor ends its connection only after it has told the exit. Anything else is its death,
-// and with it the sandbox's (PDEATHSIG of pid 1): what is left are files and cgroups.
+// and with it the sandbox's (PDEATHSIG of pid 1): what is left are files and cgroups. Whoever dies
+// slowly in them must not hold up the other tasks' news.
 void Task::OnLost() {
   if (exited()) return;
   absl::StatusOr<std::optional<pb::ExitRecord>> written = ReadExitRecord(record_.task_dir());
@@ -300,7 +301,7 @@ void Task::OnLost() {
     SetExited(**written);
     return;
   }
-  SetExited(EndAsLost(record_));
+  shared_.cleaner->Post([self = shared_from_this()] { self->SetExited(EndAsLost(self->record_)); });
 }
 
 void Task::GetAgentJar(const pb::TaskStatus& status) {
@@ -326,7 +327,7 @@ void Task::GetAgentJar(const pb::TaskStatus& status) {
     if (const auto self = weak.lock()) self->EndBecause(error);
   };
   absl::StatusOr<std::unique_ptr<JarWorker>> worker =
-      JarWorker::Start(loop_, *tools_, request, std::move(handlers));
+      JarWorker::Start(shared_.loop, *shared_.tools, request, std::move(handlers));
   if (!worker.ok()) {
     EndBecause(std::string(worker.status().message()));
     return;

@@ -28,8 +28,15 @@ class Task : public std::enable_shared_from_this<Task> {
  public:
   using Waiter = std::function<void(const pb::ExitRecord&)>;
 
-  Task(pb::TaskRecord record, EventLoop* loop, EventBus* events, const JarWorkerProgram* tools)
-      : record_(std::move(record)), loop_(loop), events_(events), tools_(tools) {}
+  // What the tasks of a plugin have in common; outlives them.
+  struct Shared {
+    EventLoop* loop = nullptr;
+    EventLoop* cleaner = nullptr;  // a loop of its own for work that may block for seconds
+    EventBus* events = nullptr;
+    const JarWorkerProgram* tools = nullptr;
+  };
+
+  Task(pb::TaskRecord record, const Shared& shared) : record_(std::move(record)), shared_(shared) {}
   ~Task();
 
   const pb::TaskRecord& record() const { return record_; }
@@ -79,9 +86,7 @@ class Task : public std::enable_shared_from_this<Task> {
   bool WaitForExit(std::chrono::milliseconds limit) ABSL_LOCKS_EXCLUDED(mutex_);
 
   const pb::TaskRecord record_;
-  EventLoop* const loop_;
-  EventBus* const events_;
-  const JarWorkerProgram* const tools_;
+  const Shared shared_;
 
   // Loop's thread only.
   std::unique_ptr<JarWorker> jar_worker_;

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <memory>
 #include <thread>
 
 #include "tests/support/status_matchers.h"
@@ -54,6 +55,20 @@ TEST(EventLoop, PostFromAnotherThreadRunsOnTheLoop) {
   loop->Run();
   other.join();
   EXPECT_EQ(ran_on, loop_thread);
+}
+
+TEST(EventLoop, WhatIsDroppedAtItsEndMayPostItsFarewell) {
+  auto loop = MakeLoop();
+  const auto left = std::make_shared<int>();
+  const auto object_with_farewell = [&] {
+    return std::shared_ptr<void>(nullptr, [loop = loop.get(), left](void*) {
+      loop->Post([left] { FAIL() << "the loop has ended"; });
+    });
+  };
+  loop->Post([object = object_with_farewell()] {});
+  loop->After(std::chrono::hours(1), [object = object_with_farewell()] {});
+  loop.reset();
+  EXPECT_EQ(left.use_count(), 1);
 }
 
 }  // namespace

@@ -58,10 +58,8 @@ class Store : public ::testing::Test {
   TaskStore::Options MakeOptions() {
     TaskStore::Options options;
     options.config.state_dir = dir_.path() + "/state";
-    options.loop = loop_.get();
-    options.events = &events_;
+    options.shared = {loop_.get(), loop_.get(), &events_, &tools_};
     options.spawner = spawner_.get();
-    options.tools = &tools_;
     return options;
   }
   absl::Status OpenStore() {

@@ -31,6 +31,7 @@ class TaskTest : public testing::Test {
   void SetUp() override {
     ASSERT_OK_AND_ASSIGN(loop_, EventLoop::Create());
     thread_ = std::thread([this] { loop_->Run(); });
+    shared_ = {loop_.get(), loop_.get(), &events_, &tools_};
     record_.set_task_id("alloc/agent/1");
     record_.set_task_dir(dir_.path());
   }
@@ -39,9 +40,7 @@ class TaskTest : public testing::Test {
     loop_->Quit();
     thread_.join();
   }
-  std::shared_ptr<Task> MakeTask() {
-    return std::make_shared<Task>(record_, loop_.get(), &events_, &tools_);
-  }
+  std::shared_ptr<Task> MakeTask() { return std::make_shared<Task>(record_, shared_); }
 
   // Answers each request by what `answer` sends through the socket, until the task lets go of it.
   static std::thread Supervisor(Fd socket,
@@ -65,6 +64,7 @@ class TaskTest : public testing::Test {
   JarWorkerProgram tools_;
   std::unique_ptr<EventLoop> loop_;
   std::thread thread_;
+  Task::Shared shared_;
 };
 
 TEST_F(TaskTest, AnExitRightBehindTheFirstAnswerIsNotForgotten) {
@@ -110,6 +110,24 @@ TEST_F(TaskTest, AKilledSupervisorIsSeenBeforeTheCallReturns) {
   EXPECT_TRUE(::access((dir_.path() + "/exit.pb").c_str(), F_OK) == 0);
   attach.join();
   EXPECT_OK(Wait(supervisor));
+}
+
+TEST_F(TaskTest, TheCleanUpOfALostTaskDoesNotHoldUpTheOthersNews) {
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<EventLoop> cleaner, EventLoop::Create());
+  shared_.cleaner = cleaner.get();  // is busy for as long as nobody runs it
+  ASSERT_OK_AND_ASSIGN(SocketPair sockets, MakeSocketPair(SOCK_SEQPACKET));
+  auto task = MakeTask();
+  task->Follow(std::move(sockets.first));
+  sockets.second.Reset();
+  std::promise<void> later;
+  loop_->Post([&] { loop_->After(std::chrono::milliseconds(50), [&] { later.set_value(); }); });
+  later.get_future().wait();
+  EXPECT_FALSE(task->exited());
+  std::thread thread([&] { cleaner->Run(); });
+  EXPECT_TRUE(WaitFor([&] { return task->exited(); }));
+  EXPECT_THAT(task->exit_record()->message(), HasSubstr("was killed"));
+  cleaner->Quit();
+  thread.join();
 }
 
 TEST_F(TaskTest, GivenUpWhileItsJarIsFetchedItEndsTheWorkerOnTheLoop) {
