@@ -1,6 +1,7 @@
 """Seeds of the fuzz programs: what the real writers of those bytes write."""
 import hashlib
 import io
+import json
 import pathlib
 import subprocess
 import zipfile
@@ -108,5 +109,28 @@ def jar():
             yield out.getvalue()
 
 
+def image_documents():
+    digest = "sha256:" + "0" * 64
+    for name in "debian", "h.example:5000/a/b__c:1.0", f"[::1]:1/a@{digest}", "docker://a-b/c.d":
+        yield b"\0" + name.encode()
+    def described(kind, **more):
+        return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": digest, "size": 7, **more}
+    platforms = [{"os": "linux", "architecture": "arm64", "variant": "v8"},
+                 {"os": "linux", "architecture": "amd64", "variant": "v2"}]
+    documents = [
+        {"schemaVersion": 2, "config": described("config.v1+json"),
+         "layers": [described("layer.v1.tar+gzip"), described("layer.v1.tar+zstd")]},
+        {"mediaType": "application/vnd.oci.image.index.v1+json",
+         "manifests": [described("manifest.v1+json", platform=p,
+                                 annotations={"org.opencontainers.image.ref.name": "x"})
+                       for p in platforms]},
+        {"schemaVersion": 1, "fsLayers": []}]
+    for document in documents:
+        yield b"\1" + json.dumps(document).encode()
+    yield b"\2" + json.dumps({"os": "linux", "architecture": "amd64", "config": {
+        "Env": ["A=b"], "Entrypoint": ["/x"], "Cmd": ["-y"], "User": "1:1", "WorkingDir": "/w"},
+        "rootfs": {"type": "layers", "diff_ids": [digest]}}).encode()
+
+
 ALL = {"config": config, "record": record, "spec": spec, "phases": phases, "control": control,
-       "request": request, "jar": jar}
+       "request": request, "jar": jar, "image_documents": image_documents}

@@ -1,0 +1,37 @@
+// Names and documents of images. The first byte chooses which.
+#include <string>
+
+#include "driver/image/manifest.h"
+#include "driver/image/reference.h"
+#include "tests/fuzz/fuzz.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace jenkins_agent;
+  if (size == 0) return 0;
+  const absl::string_view text(reinterpret_cast<const char*>(data + 1), size - 1);
+  switch (data[0] % 3) {
+    case 0: {
+      const absl::StatusOr<Reference> reference = ParseReference(text);
+      if (!reference.ok()) return 0;
+      const absl::StatusOr<Reference> again = ParseReference(reference->ToString());
+      Require(again.ok() && *again == *reference);
+      Require(reference->repository.find("..") == std::string::npos);
+      return 0;
+    }
+    case 1: {
+      const auto document = ParseManifestDocument(text, "");
+      if (!document.ok()) return 0;
+      if (const Index* index = std::get_if<Index>(&*document)) {
+        (void)SelectPlatform(*index, HostPlatform());
+      } else {
+        Require(std::get<Manifest>(*document).layers.size() <= kMaxLayers);
+      }
+      return 0;
+    }
+    default: {
+      const absl::StatusOr<ImageConfig> config = ParseImageConfig(text);
+      if (config.ok()) Require(config->work_dir.empty() || config->work_dir[0] == '/');
+      return 0;
+    }
+  }
+}
