@@ -1,6 +1,7 @@
 // Every attempt of the program `escape` as the payload of a real task, once for each kind of
 // payload; each attempt is a test.
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <stddef.h>
@@ -14,6 +15,7 @@
 #include <filesystem>
 #include <iterator>
 #include <map>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -23,6 +25,7 @@
 #include "absl/strings/str_split.h"
 #include "driver/base/file.h"
 #include "driver/sandbox/filter_program.h"
+#include "driver/sandbox/seccomp.h"
 #include "tests/escapes/cases.h"
 #include "tests/supervisor/harness.h"
 #include "tests/support/status_matchers.h"
@@ -32,10 +35,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A kind of payload: its column of the table, and how its task differs.
+// A kind of payload: its columns of the table, of which the first that says something counts, and
+// how its task differs.
 struct Variant {
   const char* name;
-  const char* Case::*words;
+  std::vector<const char * Case::*> columns;
   void (*change)(pb::LaunchSpec&);
 };
 
@@ -56,6 +60,42 @@ void AsRoot(pb::LaunchSpec& spec) {
   spec.mutable_user()->set_gid(0);
 }
 
+// docker's default set, which the operator may allow with allow_caps.
+const std::set<uint32_t> kDockersCapabilities = {
+    CAP_CHOWN,  CAP_DAC_OVERRIDE, CAP_FSETID,  CAP_FOWNER,           CAP_MKNOD,
+    CAP_SETGID, CAP_SETUID,       CAP_SETFCAP, CAP_NET_BIND_SERVICE, CAP_NET_RAW,
+    CAP_KILL,   CAP_SYS_CHROOT,   CAP_SETPCAP, CAP_AUDIT_WRITE};
+
+void WithDockersCapabilities(bool user_namespace, pb::LaunchSpec& spec) {
+  pb::SandboxSpec& sandbox = *spec.mutable_sandbox();
+  for (const uint32_t capability : kDockersCapabilities) sandbox.add_capabilities(capability);
+  sandbox.set_payload_filter(PayloadFilter(kDockersCapabilities));
+  sandbox.set_init_filter(InitFilter(kDockersCapabilities, user_namespace));
+}
+
+void AsRootWithCapabilities(pb::LaunchSpec& spec) {
+  AsRoot(spec);
+  WithDockersCapabilities(false, spec);
+}
+
+// userns = true, as PlanUserNamespace maps it.
+void InUserNamespace(pb::LaunchSpec& spec) {
+  pb::IdRange& range = *spec.mutable_user()->add_id_map();
+  range.set_outside(0x6FFE0000);
+  range.set_count(0x10000);
+  spec.mutable_sandbox()->set_init_filter(InitFilter({}, true));
+}
+
+void AsRootInUserNamespace(pb::LaunchSpec& spec) {
+  AsRoot(spec);
+  InUserNamespace(spec);
+}
+
+void AsRootWithCapabilitiesInUserNamespace(pb::LaunchSpec& spec) {
+  AsRootInUserNamespace(spec);
+  WithDockersCapabilities(true, spec);
+}
+
 // A new network namespace, as Nomad makes one for a group; it lives as long as the descriptor.
 Fd NewNetwork() {
   Fd network;
@@ -73,14 +113,26 @@ void InOwnNetwork(pb::LaunchSpec& spec) {
       absl::StrCat("/proc/", ::getpid(), "/fd/", network.get()));
 }
 
-constexpr Variant kPayload = {"payload", &Case::payload, AsIs};
-constexpr Variant kUnfiltered = {"unfiltered", &Case::unfiltered, WithoutFilter};
-constexpr Variant kRoot = {"root", &Case::root, AsRoot};
-constexpr Variant kOwnNetwork = {"own_network", &Case::own_network, InOwnNetwork};
+const Variant kPayload = {"payload", {&Case::payload}, AsIs};
+const Variant kUnfiltered = {"unfiltered", {&Case::unfiltered, &Case::payload}, WithoutFilter};
+const Variant kRoot = {"root", {&Case::root, &Case::payload}, AsRoot};
+const Variant kRootWithCapabilities = {"root_with_capabilities",
+                                       {&Case::capable, &Case::root, &Case::payload},
+                                       AsRootWithCapabilities};
+const Variant kUserNamespace = {"userns", {&Case::payload}, InUserNamespace};
+const Variant kUserNamespaceRoot = {
+    "userns_root", {&Case::userns_root, &Case::payload}, AsRootInUserNamespace};
+const Variant kUserNamespaceCapabilities = {
+    "userns_capabilities",
+    {&Case::userns_capable, &Case::userns_root, &Case::payload},
+    AsRootWithCapabilitiesInUserNamespace};
+const Variant kOwnNetwork = {"own_network", {&Case::own_network, &Case::payload}, InOwnNetwork};
 
 std::string WordsOf(const Case& attempt, const Variant& variant) {
-  const std::string words = attempt.*variant.words;
-  return words == kSame ? attempt.payload : words;
+  for (const auto column : variant.columns) {
+    if (const std::string words = attempt.*column; words != kSame) return words;
+  }
+  return kAny;
 }
 
 std::vector<Case> CasesOf(const Variant& variant) {
@@ -258,6 +310,10 @@ std::string NameOf(const testing::TestParamInfo<Escape::ParamType>& info) {
 ESCAPES_OF(Payload);
 ESCAPES_OF(Unfiltered);
 ESCAPES_OF(Root);
+ESCAPES_OF(RootWithCapabilities);
+ESCAPES_OF(UserNamespace);
+ESCAPES_OF(UserNamespaceRoot);
+ESCAPES_OF(UserNamespaceCapabilities);
 ESCAPES_OF(OwnNetwork);
 
 // Refused as all the others, but here there was nothing to refuse.

@@ -1,6 +1,6 @@
 // escape                runs every attempt, each in a child: "<name> <word>" a line
 // escape NAME           runs one
-// escape has-gained     exits with 0 if its own file gave it a user id or a capability
+// escape has-gained N   exits with 0 if its own file gave it a user id, or a capability not in N
 #include "tests/helpers/escape.h"
 
 #include <dirent.h>
@@ -97,7 +97,7 @@ Attempts All() {
 
 int main(int argc, char** argv) {
   using namespace jenkins_agent::escape;
-  if (argc > 1 && ::strcmp(argv[1], "has-gained") == 0) return HasGained() ? 0 : 1;
+  if (argc > 2 && ::strcmp(argv[1], "has-gained") == 0) return HasGained(argv[2]) ? 0 : 1;
   for (const Attempt& attempt : All()) {
     if (argc > 1 && ::strcmp(argv[1], attempt.name) != 0) continue;
     ::printf("%s %s\n", attempt.name, RunInChild(attempt).c_str());

@@ -38,7 +38,8 @@ std::string List(const char* path);
 // What the test told through the environment; "" when it did not.
 std::string Told(const char* variable);
 
-// Whether exec gave this process an effective user id or capabilities.
-bool HasGained();
+// Whether exec gave this process an effective user id, or capabilities that are not in the mask
+// `before` (decimal).
+bool HasGained(const char* before);
 
 }  // namespace jenkins_agent::escape

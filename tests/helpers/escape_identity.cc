@@ -14,7 +14,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <string>
 
 #include "tests/helpers/escape.h"
 
@@ -44,11 +47,19 @@ std::string SetGroups() {
   return Answer(::setgroups(1, &root));
 }
 
+uint64_t EffectiveCapabilities() {
+  __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  __user_cap_data_struct data[2] = {};
+  ::syscall(SYS_capget, &header, data);
+  return data[0].effective | static_cast<uint64_t>(data[1].effective) << 32;
+}
+
 // A copy of this program that the test made privileged.
 std::string RunPrivileged(const char* path) {
+  const std::string before = std::to_string(EffectiveCapabilities());
   const pid_t child = ::fork();
   if (child == 0) {
-    ::execl(path, path, "has-gained", static_cast<char*>(nullptr));
+    ::execl(path, path, "has-gained", before.c_str(), static_cast<char*>(nullptr));
     ::_exit(errno);
   }
   int status = 0;
@@ -103,11 +114,9 @@ std::string ListenForCalls() {
 
 }  // namespace
 
-bool HasGained() {
-  __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
-  __user_cap_data_struct data[2] = {};
-  ::syscall(SYS_capget, &header, data);
-  return ::geteuid() != ::getuid() || (data[0].effective | data[1].effective) != 0;
+bool HasGained(const char* before) {
+  return ::geteuid() != ::getuid() ||
+         (EffectiveCapabilities() & ~std::strtoull(before, nullptr, 10)) != 0;
 }
 
 Attempts IdentityAttempts() {

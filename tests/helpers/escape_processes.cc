@@ -21,12 +21,24 @@ namespace {
 
 pid_t HostPid() { return ::atoi(Told("ESCAPE_HOST_PID").c_str()); }
 
+// Not of an attempt before, which pid 1 has yet to reap.
+bool IsAlive(const char* pid) {
+  FILE* stat = ::fopen((std::string("/proc/") + pid + "/stat").c_str(), "re");
+  if (stat == nullptr) return false;
+  char state = 'X';
+  const bool known = ::fscanf(stat, "%*d (%*[^)]) %c", &state) == 1;
+  ::fclose(stat);
+  return known && state != 'Z' && state != 'X';
+}
+
 // This one, what started it, and pid 1.
 std::string CountProcesses() {
   DIR* processes = ::opendir("/proc");
   if (processes == nullptr) return ErrnoName(errno);
   int count = 0;
-  while (const dirent* entry = ::readdir(processes)) count += ::atoi(entry->d_name) > 0;
+  while (const dirent* entry = ::readdir(processes)) {
+    count += ::atoi(entry->d_name) > 0 && IsAlive(entry->d_name);
+  }
   return count == 3 ? "own" : std::to_string(count);
 }
 
