@@ -1,9 +1,11 @@
 """Seeds of the fuzz programs: what the real writers of those bytes write."""
+import gzip
 import hashlib
 import io
 import json
 import pathlib
 import subprocess
+import tarfile
 import zipfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -132,5 +134,25 @@ def image_documents():
         "rootfs": {"type": "layers", "diff_ids": [digest]}}).encode()
 
 
+def layer():
+    for form in tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT:
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w", format=form) as archive:
+            for name, kind in (("d/", tarfile.DIRTYPE), ("d/f", tarfile.REGTYPE), ("d/.wh.x", tarfile.REGTYPE),
+                               ("l", tarfile.SYMTYPE), ("h", tarfile.LNKTYPE), ("n" * 95 + "/" + "m" * 60, tarfile.REGTYPE),
+                               ("c", tarfile.CHRTYPE)):
+                info = tarfile.TarInfo(name)
+                info.type, info.linkname, info.mtime = kind, "d/f", 5
+                info.uid = 4000000000 if form != tarfile.USTAR_FORMAT else 7
+                info.size = 600 if kind == tarfile.REGTYPE else 0
+                info.pax_headers = {"SCHILY.xattr.user.x": "v", "mtime": "5.25"}
+                archive.addfile(info, io.BytesIO(b"x" * info.size))
+        yield b"\xff" + out.getvalue()
+        yield b"\x05" + gzip.compress(out.getvalue())
+    zstd = subprocess.run(["zstd", "-c"], input=out.getvalue(), stdout=subprocess.PIPE, check=True).stdout
+    yield b"\xff" + zstd
+
+
 ALL = {"config": config, "record": record, "spec": spec, "phases": phases, "control": control,
-       "request": request, "jar": jar, "image_documents": image_documents}
+       "request": request, "jar": jar, "image_documents": image_documents,
+       "layer": layer}
