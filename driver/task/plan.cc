@@ -359,6 +359,7 @@ absl::StatusOr<pb::LaunchSpec> PlanTask(const PlanInput& input) {
   for (const pb::JavaHome& java : javas) java_paths.push_back(java.path());
   RETURN_IF_ERROR(
       PlanSandbox(input, java_paths, spec.cgroup().memory_bytes(), *spec.mutable_sandbox()));
+  PlanDeviceControl(input, spec.sandbox(), *spec.mutable_cgroup());
   return spec;
 }
 

@@ -1,7 +1,9 @@
 #include "driver/task/plan_privileges.h"
 
+#include <linux/capability.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <set>
 #include <string>
 #include <vector>
@@ -85,6 +87,29 @@ void HideAndProtect(pb::SandboxSpec& sandbox) {
   for (const std::string& path : DefaultReadOnlyPaths()) sandbox.add_read_only_paths(path);
 }
 
+bool CanBringDevices(const pb::SandboxSpec& sandbox) {
+  return std::any_of(
+      sandbox.capabilities().begin(), sandbox.capabilities().end(),
+      [](uint32_t capability) { return capability == CAP_MKNOD || capability == CAP_SYS_ADMIN; });
+}
+
+std::vector<pb::DeviceSpec> DevicesIn(const pb::SandboxSpec& sandbox) {
+  std::vector<pb::DeviceSpec> devices;
+  for (const pb::MountSpec& mount : sandbox.mounts()) {
+    devices.insert(devices.end(), mount.devices().begin(), mount.devices().end());
+  }
+  return devices;
+}
+
+void AllowDevice(const pb::DeviceSpec& device, pb::DeviceControl& control) {
+  if (device.cgroup_permissions().empty()) return;
+  pb::DeviceRule& rule = *control.add_allowed();
+  rule.set_type(device.block() ? pb::DeviceRule::BLOCK : pb::DeviceRule::CHARACTER);
+  rule.set_major(device.major_number());
+  rule.set_minor(device.minor_number());
+  rule.set_access(device.cgroup_permissions());
+}
+
 void AddRange(uint32_t inside, uint32_t outside, uint32_t count, pb::UserSpec& user) {
   pb::IdRange& range = *user.add_id_map();
   range.set_inside(inside);
@@ -122,6 +147,15 @@ absl::Status PlanPrivileges(const PlanInput& input, pb::SandboxSpec& sandbox) {
   sandbox.set_payload_filter(usual ? input.payload_filter : PayloadFilter(capabilities));
   sandbox.set_init_filter(usual && !userns ? input.init_filter : InitFilter(capabilities, userns));
   return absl::OkStatus();
+}
+
+void PlanDeviceControl(const PlanInput& input, const pb::SandboxSpec& sandbox,
+                       pb::CgroupSpec& cgroup) {
+  if (input.options.isolation.privileged) return;
+  const std::vector<pb::DeviceSpec> devices = DevicesIn(sandbox);
+  if (devices.empty() && !CanBringDevices(sandbox)) return;
+  pb::DeviceControl& control = *cgroup.mutable_device_control();
+  for (const pb::DeviceSpec& device : devices) AllowDevice(device, control);
 }
 
 absl::Status PlanUserNamespace(const PlanInput& input, pb::UserSpec& user) {

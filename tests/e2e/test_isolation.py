@@ -22,7 +22,7 @@ def setUpModule():
     (host / "open/out").symlink_to("../closed")
     nomad = module_nomad(
         scratch,
-        options=f'allow_privileged = true\n allow_caps = ["net_raw", "chown"]\n allow_host_paths = ["{host}/open"]',
+        options=f'allow_privileged = true\n allow_caps = ["net_raw", "chown", "mknod", "sys_admin"]\n allow_host_paths = ["{host}/open"]',
         client=f'cni_path = "{CNI}"\n host_volume "shared" {{\n path = "{host}/volume"\n }}')
 
 
@@ -36,6 +36,14 @@ def name_of(pid):
         return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:  # it has ended
         return ""
+
+
+def can_open(path):
+    try:
+        os.close(os.open(path, os.O_RDONLY))
+        return True
+    except OSError:  # not there, or kept from root by the host
+        return False
 
 
 def shell(script):
@@ -129,6 +137,20 @@ class IsolationTest(unittest.TestCase):
         self.assertEqual(self.output("privileged", job("privileged", shell(script) + "privileged = true")),
                          " /sys rw\n0\n/dev/kmsg\n0\n")
 
+    def test_device_nodes_of_a_jobs_own(self):
+        """sys_admin gets a task a file system with devices; its rules for devices keep the disk from it."""
+        disk = next((disk for disk in ("/dev/loop0", "/dev/vda", "/dev/sda", "/dev/nvme0n1") if can_open(disk)), None)
+        if disk is None:
+            self.skipTest("needs a disk in /dev that root can open")
+        number = os.stat(disk).st_rdev
+        script = f"""
+          python3 -c 'import ctypes; print(ctypes.CDLL(None).mount(b"none", b"/tmp", b"tmpfs", 0, None))'
+          mknod /tmp/disk b {os.major(number)} {os.minor(number)} && echo made
+          head -c 1 /tmp/disk 2>&1"""
+        config = shell(script + "\ntrue") + 'cap_add = ["mknod", "sys_admin"]'
+        self.assertEqual(self.output("devices", job("devices", config)),
+                         "0\nmade\nhead: cannot open '/tmp/disk' for reading: Operation not permitted\n")
+
     def test_a_user_namespace(self):
         script = """
           id -u
@@ -208,7 +230,7 @@ class IsolationTest(unittest.TestCase):
                            ["mount /x", "No such file"]),
         "volume-type": ('mount {{\n type = "volume"\n target = "/x"\n }}', ["mount[0].type", "bind", "tmpfs"]),
         "hidden-secret": ('mount {{\n type = "tmpfs"\n target = "/run/jenkins-agent"\n }}', ["mount[0].target"]),
-        "capability": ('cap_add = ["sys_admin"]', ["cap_add", "sys_admin", "allow_caps"]),
+        "capability": ('cap_add = ["sys_module"]', ["cap_add", "sys_module", "allow_caps"]),
         "big-ulimit": ('ulimit {{\n nofile = "99999999999"\n }}', ["ulimit.nofile", "maximum"]),
         "big-tmp": ("tmp_size = 9007199254740992", ["tmp_size", "this host's memory"]),
         "network-mode": ('network_mode = "bridge"', ["network_mode", "none"]),

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
 #include "driver/sandbox/seccomp.h"
 #include "driver/task/plan.h"
 #include "tests/support/status_matchers.h"
@@ -361,6 +362,42 @@ TEST_F(PlanIsolation, ADeviceOfNomadIsTheTasksOwn) {
   EXPECT_EQ(device.uid(), 1000u);
   EXPECT_EQ(device.gid(), 1001u);
   EXPECT_EQ(device.cgroup_permissions(), "rm");
+}
+
+TEST_F(PlanIsolation, WhoCouldGetPastItsDevHasDeviceRules) {
+  host_.capabilities = {CAP_NET_RAW, CAP_MKNOD, CAP_SYS_ADMIN};
+  policy_.allow_caps = {"all"};
+  policy_.allow_privileged = true;
+  for (const char* capability : {"mknod", "sys_admin"}) {
+    isolation().cap_add = {capability};
+    ASSERT_OK_AND_ASSIGN(const pb::LaunchSpec spec, RunAll());
+    ASSERT_TRUE(spec.cgroup().has_device_control()) << capability;
+    EXPECT_EQ(spec.cgroup().device_control().allowed_size(), 0);
+  }
+  isolation().privileged = true;
+  isolation().cap_add.clear();
+  ASSERT_OK_AND_ASSIGN(pb::LaunchSpec spec, RunAll());
+  EXPECT_FALSE(spec.cgroup().has_device_control());
+  isolation().privileged = false;
+  isolation().cap_add = {"net_raw"};
+  ASSERT_OK_AND_ASSIGN(spec, RunAll());
+  EXPECT_FALSE(spec.cgroup().has_device_control());
+}
+
+TEST_F(PlanIsolation, ADeviceOfNomadIsUsedAsAssigned) {
+  for (const char* permissions : {"r", ""}) {
+    auto& asked = *task_.add_devices();
+    asked.set_host_path("/dev/zero");
+    asked.set_task_path(absl::StrCat("/dev/gpu", task_.devices_size()));
+    asked.set_cgroup_permissions(permissions);
+  }
+  ASSERT_OK_AND_ASSIGN(const pb::LaunchSpec spec, RunAll());
+  ASSERT_EQ(spec.cgroup().device_control().allowed_size(), 1);
+  const pb::DeviceRule& rule = spec.cgroup().device_control().allowed(0);
+  EXPECT_EQ(rule.type(), pb::DeviceRule::CHARACTER);
+  EXPECT_EQ(rule.major(), 1);
+  EXPECT_EQ(rule.minor(), 5);
+  EXPECT_EQ(rule.access(), "r");
 }
 
 TEST_F(PlanIsolation, DevicesThatCannotBe) {
