@@ -54,6 +54,29 @@ func TestVolumesAreReadOnlyOrWritableAsAsked(t *testing.T) {
 	}
 }
 
+// Root and dac_override pass by the node's mode: what remains is the device controller.
+func TestADeviceIsUsedAsAssigned(t *testing.T) {
+	requireRoot(t)
+	const disk = "/dev/loop0" // without a file behind it there is nothing to lose
+	if file, err := os.OpenFile(disk, os.O_RDWR, 0); err != nil {
+		t.Skipf("needs a device: %v", err)
+	} else {
+		file.Close()
+	}
+	h := launch(t)
+	must(t, h.configure(map[string]any{"state_dir": stateDirectory(t), "allow_root": true,
+		"allow_caps": []any{"dac_override"}}))
+	for permissions, want := range map[string]string{"r": "read\nrefused\n", "rw": "read\nwritable\n"} {
+		config := shell("head -c 1 /dev/gpu/0 && echo read; (exec 3<>/dev/gpu/0) 2>/dev/null && echo writable || echo refused")
+		config["cap_add"] = []any{"dac_override"}
+		task := newTask(t, h, config)
+		task.config.User = "root"
+		task.config.Devices = []*drivers.DeviceConfig{
+			{HostPath: disk, TaskPath: "/dev/gpu/0", Permissions: permissions}}
+		task.expectOutput(h, want)
+	}
+}
+
 func TestDnsIsTheJobsChoice(t *testing.T) {
 	requireRoot(t)
 	h := launchConfigured(t, stateDirectory(t))
