@@ -4,6 +4,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "driver/base/status.h"
@@ -32,12 +33,25 @@ absl::StatusOr<Fd> MakeSocket() {
 // A peer that closed with unread packets of ours in its queue leaves ECONNRESET here, once, and
 // before the packets that it sent (unix_release_sock and __skb_try_recv_datagram, Linux 6.1): its
 // last words are still to be read.
-ssize_t Receive(int socket, msghdr* message) {
+ssize_t ReceiveOnce(int socket, msghdr* message, int flags) {
   ssize_t received;
   do {
-    received = ::recvmsg(socket, message, MSG_CMSG_CLOEXEC);
+    received = ::recvmsg(socket, message, flags | MSG_CMSG_CLOEXEC);
   } while (received < 0 && (errno == EINTR || errno == ECONNRESET));
   return received;
+}
+
+// The kernel looks for a packet first and for the peer's close afterwards (unix_dgram_recvmsg,
+// Linux 6.1 to 6.18): the last packet and the close may both come in between, and are told as the
+// end. After the close nothing comes any more, so a second look is the last.
+ssize_t Receive(int socket, msghdr* message) {
+  const size_t control_size = message->msg_controllen;
+  const ssize_t received = ReceiveOnce(socket, message, 0);
+  if (received != 0 || message->msg_controllen != 0) return received;
+  message->msg_controllen = control_size;
+  const ssize_t last = ReceiveOnce(socket, message, MSG_DONTWAIT);
+  if (last < 0) message->msg_controllen = 0;
+  return std::max(last, ssize_t{0});
 }
 
 }  // namespace
