@@ -5,6 +5,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 
 namespace jenkins_agent {
 namespace {
@@ -31,7 +32,25 @@ std::string DescribeJvmError(const ExitFacts& facts, absl::string_view agent_nam
   return text;
 }
 
+// The JVM's last word under -XX:+ExitOnOutOfMemoryError, with which it exits with code 3.
+constexpr absl::string_view kHeapWords = "Terminating due to java.lang.OutOfMemoryError: ";
+constexpr int kHeapExitCode = 3;
+
+bool IsHeapExhausted(const ExitFacts& facts) {
+  return WIFEXITED(facts.wait_status) && WEXITSTATUS(facts.wait_status) == kHeapExitCode &&
+         absl::StartsWith(facts.last_error, kHeapWords);
+}
+
+std::string DescribeHeapExhausted(const ExitFacts& facts) {
+  return absl::StrCat("the agent's JVM has used up its own memory (",
+                      absl::StripPrefix(facts.last_error, kHeapWords), ") while ",
+                      PhaseName(facts.phase),
+                      "; raise -Xmx in jvm_options, or the task's memory, of which its heap is a "
+                      "quarter, 64 to 256 MiB");
+}
+
 std::string DescribePlainExit(const ExitFacts& facts) {
+  if (IsHeapExhausted(facts)) return DescribeHeapExhausted(facts);
   const int status = facts.wait_status;
   std::string text = WIFSIGNALED(status)
                          ? absl::StrCat("the agent's JVM was killed by signal ", WTERMSIG(status),

@@ -15,6 +15,9 @@ namespace {
 constexpr absl::string_view kLevels[] = {"SEVERE", "WARNING", "INFO",  "CONFIG",
                                          "FINE",   "FINER",   "FINEST"};
 
+// HotSpot's last word under -XX:+ExitOnOutOfMemoryError (debug.cpp, report_java_out_of_memory).
+constexpr absl::string_view kTerminating = "Terminating due to java.lang.OutOfMemoryError";
+
 struct LogMessage {
   absl::string_view level;  // empty: not a log message
   absl::string_view text;
@@ -72,6 +75,7 @@ bool IsJvmError(absl::string_view line) {
 // After these an agent stays alive, keeps its socket and serves nobody (jenkins-agent.md 0.2). Heap
 // exhaustion is among them for JVMs whose options take ExitOnOutOfMemoryError away.
 bool IsWedgeLine(absl::string_view line) {
+  if (absl::StartsWith(line, kTerminating)) return false;  // with them it is on its way out
   for (absl::string_view text :
        {"Reader thread killed by ", "unable to create native thread",
         "unable to create new native thread", "Failed to start the native thread for ",
@@ -249,7 +253,7 @@ void PhaseTracker::TakePlainLine(absl::string_view line, std::vector<PhaseChange
     return;
   }
   if (!connected_in_this_launch_ && IsJvmError(line)) jvm_error_ = true;
-  if (absl::StartsWith(line, "Terminating due to java.lang.OutOfMemoryError") ||
+  if (absl::StartsWith(line, kTerminating) ||
       absl::StrContains(line, "[warning][os,thread] Failed to start")) {
     last_error_ = Quoted(line);
   }

@@ -134,6 +134,14 @@ absl::StatusOr<std::unique_ptr<TaskStore>> TaskStore::Open(Options options) {
   ASSIGN_OR_RETURN(store->boot_id_, BootId());
   store->payload_filter_ = PayloadFilter();
   store->init_filter_ = InitFilter();
+  absl::StatusOr<std::unique_ptr<OomOrder>> oom_order =
+      OomOrder::Create(store->options_.shared.loop);
+  if (oom_order.ok()) {
+    store->oom_order_ = *std::move(oom_order);
+  } else {
+    Log(LogLevel::kWarn, "builds are not preferred by the OOM killer",
+        {{"error", std::string(oom_order.status().message())}});
+  }
   ClearLeftovers(store->paths_, store->boot_id_);
   return store;
 }
@@ -217,6 +225,9 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
   };
   const std::string resolv_conf = ResolvConf(config, input.host.resolv_conf);
   RETURN_IF_ERROR(MakeTaskDir(task_dir, resolv_conf));
+  if (oom_order_ != nullptr) {
+    for (const pb::JavaHome& java : spec.agent().java_homes()) oom_order_->Watch(java.path());
+  }
   FaultPoint("plugin.start.directory_made");
   ASSIGN_OR_RETURN(Fd connection, options_.spawner->Spawn(spec, received_ns));
   FaultPoint("plugin.start.spawned");

@@ -20,6 +20,7 @@
 #include "driver/supervisor/client.h"
 #include "driver/task/events.h"
 #include "driver/task/jar_worker.h"
+#include "driver/task/oom_order.h"
 #include "driver/task/task.h"
 #include "proto/nomad_driver.pb.h"
 
@@ -66,6 +67,7 @@ class TaskStore {
   std::string boot_id_;
   std::string payload_filter_;
   std::string init_filter_;
+  std::unique_ptr<OomOrder> oom_order_;  // null: this host has no fanotify
 
   mutable Mutex mutex_;
   std::map<std::string, std::shared_ptr<Task>> tasks_ ABSL_GUARDED_BY(mutex_);

@@ -9,6 +9,7 @@
 namespace jenkins_agent {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -66,6 +67,14 @@ TEST(ExitTest, JvmsOwnErrorsComeOnStdoutToo) {
   const ExitFacts facts = FactsAfter(
       "Error occurred during initialization of VM\nToo small maximum heap\n", Exited(1), 1);
   EXPECT_EQ(ClassifyExit(facts), ExitCause::kJvmError);
+}
+
+TEST(ExitTest, AnExhaustedHeapSaysWhatToRaise) {
+  const char* words = "Terminating due to java.lang.OutOfMemoryError: Java heap space\n";
+  EXPECT_THAT(DescribeExit(FactsAfter(words, Exited(3), 1), "linux-1"),
+              AllOf(HasSubstr("has used up its own memory (Java heap space) while "),
+                    HasSubstr("raise -Xmx in jvm_options")));
+  EXPECT_THAT(DescribeExit(FactsAfter("", Exited(3), 1), "linux-1"), HasSubstr("with code 3"));
 }
 
 TEST(ExitTest, MessageNeverQuotesArguments) {

@@ -208,6 +208,7 @@ TEST(PhaseTrackerTest, KeepsWhatTheJvmSaysOnStdout) {
   tracker.Feed(2, recorded::kOldConnected);
   tracker.Feed(1, "Terminating due to java.lang.OutOfMemoryError: Java heap space\n");
   EXPECT_THAT(tracker.last_error(), HasSubstr("OutOfMemoryError"));
+  EXPECT_EQ(tracker.phase(), pb::PHASE_CONNECTED) << "it ends by itself and is not to be ended";
 }
 
 TEST(PhaseTrackerTest, FindsUsageErrorsWithoutTheArguments) {
