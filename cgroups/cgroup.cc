@@ -82,7 +82,9 @@ absl::StatusOr<Cgroup> Cgroup::Create(const Hierarchy& hierarchy, const Placemen
     }
   };
   RETURN_IF_ERROR(cgroup.MakeDirectories());
-  RETURN_IF_ERROR(cgroup.KillAll(kLeftoversLimit), "processes of an earlier start");
+  if (!Contains(cgroup.dirs_made_, cgroup.MembersDir())) {
+    RETURN_IF_ERROR(cgroup.KillAll(kLeftoversLimit), "processes of an earlier start");
+  }
   RETURN_IF_ERROR(cgroup.WriteLimits(limits));
   RETURN_IF_ERROR(cgroup.WriteIoWeight(limits.io_weight), "io_weight");
   RETURN_IF_ERROR(cgroup.WriteDevices(limits.devices), "devices");
@@ -278,12 +280,14 @@ absl::Status Cgroup::OpenViews() {
     return absl::OkStatus();
   };
   if (IsV2()) return open_view("", MembersDir());
-  for (const char* controller : {"memory", "cpu", "cpuacct", "cpuset"}) {
+  for (const std::string& controller : ViewNames()) {
     const std::string dir = DirOf(controller);
     RETURN_IF_ERROR(open_view(controller, dir.empty() ? hierarchy_.OuterPath(controller) : dir));
   }
   return absl::OkStatus();
 }
+
+std::vector<std::string> Cgroup::ViewNames() { return {"memory", "cpu", "cpuacct", "cpuset"}; }
 
 std::vector<Cgroup::View> Cgroup::views() const {
   std::vector<View> views;

@@ -85,6 +85,8 @@ class Cgroup {
     int dir_fd;
   };
   std::vector<View> views() const;
+  // The names that views have on v1.
+  static std::vector<std::string> ViewNames();
   // v2: descriptor for clone3(CLONE_INTO_CGROUP). v1: -1.
   absl::StatusOr<int> clone_into_fd() const;
 

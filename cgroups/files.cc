@@ -26,6 +26,11 @@ constexpr int kRemoveAttempts = 64;
 
 // 0 or the errno of the first mkdir that fails.
 int MakeEach(const std::string& floor, const std::string& dir, std::vector<std::string>* made) {
+  if (::mkdir(dir.c_str(), 0755) == 0) {
+    if (std::find(made->begin(), made->end(), dir) == made->end()) made->push_back(dir);
+    return 0;
+  }
+  if (errno != ENOENT) return errno == EEXIST ? 0 : errno;
   std::string path = floor;
   const absl::string_view below = absl::StripPrefix(absl::string_view(dir), floor);
   for (absl::string_view component : absl::StrSplit(below, '/', absl::SkipEmpty())) {

@@ -150,6 +150,7 @@ absl::Status WriteFileAtomic(const std::string& path, absl::string_view data, mo
 }
 
 absl::Status MakeDirs(const std::string& path, mode_t mode) {
+  if (::mkdir(path.c_str(), mode) == 0 || errno == EEXIST) return absl::OkStatus();
   std::string prefix;
   for (const auto& part : std::filesystem::path(path)) {
     prefix = prefix.empty() ? part.string() : (std::filesystem::path(prefix) / part).string();

@@ -47,22 +47,32 @@ class Mask {
  private:
   absl::StatusOr<Fd> EmptyDirectory() const {
     if (attached_) return CloneTree(attached_.get(), 0);
-    return NewTmpfs(kMaskBytes, 0555, 0, 0, kInertReadOnly);
+    ASSIGN_OR_RETURN(Fd empty, NewTmpfs(kMaskBytes, 0555, 0, 0, kInertReadOnly));
+    RETURN_IF_ERROR(MakeFileSystemReadOnly(empty.get()));  // tasks may share it
+    return empty;
+  }
+
+  absl::StatusOr<Fd> NullDevice() {
+    if (!null_) {
+      ASSIGN_OR_RETURN(null_, OpenNullDevice());
+    }
+    return CloneTree(null_.get(), MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
   }
 
   // The device is checked, not its path: a link there would be bound over the secret instead.
-  absl::StatusOr<Fd> NullDevice() const {
-    ASSIGN_OR_RETURN(const Fd null, OpenInRoot(root_fd_, "/dev/null"));
+  absl::StatusOr<Fd> OpenNullDevice() const {
+    ASSIGN_OR_RETURN(Fd null, OpenInRoot(root_fd_, "/dev/null"));
     struct stat found = {};
     if (::fstat(null.get(), &found) != 0) return ErrnoStatus("look at /dev/null");
     if (!S_ISCHR(found.st_mode) || found.st_rdev != ::makedev(1, 3)) {
       return absl::FailedPreconditionError("/dev/null is not the null device");
     }
-    return CloneTree(null.get(), MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
+    return null;
   }
 
   int root_fd_;
   Fd attached_;
+  Fd null_;
 };
 
 absl::Status ProtectPath(int target_fd) {
@@ -72,17 +82,17 @@ absl::Status ProtectPath(int target_fd) {
 
 }  // namespace
 
-absl::Status HidePaths(int root_fd, const pb::SandboxSpec& spec) {
+absl::Status HidePaths(int root_fd, const Paths& paths) {
   Mask mask(root_fd);
-  for (const std::string& path : spec.masked_paths()) {
+  for (const std::string& path : paths) {
     ASSIGN_OR_RETURN(const std::optional<Fd> target, OpenIfExists(root_fd, path), "hide ", path);
     if (target) RETURN_IF_ERROR(mask.Cover(target->get()), "hide ", path);
   }
   return absl::OkStatus();
 }
 
-absl::Status ProtectPaths(int root_fd, const pb::SandboxSpec& spec) {
-  for (const std::string& path : spec.read_only_paths()) {
+absl::Status ProtectPaths(int root_fd, const Paths& paths) {
+  for (const std::string& path : paths) {
     ASSIGN_OR_RETURN(const std::optional<Fd> target, OpenIfExists(root_fd, path), "protect ", path);
     if (target) RETURN_IF_ERROR(ProtectPath(target->get()), "protect ", path);
   }

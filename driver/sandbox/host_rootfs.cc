@@ -109,7 +109,7 @@ class Plan {
 
   void AddExtraTrees() {
     for (const std::string& path : rootfs_.extra_read_only) {
-      if (!IsAtOrBelow(path, "/usr")) Add(ReadOnlyBind(HostPath(path), path));
+      if (!IsAtOrBelow(path, "/usr")) AddShared(ReadOnlyBind(HostPath(path), path));
     }
   }
 
@@ -124,14 +124,20 @@ class Plan {
   void AddKernelTrees() {
     Add(Tmpfs("/tmp", 01777, rootfs_.tmp_size_bytes));
     Add(Entry(pb::MountSpec::PROC, "/proc"));
-    AddReadOnly(Entry(pb::MountSpec::DEV, "/dev"));
+    pb::MountSpec dev = Entry(pb::MountSpec::DEV, "/dev");
+    dev.set_read_only(true);
+    AddShared(std::move(dev));
     Add(Entry(pb::MountSpec::DEVPTS, "/dev/pts"));
     pb::MountSpec shm = Tmpfs("/dev/shm", 01777, rootfs_.shm_size_bytes);
     shm.set_no_exec(true);
     Add(std::move(shm));
     Add(Entry(pb::MountSpec::MQUEUE, "/dev/mqueue"));
-    AddReadOnly(Entry(pb::MountSpec::SYSFS, "/sys"));
-    AddReadOnly(Entry(pb::MountSpec::CGROUP, "/sys/fs/cgroup"));
+    pb::MountSpec sys = Entry(pb::MountSpec::SYSFS, "/sys");
+    sys.set_read_only(true);
+    AddShared(std::move(sys));
+    pb::MountSpec cgroup = Entry(pb::MountSpec::CGROUP, "/sys/fs/cgroup");
+    cgroup.set_read_only(true);
+    Add(std::move(cgroup));
   }
 
   void AddAllocation() {
@@ -179,8 +185,8 @@ class Plan {
     if (base.size() > 1 && IsAtOrBelow(mount.source(), base)) mount.set_base(base);
     Add(std::move(mount));
   }
-  void AddReadOnly(pb::MountSpec mount) {
-    mount.set_read_only(true);
+  void AddShared(pb::MountSpec mount) {
+    mount.set_shared(true);
     Add(std::move(mount));
   }
 
@@ -199,7 +205,7 @@ class Plan {
     }
     pb::MountSpec mount = ReadOnlyBind(HostPath(path), target);
     mount.set_optional(fs::is_symlink(status));  // may dangle
-    Add(std::move(mount));
+    AddShared(std::move(mount));
   }
 
   // "" when the host has none.

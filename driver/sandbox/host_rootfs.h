@@ -13,8 +13,6 @@
 
 namespace jenkins_agent {
 
-// A small tmpfs directory, root:<gid> 02750: pid 1, which may not chown, writes the JDK argument
-
 struct HostRootfs {
   // Nomad's directories of the allocation and the task, on the host: seen as /alloc, /alloc/logs
   // (read-only), /local, /secrets. "" = left out.
@@ -38,6 +36,7 @@ struct HostRootfs {
   std::string host_root = "/";      // tests: a fake tree
 };
 
+// In the order in which they are mounted; `shared` marks what does not depend on the task.
 // InvalidArgument for paths that are not plain absolute ones and names that do not fit into passwd;
 // FailedPrecondition for a host without /usr.
 absl::StatusOr<std::vector<pb::MountSpec>> PlanHostRootfs(const HostRootfs& rootfs);

@@ -74,14 +74,14 @@ absl::StatusOr<Fd> NewFileSystem(const std::string& type, const MountOptions& op
   return mount;
 }
 
+// tmpfs(5) gives what is left out to the one who mounts it: root.
 absl::StatusOr<Fd> NewTmpfs(uint64_t size_bytes, mode_t mode, uid_t uid, gid_t gid,
                             uint64_t attributes) {
-  return NewFileSystem("tmpfs",
-                       {{"size", absl::StrCat(size_bytes)},
-                        {"mode", absl::StrFormat("%o", mode)},
-                        {"uid", absl::StrCat(uid)},
-                        {"gid", absl::StrCat(gid)}},
-                       attributes);
+  MountOptions options = {{"size", absl::StrCat(size_bytes)},
+                          {"mode", absl::StrFormat("%o", mode)}};
+  if (uid != 0) options.push_back({"uid", absl::StrCat(uid)});
+  if (gid != 0) options.push_back({"gid", absl::StrCat(gid)});
+  return NewFileSystem("tmpfs", options, attributes);
 }
 
 absl::StatusOr<Fd> CloneTree(const std::string& source, uint64_t attributes, uint64_t propagation) {
@@ -115,6 +115,16 @@ absl::Status MapIds(int mount_fd, int user_namespace) {
         "its file system has no id-mapped mounts on this kernel, which userns needs");
   }
   return ErrnoStatus("map ids");
+}
+
+absl::Status MakeFileSystemReadOnly(int mount_fd) {
+  const Fd context(::fspick(mount_fd, "", FSPICK_CLOEXEC | FSPICK_EMPTY_PATH));
+  if (!context) return ErrnoStatus("look at the file system");
+  if (::fsconfig(context.get(), FSCONFIG_SET_FLAG, "ro", nullptr, 0) != 0 ||
+      ::fsconfig(context.get(), FSCONFIG_CMD_RECONFIGURE, nullptr, nullptr, 0) != 0) {
+    return ErrnoStatus("make the file system read-only");
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Attach(int mount_fd, int target_fd) {

@@ -47,6 +47,9 @@ absl::Status SetAttributes(int mount_fd, uint64_t attributes);
 // Linux 6.3).
 absl::Status MapIds(int mount_fd, int user_namespace);
 
+// Makes the whole file system read-only, whichever mount it is reached by. Its devices stay usable.
+absl::Status MakeFileSystemReadOnly(int mount_fd);
+
 // Puts a detached mount on an open directory or file.
 absl::Status Attach(int mount_fd, int target_fd);
 

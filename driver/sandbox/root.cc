@@ -1,18 +1,18 @@
 #include "driver/sandbox/root.h"
 
 #include <fcntl.h>
-#include <limits.h>
 #include <linux/magic.h>
+#include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#include <map>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
+#include "absl/functional/function_ref.h"
 #include "absl/strings/strip.h"
 #include "driver/base/fd.h"
 #include "driver/base/file.h"
@@ -35,6 +35,8 @@ constexpr uint64_t kCgroupTreeBytes = 64 * 1024;
 // host is never a source. ("/" itself would do as well, were it not for ".." in host links.)
 constexpr char kStagingPoint[] = "/proc";
 
+using Mounts = google::protobuf::RepeatedPtrField<pb::MountSpec>;
+
 struct CgroupTree {
   std::string name;
   Fd tree;
@@ -48,30 +50,11 @@ absl::Status LeaveHostPropagation() {
   return absl::OkStatus();
 }
 
-// The kernel clones mounts of the own namespace only, and dir_fd may be one of the host's: go by
-// its path, then make sure that it is the same directory. Needs the host's /proc.
-absl::StatusOr<Fd> CloneCgroup(int dir_fd) {
-  char path[PATH_MAX];
-  const std::string link = absl::StrCat("/proc/self/fd/", dir_fd);
-  const ssize_t size = ::readlink(link.c_str(), path, sizeof(path));
-  if (size < 0) return ErrnoStatus(absl::StrCat("read ", link));
-  const std::string source(path, static_cast<size_t>(size));
-  ASSIGN_OR_RETURN(Fd tree, CloneTree(source, kInert | MOUNT_ATTR_RDONLY));
-  struct stat wanted = {};
-  struct stat found = {};
-  if (::fstat(dir_fd, &wanted) != 0 || ::fstat(tree.get(), &found) != 0) {
-    return ErrnoStatus(absl::StrCat("look at ", source));
-  }
-  if (wanted.st_dev != found.st_dev || wanted.st_ino != found.st_ino) {
-    return absl::InternalError(absl::StrCat(source, " was replaced"));
-  }
-  return tree;
-}
-
 absl::StatusOr<std::vector<CgroupTree>> CloneCgroups(const std::vector<CgroupView>& cgroups) {
   std::vector<CgroupTree> trees;
   for (const CgroupView& cgroup : cgroups) {
-    ASSIGN_OR_RETURN(Fd tree, CloneCgroup(cgroup.dir_fd), "cgroup ", cgroup.name);
+    ASSIGN_OR_RETURN(Fd tree, CloneTree(cgroup.dir_fd, kInert | MOUNT_ATTR_RDONLY), "cgroup ",
+                     cgroup.name);
     trees.push_back({cgroup.name, std::move(tree)});
   }
   return trees;
@@ -142,6 +125,8 @@ absl::StatusOr<Fd> WithOwners(Fd tree, const pb::MountSpec& spec, const RootOwne
   return tree;
 }
 
+// A copy is the slave or peer of the host's mount only if it is made in a namespace that takes part
+// in the host's propagation, as pid 1's does until it enters the template.
 absl::StatusOr<Fd> CloneSource(const pb::MountSpec& spec) {
   absl::string_view below = spec.source();
   const std::string base_prefix = spec.base() == "/" ? "/" : spec.base() + "/";
@@ -153,39 +138,15 @@ absl::StatusOr<Fd> CloneSource(const pb::MountSpec& spec) {
   return CloneTree(source.get(), Attributes(spec), PropagationOf(spec));
 }
 
-// A copy is the slave or peer of the host's mount only if it is made while this namespace still
-// takes part in the host's propagation. By target.
-using Trees = std::map<std::string, Fd>;
-absl::StatusOr<Trees> ClonePropagating(const pb::SandboxSpec& spec) {
-  Trees trees;
-  for (const pb::MountSpec& mount : spec.mounts()) {
-    if (mount.propagation() == pb::MountSpec::PRIVATE) continue;
-    ASSIGN_OR_RETURN(Fd tree, CloneSource(mount), "mount ", mount.target());
-    trees[mount.target()] = std::move(tree);
-  }
-  return trees;
-}
-
-absl::StatusOr<Fd> TakeSource(const pb::MountSpec& spec, Trees& propagating) {
-  const auto made = propagating.find(spec.target());
-  if (made == propagating.end()) return CloneSource(spec);
-  return std::move(made->second);
-}
-
-absl::Status MountBind(int root_fd, const pb::MountSpec& spec, Trees& propagating,
-                       const RootOwner& owner) {
-  absl::StatusOr<Fd> tree = TakeSource(spec, propagating);
-  if (spec.optional() && absl::IsNotFound(tree.status())) return absl::OkStatus();
-  if (!tree.ok()) return tree.status();
-  tree = WithOwners(*std::move(tree), spec, owner);
-  if (!tree.ok()) return tree.status();
-  struct stat source = {};
-  if (::fstat(tree->get(), &source) != 0) return ErrnoStatus(spec.source());
-  if (S_ISDIR(source.st_mode)) {
-    return AttachAt(root_fd, spec.target(), std::move(tree), LinksOf(spec));
-  }
-  ASSIGN_OR_RETURN(const Fd file, MakeFileInRoot(root_fd, spec.target(), LinksOf(spec)));
-  return AttachOutsideProc(tree->get(), file.get());
+absl::Status MountBind(int root_fd, const pb::MountSpec& spec, Fd source, const RootOwner& owner) {
+  if (!source) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const Fd tree, WithOwners(std::move(source), spec, owner));
+  struct stat found = {};
+  if (::fstat(tree.get(), &found) != 0) return ErrnoStatus(spec.source());
+  ASSIGN_OR_RETURN(const Fd target, S_ISDIR(found.st_mode)
+                                        ? MakeDirectoryInRoot(root_fd, spec.target(), LinksOf(spec))
+                                        : MakeFileInRoot(root_fd, spec.target(), LinksOf(spec)));
+  return AttachOutsideProc(tree.get(), target.get());
 }
 
 absl::Status MountTmpfs(int root_fd, const pb::MountSpec& spec, const RootOwner& owner) {
@@ -203,23 +164,71 @@ absl::Status MountDevpts(int root_fd, const pb::MountSpec& spec) {
                                 MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC));
 }
 
-// v2: the task's directory itself. v1: one directory per hierarchy, because HotSpot wants memory,
-// cpu, cpuacct and cpuset beside each other, else it takes the whole host for its own.
+// The file system as well as the mount: a copy of the mount could be made writable again.
+absl::Status Seal(int mount_fd) {
+  RETURN_IF_ERROR(MakeFileSystemReadOnly(mount_fd));
+  return SetAttributes(mount_fd, MOUNT_ATTR_RDONLY);
+}
+
+// v1: one directory per hierarchy, because HotSpot wants memory, cpu, cpuacct and cpuset beside
+// each other, else it takes the whole host for its own.
+absl::StatusOr<Fd> NewCgroupDirectories(const std::vector<std::string>& names) {
+  ASSIGN_OR_RETURN(Fd top, NewTmpfs(kCgroupTreeBytes, 0755, 0, 0, kInert));
+  for (const std::string& name : names) {
+    if (::mkdirat(top.get(), name.c_str(), 0755) != 0) {
+      return ErrnoStatus(absl::StrCat("make directory ", name));
+    }
+  }
+  RETURN_IF_ERROR(Seal(top.get()));
+  return top;
+}
+
+absl::Status MountCgroupDirectories(int root_fd, const pb::MountSpec& spec,
+                                    const std::vector<std::string>& names) {
+  if (names.empty() || names.front().empty()) return absl::OkStatus();
+  return AttachAt(root_fd, spec.target(), NewCgroupDirectories(names));
+}
+
+// v2: the task's directory itself. v1: the template brings the directories along, unless /sys is
+// the task's own.
 absl::Status MountCgroups(int root_fd, const pb::MountSpec& spec,
                           const std::vector<CgroupTree>& trees) {
-  for (const CgroupTree& tree : trees) {
-    if (!tree.name.empty()) continue;
-    ASSIGN_OR_RETURN(const Fd target, MakeDirectoryInRoot(root_fd, spec.target()));
-    return Attach(tree.tree.get(), target.get());
+  if (trees.empty()) return absl::OkStatus();
+  const auto target = [&](const CgroupTree& tree) {
+    return tree.name.empty() ? spec.target() : absl::StrCat(spec.target(), "/", tree.name);
+  };
+  if (absl::IsNotFound(OpenInRoot(root_fd, target(trees.front())).status())) {
+    std::vector<std::string> names;
+    for (const CgroupTree& tree : trees) names.push_back(tree.name);
+    RETURN_IF_ERROR(MountCgroupDirectories(root_fd, spec, names));
   }
-  ASSIGN_OR_RETURN(const Fd top, NewTmpfs(kCgroupTreeBytes, 0755, 0, 0, kInert));
-  RETURN_IF_ERROR(AttachAt(root_fd, spec.target(), Duplicate(top.get())));
   for (const CgroupTree& tree : trees) {
-    const std::string target = absl::StrCat(spec.target(), "/", tree.name);
-    ASSIGN_OR_RETURN(const Fd directory, MakeDirectoryInRoot(root_fd, target));
+    ASSIGN_OR_RETURN(const Fd directory, OpenInRoot(root_fd, target(tree)));
     RETURN_IF_ERROR(Attach(tree.tree.get(), directory.get()), tree.name);
   }
-  return SetAttributes(top.get(), MOUNT_ATTR_RDONLY);
+  return absl::OkStatus();
+}
+
+absl::Status WriteNewFile(int dir_fd, const pb::FileSpec& file, const RootOwner& owner) {
+  constexpr int kFlags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW;
+  ASSIGN_OR_RETURN(const Fd fd,
+                   OpenAt(dir_fd, file.name(), kFlags, file.mode() != 0 ? file.mode() : 0644));
+  RETURN_IF_ERROR(WriteAll(fd.get(), file.content()), file.name());
+  const uid_t uid = HostId(owner.user, file.uid());
+  const gid_t gid = HostId(owner.user, file.gid());
+  if (uid == 0 && gid == 0) return absl::OkStatus();
+  if (::fchown(fd.get(), uid, gid) != 0) return ErrnoStatus("set owner");
+  return absl::OkStatus();
+}
+
+// Nobody sees them before they are complete and read-only.
+absl::Status MountFiles(int root_fd, const pb::MountSpec& spec, const RootOwner& owner) {
+  ASSIGN_OR_RETURN(Fd top, NewTmpfs(kRootBytes, 0755, 0, 0, kInert));
+  for (const pb::FileSpec& file : spec.files()) {
+    RETURN_IF_ERROR(WriteNewFile(top.get(), file, owner));
+  }
+  RETURN_IF_ERROR(SetAttributes(top.get(), MOUNT_ATTR_RDONLY));
+  return AttachAt(root_fd, spec.target(), std::move(top));
 }
 
 absl::Status MakeLink(int root_fd, const pb::MountSpec& spec) {
@@ -260,18 +269,12 @@ absl::Status MakeDirectory(int root_fd, const pb::MountSpec& spec, const RootOwn
   return absl::OkStatus();
 }
 
-// What is made before the host's tree is left.
-struct Prepared {
-  std::vector<CgroupTree> cgroups;
-  Trees propagating;
-};
-
-absl::Status Mount(int root_fd, const pb::MountSpec& spec, const RootOwner& owner,
-                   Prepared& prepared) {
+// `source`: of a BIND.
+absl::Status Mount(int root_fd, const pb::MountSpec& spec, Fd source, const RootOwner& owner) {
   const uint64_t read_only = spec.read_only() ? MOUNT_ATTR_RDONLY : 0;
   switch (spec.kind()) {
     case pb::MountSpec::BIND:
-      return MountBind(root_fd, spec, prepared.propagating, owner);
+      return MountBind(root_fd, spec, std::move(source), owner);
     case pb::MountSpec::TMPFS:
       return MountTmpfs(root_fd, spec, owner);
     case pb::MountSpec::PROC:
@@ -284,25 +287,51 @@ absl::Status Mount(int root_fd, const pb::MountSpec& spec, const RootOwner& owne
       return AttachAt(root_fd, spec.target(), NewFileSystem("mqueue", {}, kInert));
     case pb::MountSpec::DEV:
       return AttachAt(root_fd, spec.target(), MakeDeviceTree(spec, owner.user));
-    case pb::MountSpec::CGROUP:
-      return MountCgroups(root_fd, spec, prepared.cgroups);
     case pb::MountSpec::SYMLINK:
       return MakeLink(root_fd, spec);
     case pb::MountSpec::FILE:
       return MakeFile(root_fd, spec, owner);
     case pb::MountSpec::DIRECTORY:
       return MakeDirectory(root_fd, spec, owner);
+    case pb::MountSpec::FILES:
+      return MountFiles(root_fd, spec, owner);
+    case pb::MountSpec::DIRECTORY_POINT:
+      return MakeDirectoryInRoot(root_fd, spec.target(), LinksOf(spec)).status();
+    case pb::MountSpec::FILE_POINT:
+      return MakeFileInRoot(root_fd, spec.target(), LinksOf(spec)).status();
     default:
       return absl::InvalidArgumentError(absl::StrCat("unknown kind ", spec.kind()));
   }
 }
 
-absl::Status MountAll(int root_fd, const pb::SandboxSpec& spec, const RootOwner& owner,
-                      Prepared& prepared) {
-  for (const pb::MountSpec& mount : spec.mounts()) {
+using MountCgroup = absl::FunctionRef<absl::Status(const pb::MountSpec&)>;
+
+absl::Status MountAll(int root_fd, const Mounts& mounts, std::vector<Fd> sources,
+                      const RootOwner& owner, MountCgroup mount_cgroup) {
+  for (int i = 0; i < mounts.size(); ++i) {
+    const pb::MountSpec& mount = mounts[i];
     RETURN_IF_ERROR(SplitTarget(mount.target()).status(), "mount ", mount.target());
-    RETURN_IF_ERROR(Mount(root_fd, mount, owner, prepared), "mount ", mount.target());
+    const bool cgroup = mount.kind() == pb::MountSpec::CGROUP;
+    RETURN_IF_ERROR(
+        cgroup ? mount_cgroup(mount) : Mount(root_fd, mount, std::move(sources[i]), owner),
+        "mount ", mount.target());
   }
+  return absl::OkStatus();
+}
+
+absl::Status SealTemplate(int root_fd, const Mounts& mounts) {
+  for (const pb::MountSpec& mount : mounts) {
+    if (mount.kind() != pb::MountSpec::TMPFS && mount.kind() != pb::MountSpec::DEV) continue;
+    ASSIGN_OR_RETURN(const Fd top, OpenInRoot(root_fd, mount.target()));
+    RETURN_IF_ERROR(Seal(top.get()), "protect ", mount.target());
+  }
+  return Annotate(Seal(root_fd), "protect /");
+}
+
+// A new mount namespace is a copy of the caller's. Root and work directory become the copy's root.
+absl::Status EnterCopyOf(int mount_namespace) {
+  if (::setns(mount_namespace, CLONE_NEWNS) != 0) return ErrnoStatus("enter the template");
+  if (::unshare(CLONE_NEWNS) != 0) return ErrnoStatus("copy the template");
   return absl::OkStatus();
 }
 
@@ -326,20 +355,48 @@ absl::Status SetHostname(const std::string& hostname) {
 
 }  // namespace
 
-absl::Status BuildRoot(const pb::SandboxSpec& spec, const std::vector<CgroupView>& cgroups,
-                       const RootOwner& owner) {
+absl::StatusOr<std::vector<Fd>> CloneSources(const Mounts& mounts) {
+  std::vector<Fd> sources(static_cast<size_t>(mounts.size()));
+  for (int i = 0; i < mounts.size(); ++i) {
+    const pb::MountSpec& mount = mounts[i];
+    if (mount.kind() != pb::MountSpec::BIND) continue;
+    absl::StatusOr<Fd> source = CloneSource(mount);
+    if (mount.optional() && absl::IsNotFound(source.status())) continue;
+    RETURN_IF_ERROR(source.status(), "mount ", mount.target());
+    sources[i] = *std::move(source);
+  }
+  return sources;
+}
+
+absl::Status BuildTemplate(const pb::TemplateSpec& spec, std::vector<Fd> sources,
+                           const std::vector<std::string>& cgroup_names) {
   // Modes below are meant as written.
   const absl::Cleanup restore_umask = [before = ::umask(0)] { ::umask(before); };
-  Prepared prepared;
-  ASSIGN_OR_RETURN(prepared.propagating, ClonePropagating(spec));
   RETURN_IF_ERROR(LeaveHostPropagation());
-  ASSIGN_OR_RETURN(prepared.cgroups, CloneCgroups(cgroups));
   ASSIGN_OR_RETURN(const Fd root, StageRoot());
-  RETURN_IF_ERROR(MountAll(root.get(), spec, owner, prepared));
+  const RootOwner host = {pb::UserSpec::default_instance()};
+  RETURN_IF_ERROR(MountAll(root.get(), spec.mounts(), std::move(sources), host,
+                           [&](const pb::MountSpec& cgroup) {
+                             return MountCgroupDirectories(root.get(), cgroup, cgroup_names);
+                           }));
   RETURN_IF_ERROR(SwitchTo(root.get()));
-  RETURN_IF_ERROR(HidePaths(root.get(), spec));
-  RETURN_IF_ERROR(ProtectPaths(root.get(), spec));
-  RETURN_IF_ERROR(SetAttributes(root.get(), MOUNT_ATTR_RDONLY), "make / read-only");
+  RETURN_IF_ERROR(HidePaths(root.get(), spec.masked_paths()));
+  RETURN_IF_ERROR(ProtectPaths(root.get(), spec.read_only_paths()));
+  return SealTemplate(root.get(), spec.mounts());
+}
+
+absl::Status BuildRoot(const pb::SandboxSpec& spec, int template_namespace,
+                       const std::vector<CgroupView>& cgroups, const RootOwner& owner) {
+  const absl::Cleanup restore_umask = [before = ::umask(0)] { ::umask(before); };
+  ASSIGN_OR_RETURN(std::vector<Fd> sources, CloneSources(spec.mounts()));
+  ASSIGN_OR_RETURN(const std::vector<CgroupTree> trees, CloneCgroups(cgroups));
+  RETURN_IF_ERROR(EnterCopyOf(template_namespace));
+  ASSIGN_OR_RETURN(const Fd root, OpenFile("/", O_PATH | O_DIRECTORY));
+  RETURN_IF_ERROR(MountAll(
+      root.get(), spec.mounts(), std::move(sources), owner,
+      [&](const pb::MountSpec& cgroup) { return MountCgroups(root.get(), cgroup, trees); }));
+  RETURN_IF_ERROR(HidePaths(root.get(), spec.masked_paths()));
+  RETURN_IF_ERROR(ProtectPaths(root.get(), spec.read_only_paths()));
   return SetHostname(spec.hostname());
 }
 

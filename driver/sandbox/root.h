@@ -1,17 +1,19 @@
-// The sandbox's root file system, built by pid 1 in its fresh mount, pid, IPC and UTS namespaces.
-// Root only, single-threaded, once per process. All descriptors it opens are closed again.
+// The sandbox's root file system. The spawner makes the part that tasks share (root_template.h);
+// pid 1, in its fresh pid, IPC and UTS namespaces, puts the task's own mounts onto a copy of it.
+// Root only, single-threaded. All descriptors opened here are closed again.
 #pragma once
 
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "driver/base/fd.h"
 #include "proto/supervisor.pb.h"
 
 namespace jenkins_agent {
 
 // A cgroup directory to be seen in the sandbox, read-only: "memory" at <target>/memory, "" at the
-// CGROUP mount's target itself (v2). dir_fd: borrowed; may come from the host's mount namespace.
+// CGROUP mount's target itself (v2). dir_fd: borrowed, of the caller's mount namespace.
 struct CgroupView {
   std::string name;
   int dir_fd;
@@ -23,11 +25,23 @@ struct RootOwner {
   int user_namespace = -1;  // of MakeUserNamespace(); -1: none, ids are the host's
 };
 
-// Makes spec.mounts in their order under an empty read-only root, moves into it, drops the host's
-// tree, hides and protects paths, sets the host name. Afterwards no path leads to the host except
-// through binds of the plan. On error the process must end: it is somewhere between both trees.
+// What the BIND mounts show, detached, one for each mount: invalid for other kinds and for missing
+// optional sources. Made where the host's tree is seen.
+absl::StatusOr<std::vector<Fd>> CloneSources(
+    const google::protobuf::RepeatedPtrField<pb::MountSpec>& mounts);
+
+// In a mount namespace made for it: replaces the host's tree by spec.mounts under a root of their
+// own, with nothing in it that could be written to. `sources`: of spec.mounts. `cgroup_names`: what
+// the CgroupViews of tasks will be called, for CGROUP. On error the namespace is of no use.
+absl::Status BuildTemplate(const pb::TemplateSpec& spec, std::vector<Fd> sources,
+                           const std::vector<std::string>& cgroup_names);
+
+// From the host's mount namespace: leaves it for a copy of `template_namespace`, makes spec.mounts
+// there in their order, hides and protects paths, sets the host name. Afterwards no path leads to
+// the host except through binds of the plan. The host's own mounts are never touched. On error the
+// process must end: it may be anywhere in between.
 // Errors name the step: "mount /proc: create file system proc: Operation not permitted".
-absl::Status BuildRoot(const pb::SandboxSpec& spec, const std::vector<CgroupView>& cgroups,
-                       const RootOwner& owner);
+absl::Status BuildRoot(const pb::SandboxSpec& spec, int template_namespace,
+                       const std::vector<CgroupView>& cgroups, const RootOwner& owner);
 
 }  // namespace jenkins_agent

@@ -68,6 +68,7 @@ absl::StatusOr<Fd> Spawner::Spawn(const pb::LaunchSpec& spec, int64_t received_m
   versioned.set_version(kSpecVersion);
   versioned.set_packed_sandbox(spec.sandbox().SerializeAsString());
   versioned.clear_sandbox();
+  versioned.clear_root_template();
   const std::string bytes = versioned.SerializeAsString();
   if (bytes.size() > kMaxSpecBytes) {
     return absl::InvalidArgumentError(
@@ -79,6 +80,7 @@ absl::StatusOr<Fd> Spawner::Spawn(const pb::LaunchSpec& spec, int64_t received_m
   pb::SpawnRequest request;
   request.set_version(kSpecVersion);
   request.set_received_monotonic_ns(received_monotonic_ns);
+  request.set_root_template(spec.root_template().SerializeAsString());
   const std::vector<int> fds = {memfd.get(), control.second.get()};
 
   MutexLock lock(mutex_);

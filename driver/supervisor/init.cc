@@ -6,6 +6,7 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <optional>
@@ -27,6 +28,12 @@ namespace jenkins_agent {
 namespace {
 
 constexpr char kProcessName[] = "ja-init";
+
+int64_t MonotonicNs() {
+  timespec now = {};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
+}
 
 // Bit i: <homes[i]>/bin/java can be executed by the caller.
 uint32_t ExecutableJavas(const google::protobuf::RepeatedPtrField<pb::JavaHome>& homes) {
@@ -89,13 +96,18 @@ absl::Status Init::BuildSandbox() {
   }
   ASSIGN_OR_RETURN(user_namespace_, MakeUserNamespace(context_.user));
   context_.user_namespace = user_namespace_.get();
-  RETURN_IF_ERROR(BuildRoot(sandbox, views, {context_.user, context_.user_namespace}));
+  RETURN_IF_ERROR(BuildRoot(sandbox, parameters_.root_template.get(), views,
+                            {context_.user, context_.user_namespace}));
+  parameters_.root_template.Reset();  // it ends with its last descriptor
   FaultPoint("init.start.root_built");
   RETURN_IF_ERROR(BecomeInit(sandbox));
   return absl::OkStatus();
 }
 
 absl::Status Init::SetUp() {
+  InitReport ready;
+  ready.kind = InitReport::Kind::kReady;
+  ready.began_ns = MonotonicNs();
   (void)::prctl(PR_SET_NAME, kProcessName);
   RETURN_IF_ERROR(DieWithSupervisor());
   FaultPoint("init.start.cloned");
@@ -106,9 +118,8 @@ absl::Status Init::SetUp() {
   if (::sigprocmask(SIG_BLOCK, &children, nullptr) != 0) return ErrnoStatus("sigprocmask");
   children_ = Fd(::signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!children_) return ErrnoStatus("signalfd");
-  InitReport ready;
-  ready.kind = InitReport::Kind::kReady;
   ASSIGN_OR_RETURN(ready.number, UsableJavaHomes());
+  ready.built_ns = MonotonicNs();
   Report(std::move(ready));
   FaultPoint("init.start.ready");
   DropWhatIsDone();

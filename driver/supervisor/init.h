@@ -14,8 +14,9 @@ namespace jenkins_agent {
 struct InitParameters {
   pb::LaunchSpec& spec;  // pid 1's own copy; it drops what it has done
   const cgroups::Cgroup& cgroup;
-  int supervisor;  // SEQPACKET socket
-  int stdout_fd;   // write ends that the payload gets
+  Fd& root_template;  // mount namespace; also a copy
+  int supervisor;     // SEQPACKET socket
+  int stdout_fd;      // write ends that the payload gets
   int stderr_fd;
 };
 

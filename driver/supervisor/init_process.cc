@@ -22,7 +22,7 @@ namespace {
 // wrapper; the supervisor is single-threaded, so no lock can be held by another thread.
 pid_t CloneInit(int* pidfd) {
   clone_args arguments = {};
-  arguments.flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD;
+  arguments.flags = CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD;
   arguments.pidfd = reinterpret_cast<uintptr_t>(pidfd);
   arguments.exit_signal = SIGCHLD;
   return static_cast<pid_t>(::syscall(SYS_clone3, &arguments, sizeof(arguments)));
@@ -31,7 +31,7 @@ pid_t CloneInit(int* pidfd) {
 }  // namespace
 
 absl::StatusOr<InitProcess> StartInit(pb::LaunchSpec& spec, const cgroups::Cgroup& cgroup,
-                                      int stdout_fd, int stderr_fd,
+                                      Fd& root_template, int stdout_fd, int stderr_fd,
                                       const std::vector<int>& close_in_init) {
   ASSIGN_OR_RETURN(SocketPair sockets, MakeSocketPair(SOCK_SEQPACKET));
   int pidfd = -1;
@@ -40,7 +40,7 @@ absl::StatusOr<InitProcess> StartInit(pb::LaunchSpec& spec, const cgroups::Cgrou
   if (pid == 0) {
     sockets.first.Reset();
     for (int fd : close_in_init) ::close(fd);
-    RunInit({spec, cgroup, sockets.second.get(), stdout_fd, stderr_fd});
+    RunInit({spec, cgroup, root_template, sockets.second.get(), stdout_fd, stderr_fd});
   }
   InitProcess init{pid, Fd(pidfd), std::move(sockets.first)};
   if (::fcntl(init.socket.get(), F_SETFL, O_NONBLOCK) != 0) return ErrnoStatus("O_NONBLOCK");

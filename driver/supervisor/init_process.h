@@ -19,11 +19,12 @@ struct InitProcess {
   Fd socket;      // init_protocol.h; non-blocking
 };
 
-// Clones pid 1 into new mount, pid, ipc and uts namespaces; it builds the sandbox by itself and
-// reports. `close_in_init`: descriptors of the supervisor that pid 1 must not hold, because their
-// other end waits for end of file. Only pid 1's copy of `spec` changes.
+// Clones pid 1 into new pid, ipc and uts namespaces; it builds the sandbox, with a mount namespace
+// copied from the template's, by itself and reports. `close_in_init`: descriptors of the supervisor
+// that pid 1 must not hold, because their other end waits for end of file. Only pid 1's copies of
+// `spec` and `root_template` change.
 absl::StatusOr<InitProcess> StartInit(pb::LaunchSpec& spec, const cgroups::Cgroup& cgroup,
-                                      int stdout_fd, int stderr_fd,
+                                      Fd& root_template, int stdout_fd, int stderr_fd,
                                       const std::vector<int>& close_in_init);
 
 // SIGKILL; the kernel ends every process of the pid namespace with pid 1.

@@ -17,6 +17,8 @@ struct Header {
   uint32_t number;
   uint32_t session;
   uint32_t error_code;
+  int64_t began_ns;
+  int64_t built_ns;
 };
 
 struct RequestHeader {
@@ -34,6 +36,8 @@ absl::Status SendReport(int socket, const InitReport& report) {
   header.number = report.number;
   header.session = report.session;
   header.error_code = static_cast<uint32_t>(report.error.code());
+  header.began_ns = report.began_ns;
+  header.built_ns = report.built_ns;
   std::string data(reinterpret_cast<const char*>(&header), sizeof(header));
   absl::StrAppend(&data, report.error.message());
   std::vector<int> fds;
@@ -53,6 +57,8 @@ absl::StatusOr<InitReport> ReceiveReport(int socket) {
   report.kind = static_cast<InitReport::Kind>(header.kind);
   report.number = header.number;
   report.session = header.session;
+  report.began_ns = header.began_ns;
+  report.built_ns = header.built_ns;
   report.error = absl::Status(static_cast<absl::StatusCode>(header.error_code),
                               packet.data.substr(sizeof(header)));
   if (report.kind == InitReport::Kind::kLaunched && !packet.fds.empty()) {

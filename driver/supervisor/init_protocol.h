@@ -32,6 +32,9 @@ struct InitReport {
   Kind kind = Kind::kReady;
   uint32_t number = 0;
   uint32_t session = 0;  // of the last three kinds
+  // kReady: CLOCK_MONOTONIC in ns, when pid 1 began to run and when the sandbox stood.
+  int64_t began_ns = 0;
+  int64_t built_ns = 0;
   absl::Status error;
   Fd payload;
   std::vector<Fd> stdio;

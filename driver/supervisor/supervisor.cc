@@ -40,18 +40,23 @@ RestartBudget BudgetOf(const pb::HealthSpec& health) {
 
 }  // namespace
 
-Supervisor::Supervisor(pb::LaunchSpec spec, const cgroups::Hierarchy& hierarchy, Fd connection,
-                       int64_t received_monotonic_ns)
+Supervisor::Supervisor(pb::LaunchSpec spec, const cgroups::Hierarchy& hierarchy, Fd root_template,
+                       Fd connection, int64_t received_ns, int64_t ordered_ns)
     : spec_(std::move(spec)),
       hierarchy_(hierarchy),
+      root_template_(std::move(root_template)),
       connection_(std::move(connection)),
-      received_monotonic_ns_(received_monotonic_ns),
+      received_ns_(received_ns),
       started_at_ns_(Nanoseconds(CLOCK_REALTIME)),
-      policy_(std::make_unique<RestartPolicy>(spec_.agent().name(),
-                                              BudgetOf(spec_.agent().health()))) {}
+      policy_(
+          std::make_unique<RestartPolicy>(spec_.agent().name(), BudgetOf(spec_.agent().health()))) {
+  timings_.set_ordered_ms(ElapsedMsAt(ordered_ns));
+}
 
-double Supervisor::ElapsedMs() const {
-  return static_cast<double>(Nanoseconds(CLOCK_MONOTONIC) - received_monotonic_ns_) / 1e6;
+double Supervisor::ElapsedMs() const { return ElapsedMsAt(Nanoseconds(CLOCK_MONOTONIC)); }
+
+double Supervisor::ElapsedMsAt(int64_t monotonic_ns) const {
+  return static_cast<double>(monotonic_ns - received_ns_) / 1e6;
 }
 
 void Supervisor::Log(absl::string_view line) {
@@ -92,7 +97,7 @@ void Supervisor::OnReport(InitReport report) {
   if (state_ == State::kEnding || state_ == State::kEnded) return;
   switch (report.kind) {
     case InitReport::Kind::kReady:
-      return OnReady(report.number);
+      return OnReady(report);
     case InitReport::Kind::kSetupFailed:
       return FailStart(Annotate(report.error, "sandbox"));
     case InitReport::Kind::kLaunched:
@@ -291,7 +296,7 @@ void Supervisor::SignalPayload(int signal) {
 
 void Supervisor::End(Outcome outcome) {
   if (state_ == State::kEnding || state_ == State::kEnded) return;
-  if (state_ == State::kLaunching) HoldBackOutput(false);
+  if (state_ == State::kSettingUp || state_ == State::kLaunching) HoldBackOutput(false);
   state_ = State::kEnding;
   outcome_ = std::move(outcome);
   if (!start_answered_ && outcome_.start_error.ok()) {

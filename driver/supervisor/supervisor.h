@@ -49,8 +49,10 @@ class Supervisor {
   static constexpr std::chrono::seconds kWedgedAgentStopTimeout{5};
   static constexpr size_t kMaxLogBytes = 64 << 10;
 
-  Supervisor(pb::LaunchSpec spec, const cgroups::Hierarchy& hierarchy, Fd connection,
-             int64_t received_monotonic_ns);
+  // `root_template`: the mount namespace that the sandbox is a copy of.
+  // `received_ns`, `ordered_ns`: CLOCK_MONOTONIC, when plugin and spawner got the request.
+  Supervisor(pb::LaunchSpec spec, const cgroups::Hierarchy& hierarchy, Fd root_template,
+             Fd connection, int64_t received_ns, int64_t ordered_ns);
   Supervisor(const Supervisor&) = delete;
   Supervisor& operator=(const Supervisor&) = delete;
 
@@ -78,13 +80,14 @@ class Supervisor {
   // Start (supervisor_start.cc).
   absl::Status Prepare();
   absl::Status OpenTaskDirectory();
+  absl::Status OpenLog();
   absl::Status RecordStart();
   absl::Status MakeCgroup();
   absl::Status StartSandbox();
   absl::Status Serve();
   absl::Status OpenOutputs();
   void UndoPrepare(const absl::Status& error);
-  void OnReady(uint32_t usable_java_homes);
+  void OnReady(const InitReport& ready);
   absl::Status KeepUsableJavaHomes(uint32_t usable);
   void AnswerStart();
   void OnStarterGone();
@@ -140,12 +143,14 @@ class Supervisor {
   void SignalPayload(int signal);
   bool has_agent() const { return spec_.has_agent(); }
   double ElapsedMs() const;
+  double ElapsedMsAt(int64_t monotonic_ns) const;
   void Log(absl::string_view line);
 
   pb::LaunchSpec spec_;
   const cgroups::Hierarchy& hierarchy_;
-  Fd connection_;  // until the server has it
-  const int64_t received_monotonic_ns_;
+  Fd root_template_;  // until pid 1 is cloned
+  Fd connection_;     // until the server has it
+  const int64_t received_ns_;
   const int64_t started_at_ns_;
 
   State state_ = State::kSettingUp;

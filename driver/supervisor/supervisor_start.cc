@@ -62,6 +62,11 @@ absl::StatusOr<Pipe> MakeOutputPipe(uid_t owner) {
   return pipe;
 }
 
+// It has said why, or its pidfd tells.
+absl::Status UnlessInitIsGone(absl::Status sent) {
+  return absl::IsUnavailable(sent) ? absl::OkStatus() : sent;
+}
+
 std::unique_ptr<Output> MakeOutput(EventLoop* loop, const pb::OutputSpec& spec, bool is_stdout,
                                    Output::OnBytes on_bytes) {
   if (spec.has_files()) {
@@ -89,7 +94,7 @@ void Supervisor::Run() {
   absl::Status begun = OpenOutputs();
   // Nothing more has to be known of a plain program: pid 1 finds the request when the sandbox
   // stands. On a busy node its way to here and back would cost two turns at the CPU.
-  if (begun.ok() && !has_agent()) begun = AskForLaunch();
+  if (begun.ok() && !has_agent()) begun = UnlessInitIsGone(AskForLaunch());
   if (!begun.ok()) FailStart(begun);
   loop_->Run();
 }
@@ -100,17 +105,24 @@ absl::Status Supervisor::Prepare() {
   RETURN_IF_ERROR(RecordStart());
   FaultPoint("supervisor.start.recorded");
   RETURN_IF_ERROR(MakeCgroup());
+  timings_.set_cgroup_ms(ElapsedMs());
   FaultPoint("supervisor.start.cgroup_made");
   RETURN_IF_ERROR(StartSandbox());
   FaultPoint("supervisor.start.sandbox_cloned");
+  RETURN_IF_ERROR(OpenLog());
   RETURN_IF_ERROR(Serve());
   FaultPoint("supervisor.start.listening");
   return absl::OkStatus();
 }
 
-// stderr becomes supervisor.log; stdin and stdout are /dev/null already.
 absl::Status Supervisor::OpenTaskDirectory() {
   ASSIGN_OR_RETURN(task_dir_, OpenFile(spec_.task_dir(), O_RDONLY | O_DIRECTORY));
+  return absl::OkStatus();
+}
+
+// stderr becomes supervisor.log; stdin and stdout are /dev/null already. While pid 1 is at work: a
+// disk takes as long to make a file as the kernel takes for half a sandbox.
+absl::Status Supervisor::OpenLog() {
   ASSIGN_OR_RETURN(const Fd log,
                    OpenAt(task_dir_.get(), kSupervisorLog, O_WRONLY | O_CREAT | O_APPEND, 0600));
   if (::dup2(log.get(), STDERR_FILENO) < 0) return ErrnoStatus("dup2");
@@ -137,10 +149,11 @@ absl::Status Supervisor::StartSandbox() {
   ASSIGN_OR_RETURN(stderr_, MakeOutputPipe(HostId(spec_.user(), spec_.user().uid())));
   ASSIGN_OR_RETURN(
       init_,
-      StartInit(spec_, *cgroup_, stdout_.write.get(), stderr_.write.get(),
+      StartInit(spec_, *cgroup_, root_template_, stdout_.write.get(), stderr_.write.get(),
                 {connection_.get(), task_dir_.get(), stdout_.read.get(), stderr_.read.get()}),
       "sandbox");
   spec_.clear_packed_sandbox();  // pid 1 has its own copy
+  root_template_.Reset();
   stdout_.write.Reset();
   stderr_.write.Reset();
   return absl::OkStatus();
@@ -198,12 +211,13 @@ void Supervisor::UndoPrepare(const absl::Status& error) {
   server_->Send(starter_, StartError(error));
 }
 
-void Supervisor::OnReady(uint32_t usable_java_homes) {
+void Supervisor::OnReady(const InitReport& ready) {
   loop_->Cancel(timer_);
-  timings_.set_sandbox_ms(ElapsedMs());
+  timings_.set_cloned_ms(ElapsedMsAt(ready.began_ns));
+  timings_.set_sandbox_ms(ElapsedMsAt(ready.built_ns));
   FaultPoint("supervisor.start.sandbox_ready");
   if (!has_agent()) return AwaitLaunch();
-  if (const absl::Status java = KeepUsableJavaHomes(usable_java_homes); !java.ok()) {
+  if (const absl::Status java = KeepUsableJavaHomes(ready.number); !java.ok()) {
     return FailStart(java);
   }
   state_ = State::kWaitingForJar;

@@ -20,6 +20,7 @@
 #include "driver/config/agent_check.h"
 #include "driver/jvm/options.h"
 #include "driver/sandbox/host_rootfs.h"
+#include "driver/sandbox/template_plan.h"
 #include "driver/supervisor/protocol.h"
 #include "driver/task/plan_mounts.h"
 #include "driver/task/plan_network.h"
@@ -132,7 +133,9 @@ absl::Status PlanSandbox(const PlanInput& input, const std::vector<std::string>&
   rootfs.logs_dir = absl::StrCat(rootfs.alloc_dir, "/logs");
   rootfs.local_dir = absl::StrCat(task_dir, "/local");
   rootfs.secrets_dir = absl::StrCat(task_dir, "/secrets");
-  rootfs.jar_dir = StatePaths::JarDir(input.task_dir);
+  if (ProgramOf(input.options) == Program::kAgent) {
+    rootfs.jar_dir = StatePaths::JarDir(input.task_dir);
+  }
   for (const std::string& home : java_homes) {
     if (!absl::StartsWith(home, "/usr/")) rootfs.extra_read_only.push_back(home);
   }
@@ -360,6 +363,7 @@ absl::StatusOr<pb::LaunchSpec> PlanTask(const PlanInput& input) {
   RETURN_IF_ERROR(
       PlanSandbox(input, java_paths, spec.cgroup().memory_bytes(), *spec.mutable_sandbox()));
   PlanDeviceControl(input, spec.sandbox(), *spec.mutable_cgroup());
+  *spec.mutable_root_template() = TakeTemplate(*spec.mutable_sandbox(), spec.user());
   return spec;
 }
 

@@ -104,10 +104,11 @@ void ReleaseLogReaders(const NomadTask& config) {
   }
 }
 
-absl::Status MakeTaskDir(const std::string& task_dir, const std::string& resolv_conf) {
+absl::Status MakeTaskDir(const std::string& task_dir, bool has_agent,
+                         const std::string& resolv_conf) {
   RETURN_IF_ERROR(MakeDirs(task_dir, 0700));
   // Read by the payload's user through a bind mount, hence not 0700 as what is around it.
-  RETURN_IF_ERROR(MakeDirs(StatePaths::JarDir(task_dir), 0755));
+  if (has_agent) RETURN_IF_ERROR(MakeDirs(StatePaths::JarDir(task_dir), 0755));
   if (resolv_conf.empty()) return absl::OkStatus();
   return WriteFileAtomic(absl::StrCat(task_dir, "/", kResolvConf), resolv_conf, 0644);
 }
@@ -196,7 +197,10 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
 
   ASSIGN_OR_RETURN(const TaskConfig task_config, DecodeTaskConfig(config.msgpack_driver_config()));
   ASSIGN_OR_RETURN(const pb::UserSpec user, ResolveUser(config.user(), options_.config.allow_root));
-  ASSIGN_OR_RETURN(std::vector<JavaInstall> javas, FindJavaHomes(options_.config.java_homes));
+  std::vector<JavaInstall> javas;
+  if (task_config.command.empty()) {
+    ASSIGN_OR_RETURN(javas, FindJavaHomes(options_.config.java_homes));
+  }
   PlanInput input{.options = task_config, .task = config};
   input.user = user;
   input.task_dir = task_dir;
@@ -224,7 +228,7 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
     }
   };
   const std::string resolv_conf = ResolvConf(config, input.host.resolv_conf);
-  RETURN_IF_ERROR(MakeTaskDir(task_dir, resolv_conf));
+  RETURN_IF_ERROR(MakeTaskDir(task_dir, spec.has_agent(), resolv_conf));
   if (oom_order_ != nullptr) {
     for (const pb::JavaHome& java : spec.agent().java_homes()) oom_order_->Watch(java.path());
   }

@@ -10,10 +10,18 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "driver/base/fd.h"
+#include "proto/supervisor.pb.h"
 #include "tests/bench/process.h"
 #include "tests/contract/plugin_host.h"
 
 namespace jenkins_agent::bench {
+
+// What a program's first instruction costs: its start asked for -> the probe's stamp.
+struct Sample {
+  double first_instruction_ms = 0;
+  double answered_ms = 0;  // StartTask's own answer
+  double reaped_ms = 0;    // -> its end is told
+};
 
 class Fleet {
  public:
@@ -28,12 +36,11 @@ class Fleet {
   static absl::StatusOr<std::unique_ptr<Fleet>> Launch(const std::string& dir, Options options);
   ~Fleet();
 
-  // What a task's first instruction costs: StartTask sent -> the probe's stamp.
-  struct Sample {
-    double first_instruction_ms = 0;
-    double answered_ms = 0;  // StartTask's own answer
-  };
-  absl::StatusOr<Sample> MeasureStart();
+  // From StartTask sent on. `own_network`: from the making of a network namespace on, which Nomad
+  // does for the driver.
+  absl::StatusOr<Sample> MeasureStart(bool own_network);
+  // What its supervisor says of the start of a task that rests.
+  absl::StatusOr<pb::Timings> MeasurePhases();
 
   // Starts `count` more tasks, one after another, which rest until they are stopped.
   absl::Status StartResting(int count);

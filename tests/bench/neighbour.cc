@@ -54,6 +54,7 @@ absl::Status BenchNeighbour(const NeighbourOptions& options, Report& report) {
   const bool has_peer = OciBundle::Installed(kPeer);
   const TempDir bundle_dir;
   const std::string local_dir = std::filesystem::path(fleet->probe()).parent_path().string();
+  RETURN_IF_ERROR(HideUnifiedTree());
   ASSIGN_OR_RETURN(const OciBundle bundle,
                    OciBundle::MakeScript(bundle_dir.path(), local_dir, kLoad));
   std::vector<double> alone;

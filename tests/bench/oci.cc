@@ -1,5 +1,6 @@
 #include "tests/bench/oci.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -80,7 +81,16 @@ Json Seccomp() {
           {"syscalls", {{{"names", names}, {"action", "SCMP_ACT_ALLOW"}}}}};
 }
 
-Json Config(const std::string& local_dir, const std::vector<std::string>& args) {
+Json Namespaces(bool own_network) {
+  Json namespaces = Json::array();
+  for (const char* type : {"pid", "ipc", "uts", "mount", "cgroup"}) {
+    namespaces.push_back({{"type", type}});
+  }
+  if (own_network) namespaces.push_back({{"type", "network"}});
+  return namespaces;
+}
+
+Json Config(const std::string& local_dir, const std::vector<std::string>& args, bool own_network) {
   Json spec;
   spec["ociVersion"] = "1.0.2";
   spec["process"] = {{"terminal", false},
@@ -98,12 +108,7 @@ Json Config(const std::string& local_dir, const std::vector<std::string>& args) 
        {{"memory", {{"limit", 64 << 20}}},
         {"cpu", {{"shares", 200}}},
         {"pids", {{"limit", 2048}}}}},
-      {"namespaces",
-       {{{"type", "pid"}},
-        {{"type", "ipc"}},
-        {{"type", "uts"}},
-        {{"type", "mount"}},
-        {{"type", "cgroup"}}}},
+      {"namespaces", Namespaces(own_network)},
       {"maskedPaths",
        {"/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
         "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware",
@@ -113,22 +118,10 @@ Json Config(const std::string& local_dir, const std::vector<std::string>& args) 
   return spec;
 }
 
-// crun refuses the hybrid layout, so the two see the v1 hierarchies only. This thread's children
-// do, that is: the plugin and its tasks have a mount namespace of their own by now.
-absl::Status HideUnifiedTree() {
-  if (::access(kUnifiedTree, F_OK) != 0) return absl::OkStatus();
-  if (::unshare(CLONE_NEWNS) != 0) return ErrnoStatus("unshare");
-  if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
-    return ErrnoStatus("make mounts private");
-  }
-  if (::umount2(kUnifiedTree, MNT_DETACH) != 0) return ErrnoStatus(kUnifiedTree);
-  return absl::OkStatus();
-}
-
 // posix_spawn: no copy of this process is in a figure.
-absl::StatusOr<pid_t> Spawn(std::vector<std::string> argv, int stdout_fd) {
+absl::StatusOr<pid_t> Spawn(const std::vector<std::string>& argv, int stdout_fd) {
   std::vector<char*> pointers;
-  for (std::string& argument : argv) pointers.push_back(argument.data());
+  for (const std::string& argument : argv) pointers.push_back(const_cast<char*>(argument.c_str()));
   pointers.push_back(nullptr);
   std::string path = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
   std::vector<char*> env = {path.data(), nullptr};
@@ -154,21 +147,34 @@ absl::Status RunToEnd(const std::vector<std::string>& argv) {
 
 }  // namespace
 
+absl::Status HideUnifiedTree() {
+  if (::access(kUnifiedTree, F_OK) != 0) return absl::OkStatus();
+  if (::unshare(CLONE_NEWNS) != 0) return ErrnoStatus("unshare");
+  if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
+    return ErrnoStatus("make mounts private");
+  }
+  // EINVAL: nothing is mounted there, as after an earlier call.
+  if (::umount2(kUnifiedTree, MNT_DETACH) != 0 && errno != EINVAL) return ErrnoStatus(kUnifiedTree);
+  return absl::OkStatus();
+}
+
 bool OciBundle::Installed(const std::string& runtime) { return !PathOf(runtime).empty(); }
 
-absl::StatusOr<OciBundle> OciBundle::Make(const std::string& dir, const std::string& probe) {
-  return MakeBundle(dir, fs::path(probe).parent_path().string(), {"/local/probe"});
+absl::StatusOr<OciBundle> OciBundle::Make(const std::string& dir, const std::string& probe,
+                                          bool own_network) {
+  return MakeBundle(dir, fs::path(probe).parent_path().string(), {"/local/probe"}, own_network);
 }
 
 absl::StatusOr<OciBundle> OciBundle::MakeScript(const std::string& dir,
                                                 const std::string& local_dir,
                                                 const std::string& script) {
-  return MakeBundle(dir, local_dir, {"/usr/bin/sh", "-c", script});
+  return MakeBundle(dir, local_dir, {"/usr/bin/sh", "-c", script}, /*own_network=*/false);
 }
 
 absl::StatusOr<OciBundle> OciBundle::MakeBundle(const std::string& dir,
                                                 const std::string& local_dir,
-                                                const std::vector<std::string>& args) {
+                                                const std::vector<std::string>& args,
+                                                bool own_network) {
   for (const char* target : {"proc", "dev", "sys", "tmp", "usr", "etc", "local"}) {
     RETURN_IF_ERROR(MakeDirs(absl::StrCat(dir, "/rootfs/", target)));
   }
@@ -177,8 +183,8 @@ absl::StatusOr<OciBundle> OciBundle::MakeBundle(const std::string& dir,
     fs::create_directory_symlink(absl::StrCat("usr/", link), absl::StrCat(dir, "/rootfs/", link),
                                  error);
   }
-  RETURN_IF_ERROR(WriteFileAtomic(dir + "/config.json", Config(local_dir, args).dump()));
-  RETURN_IF_ERROR(HideUnifiedTree());
+  RETURN_IF_ERROR(
+      WriteFileAtomic(dir + "/config.json", Config(local_dir, args, own_network).dump()));
   return OciBundle(dir);
 }
 
@@ -191,24 +197,28 @@ std::vector<std::string> OciBundle::Command(const std::string& runtime) const {
           absl::StrCat(dir_, "/", runtime, ".log")};
 }
 
-absl::StatusOr<double> OciBundle::MeasureRun(const std::string& runtime) const {
+absl::StatusOr<Sample> OciBundle::MeasureRun(const std::string& runtime) const {
   std::vector<std::string> argv = Command(runtime);
   for (const std::string& argument :
        {std::string("run"), std::string("--bundle"), dir_, IdOf(runtime)}) {
     argv.push_back(argument);
   }
+  return MeasureSpawn(argv, absl::StrCat(dir_, "/", runtime, ".log"));
+}
+
+absl::StatusOr<Sample> MeasureSpawn(const std::vector<std::string>& argv, const std::string& log) {
   ASSIGN_OR_RETURN(Pipe out, MakePipe());
   const double begin = NowMs();
-  ASSIGN_OR_RETURN(const pid_t pid, Spawn(std::move(argv), out.write.get()));
+  ASSIGN_OR_RETURN(const pid_t pid, Spawn(argv, out.write.get()));
   out.write.Reset();
   const absl::StatusOr<double> stamp = ReadStamp(out.read.get());
   int status = 0;
   ::waitpid(pid, &status, 0);
-  if (!stamp.ok()) {
-    return Annotate(stamp.status(),
-                    ReadFile(absl::StrCat(dir_, "/", runtime, ".log")).value_or(""));
-  }
-  return *stamp - begin;
+  if (!stamp.ok()) return Annotate(stamp.status(), ReadFile(log).value_or(""));
+  Sample sample;
+  sample.first_instruction_ms = *stamp - begin;
+  sample.reaped_ms = NowMs() - begin;
+  return sample;
 }
 
 absl::Status OciBundle::StartDetached(const std::string& runtime) const {

@@ -10,6 +10,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "driver/config/capabilities.h"
+#include "driver/sandbox/template_plan.h"
 
 namespace jenkins_agent {
 namespace {
@@ -48,14 +49,16 @@ json Bind(const pb::MountSpec& mount) {
           {"options", options}};
 }
 
-// v1 has one directory for each hierarchy, v2 the task's own.
+bool HasV1() { return Exists("/sys/fs/cgroup/memory"); }
+
+// v1 has one directory for each hierarchy, on a tmpfs; v2 the task's own.
+void AddCgroupDirectories(const pb::MountSpec& mount, json& mounts) {
+  if (HasV1()) mounts.push_back(FileSystem(mount, "tmpfs", true));
+}
+
 void AddCgroups(const pb::MountSpec& mount, json& mounts) {
+  if (!HasV1()) return mounts.push_back(FileSystem(mount, "cgroup2", true));
   json options = {"ro", "nosuid", "nodev", "noexec"};
-  if (!Exists("/sys/fs/cgroup/memory")) {
-    mounts.push_back(FileSystem(mount, "cgroup2", true));
-    return;
-  }
-  mounts.push_back(FileSystem(mount, "tmpfs", true));
   for (const char* controller : {"memory", "cpu", "cpuacct", "cpuset"}) {
     mounts.push_back({{"destination", absl::StrCat(mount.target(), "/", controller)},
                       {"type", "cgroup"},
@@ -63,7 +66,7 @@ void AddCgroups(const pb::MountSpec& mount, json& mounts) {
   }
 }
 
-// Links, files and directories of the plan are no mounts.
+// Links, files, directories and mount points of the plan are no mounts.
 void AddMount(const pb::MountSpec& mount, json& mounts) {
   switch (mount.kind()) {
     case pb::MountSpec::BIND:
@@ -83,14 +86,34 @@ void AddMount(const pb::MountSpec& mount, json& mounts) {
       return mounts.push_back(FileSystem(mount, "tmpfs", true));
     case pb::MountSpec::CGROUP:
       return AddCgroups(mount, mounts);
+    case pb::MountSpec::FILES:
+      return mounts.push_back({{"destination", mount.target()},
+                               {"type", "tmpfs"},
+                               {"options", {"ro", "nosuid", "nodev", "noexec"}}});
     default:
       return;
   }
 }
 
+// Those of the template come first.
 json Mounts(const pb::LaunchSpec& spec) {
+  pb::SandboxSpec own = spec.sandbox();
+  const pb::TemplateSpec shared = TakeTemplate(own, spec.user());
   json mounts = json::array();
-  for (const pb::MountSpec& mount : spec.sandbox().mounts()) AddMount(mount, mounts);
+  bool has_directories = false;
+  for (const pb::MountSpec& mount : shared.mounts()) {
+    if (mount.kind() != pb::MountSpec::CGROUP) {
+      AddMount(mount, mounts);
+      continue;
+    }
+    AddCgroupDirectories(mount, mounts);
+    has_directories = true;
+  }
+  for (const pb::MountSpec& mount : own.mounts()) {
+    const bool cgroup = mount.kind() == pb::MountSpec::CGROUP;
+    if (cgroup && !has_directories) AddCgroupDirectories(mount, mounts);
+    AddMount(mount, mounts);
+  }
   return mounts;
 }
 

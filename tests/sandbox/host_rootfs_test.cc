@@ -32,6 +32,7 @@ std::vector<std::string> Describe(const std::vector<pb::MountSpec>& mounts,
     if (mount.read_only()) absl::StrAppend(&line, " ro");
     if (mount.no_exec()) absl::StrAppend(&line, " noexec");
     if (mount.optional()) absl::StrAppend(&line, " optional");
+    if (mount.shared()) absl::StrAppend(&line, " shared");
     if (mount.mode() != 0) absl::StrAppend(&line, " ", absl::StrFormat("0%o", mount.mode()));
     if (mount.uid() != 0 || mount.gid() != 0) {
       absl::StrAppend(&line, " owner ", mount.uid(), ":", mount.gid());
@@ -109,25 +110,25 @@ TEST_F(HostRootfsTest, MergedUsrGolden) {
   EXPECT_THAT(
       Plan(Rootfs()),
       testing::ElementsAre(
-          "bind /usr <- HOST/usr ro", "link /bin <- usr/bin", "link /sbin <- usr/sbin",
+          "bind /usr <- HOST/usr ro shared", "link /bin <- usr/bin", "link /sbin <- usr/sbin",
           "link /lib <- usr/lib", "link /lib64 <- usr/lib64",
           "file /etc/passwd 0644 'root:x:0:0:root:/root:/bin/bash|ci:x:700:800::/local:/bin/sh|'",
           "file /etc/group 0644 'root:x:0:|ci:x:800:|'",
-          "bind /etc/alternatives <- HOST/etc/alternatives ro",
-          "bind /etc/ld.so.cache <- HOST/etc/ld.so.cache ro",
-          "bind /etc/ld.so.conf.d <- HOST/etc/ld.so.conf.d ro",
+          "bind /etc/alternatives <- HOST/etc/alternatives ro shared",
+          "bind /etc/ld.so.cache <- HOST/etc/ld.so.cache ro shared",
+          "bind /etc/ld.so.conf.d <- HOST/etc/ld.so.conf.d ro shared",
           "link /etc/localtime <- /usr/share/zoneinfo/Etc/UTC",
-          "bind /etc/nsswitch.conf <- HOST/etc/nsswitch.conf ro",
+          "bind /etc/nsswitch.conf <- HOST/etc/nsswitch.conf ro shared",
           "link /etc/os-release <- ../usr/lib/os-release",
-          "bind /etc/ssl/certs <- HOST/etc/ssl/certs ro",
-          "bind /etc/ssl/openssl.cnf <- HOST/etc/ssl/openssl.cnf ro",
-          "bind /etc/java <- HOST/etc/java ro",
-          "bind /etc/java-17-openjdk <- HOST/etc/java-17-openjdk ro",
-          "bind /etc/resolv.conf <- HOST/etc/resolv.conf ro optional",
+          "bind /etc/ssl/certs <- HOST/etc/ssl/certs ro shared",
+          "bind /etc/ssl/openssl.cnf <- HOST/etc/ssl/openssl.cnf ro shared",
+          "bind /etc/java <- HOST/etc/java ro shared",
+          "bind /etc/java-17-openjdk <- HOST/etc/java-17-openjdk ro shared",
+          "bind /etc/resolv.conf <- HOST/etc/resolv.conf ro optional shared",
           "file /etc/hosts 0644 '127.0.0.1 localhost|127.0.1.1 agent-1|'",
           "file /etc/hostname 0644 'agent-1|'", "tmpfs /tmp 01777 size 1000", "proc /proc",
-          "dev /dev ro", "devpts /dev/pts", "tmpfs /dev/shm noexec 01777 size 2000",
-          "mqueue /dev/mqueue", "sysfs /sys ro", "cgroup /sys/fs/cgroup ro",
+          "dev /dev ro shared", "devpts /dev/pts", "tmpfs /dev/shm noexec 01777 size 2000",
+          "mqueue /dev/mqueue", "sysfs /sys ro shared", "cgroup /sys/fs/cgroup ro",
           "bind /alloc <- /nomad/a/alloc", "bind /alloc/logs <- /nomad/a/alloc/logs ro",
           "bind /local <- /nomad/a/t/local", "bind /secrets <- /nomad/a/t/secrets",
           "tmpfs /run 0755 size 1048576",
@@ -139,8 +140,8 @@ TEST_F(HostRootfsTest, AnOldLayoutIsBoundTreeByTree) {
   Directory("bin");
   Directory("lib");
   const std::vector<std::string> plan = Plan(Rootfs());
-  EXPECT_THAT(plan, Contains("bind /bin <- HOST/bin ro"));
-  EXPECT_THAT(plan, Contains("bind /lib <- HOST/lib ro"));
+  EXPECT_THAT(plan, Contains("bind /bin <- HOST/bin ro shared"));
+  EXPECT_THAT(plan, Contains("bind /lib <- HOST/lib ro shared"));
   EXPECT_THAT(plan, Not(Contains(HasSubstr("/sbin"))));
 }
 
@@ -150,7 +151,7 @@ TEST_F(HostRootfsTest, JarAndExtraTreesAreReadOnly) {
   rootfs.extra_read_only = {"/opt/jdk", "/usr/lib/jvm/jdk"};
   const std::vector<std::string> plan = Plan(rootfs);
   EXPECT_THAT(plan, Contains("bind /run/jenkins-agent/jar <- /state/jar ro"));
-  EXPECT_THAT(plan, Contains("bind /opt/jdk <- HOST/opt/jdk ro"));
+  EXPECT_THAT(plan, Contains("bind /opt/jdk <- HOST/opt/jdk ro shared"));
   EXPECT_THAT(plan, Not(Contains(HasSubstr("/usr/lib/jvm"))));
 }
 

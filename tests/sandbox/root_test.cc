@@ -111,6 +111,7 @@ TEST_F(RootTest, HostMountsAreInvisible) {
 }
 
 TEST_F(RootTest, TheHostsMountsStayAsTheyAre) {
+  ASSERT_TRUE(BecomeSharedHost());
   auto mounts = [] {
     std::ifstream file("/proc/self/mountinfo");
     return std::string(std::istreambuf_iterator<char>(file), {});
@@ -174,7 +175,7 @@ TEST_F(RootTest, CgroupDirectoriesAreReadOnlyViews) {
   sandbox_.cgroups() = {{"memory", memory.get()}, {"cpu", cpu.get()}};
   sandbox_.user().set_uid(0);
   EXPECT_EQ(Ask("ls /sys/fs/cgroup; cat /sys/fs/cgroup/memory/memory.limit_in_bytes > /dev/null"),
-            "cpu\nmemory\n");
+            "cpu\ncpuacct\ncpuset\nmemory\n");
   EXPECT_THAT(Refused("echo 1 > /sys/fs/cgroup/memory/tasks"), HasSubstr("Read-only file system"));
 }
 
@@ -197,6 +198,15 @@ TEST_F(RootTest, OptionalBindsMayBeMissingOthersNot) {
   EXPECT_EQ(result.exit_code, kSetupFailed);
   EXPECT_EQ(result.output, "sandbox: mount /opt/x: open " + sandbox_.directory() +
                                "/missing: No such file or directory\n");
+}
+
+TEST_F(RootTest, AJobsMountTakesThePlaceOfAFileOfThePlan) {
+  const std::string own = sandbox_.directory() + "/hosts";
+  std::ofstream(own) << "192.0.2.1 job\n";
+  pb::MountSpec& mount = AddMount(pb::MountSpec::BIND, "/etc/hosts");
+  mount.set_source(own);
+  mount.set_no_links(true);
+  EXPECT_EQ(Ask("cat /etc/hosts /etc/hostname"), "192.0.2.1 job\nagent-1\n");
 }
 
 TEST_F(RootTest, SubmountsComeAlongWithTheirFlags) {
@@ -313,7 +323,7 @@ class UserNamespaceTest : public RootTest {
 };
 
 TEST_F(UserNamespaceTest, FilesKeepTheirOwners) {
-  EXPECT_EQ(Ask("id -u; id -g; tr -s ' ' < /proc/self/uid_map; stat -c '%u %g' /local /tmp /usr "
+  EXPECT_EQ(Ask("id -u; id -g; tr -s ' ' < /proc/self/uid_map; stat -Lc '%u %g' /local /tmp /usr "
                 "/etc/passwd; touch /local/made /alloc/made /tmp/made; stat -c '%u %g' /local/made "
                 "/tmp/made"),
             "64321\n64322\n 0 1878917120 65536\n64321 64322\n0 0\n0 0\n0 0\n64321 64322\n"

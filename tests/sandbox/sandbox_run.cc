@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,7 +14,9 @@
 #include "driver/sandbox/network.h"
 #include "driver/sandbox/privileges.h"
 #include "driver/sandbox/seccomp.h"
+#include "driver/sandbox/template_plan.h"
 #include "driver/sandbox/user_namespace.h"
+#include "tests/support/status_matchers.h"
 
 namespace jenkins_agent {
 namespace {
@@ -48,14 +51,16 @@ int ExitCodeOf(pid_t pid) {
   ::_exit(kNotExecuted);
 }
 
-[[noreturn]] void BeInit(const pb::SandboxSpec& spec, const pb::UserSpec& user,
-                         const std::vector<CgroupView>& cgroups,
+[[noreturn]] void BeInit(const pb::SandboxSpec& spec, int template_namespace,
+                         const pb::UserSpec& user, const std::vector<CgroupView>& cgroups,
                          const std::vector<std::string>& argv) {
   if (absl::Status status = EnterNetwork(spec); !status.ok()) Fail(status);
   const absl::StatusOr<Fd> user_namespace = MakeUserNamespace(user);
   if (!user_namespace.ok()) Fail(user_namespace.status());
   const RootOwner owner = {user, user_namespace->get()};
-  if (absl::Status status = BuildRoot(spec, cgroups, owner); !status.ok()) Fail(status);
+  if (absl::Status status = BuildRoot(spec, template_namespace, cgroups, owner); !status.ok()) {
+    Fail(status);
+  }
   if (absl::Status status = BecomeInit(spec); !status.ok()) Fail(status);
   const pid_t payload = ::fork();
   if (payload == 0) BePayload(spec, user, user_namespace->get(), argv);
@@ -63,20 +68,29 @@ int ExitCodeOf(pid_t pid) {
 }
 
 // In a process of its own: the namespaces of the test program stay as they are.
-[[noreturn]] void BeSupervisor(int output, const pb::SandboxSpec& spec, const pb::UserSpec& user,
+[[noreturn]] void BeSupervisor(int output, const pb::SandboxSpec& spec, const pb::TemplateSpec& own,
+                               const RootTemplate* shared, const pb::UserSpec& user,
                                const std::vector<CgroupView>& cgroups,
                                const std::vector<std::string>& argv) {
   ::dup2(output, STDOUT_FILENO);
   ::dup2(output, STDERR_FILENO);
-  if (::unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS) != 0) {
-    Fail(ErrnoStatus("unshare"));
-  }
+  RootTemplates made({"memory", "cpu", "cpuacct", "cpuset"});
+  const absl::StatusOr<Fd> root_template =
+      shared != nullptr ? Duplicate(shared->mount_namespace()) : made.Get(own.SerializeAsString());
+  if (!root_template.ok()) Fail(root_template.status());
+  if (::unshare(CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS) != 0) Fail(ErrnoStatus("unshare"));
   const pid_t init = ::fork();
-  if (init == 0) BeInit(spec, user, cgroups, argv);
+  if (init == 0) BeInit(spec, root_template->get(), user, cgroups, argv);
   ::_exit(ExitCodeOf(init));
 }
 
 }  // namespace
+
+bool BecomeSharedHost() {
+  return ::unshare(CLONE_NEWNS) == 0 &&
+         ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+         ::mount(nullptr, "/", nullptr, MS_REC | MS_SHARED, nullptr) == 0;
+}
 
 TestSandbox::TestSandbox() {
   for (const char* name : {"alloc/logs", "local", "secrets"}) {
@@ -100,13 +114,14 @@ TestSandbox::TestSandbox() {
   user_.add_groups(kGid);
 }
 
-SandboxResult TestSandbox::Run(const std::vector<std::string>& argv) {
-  absl::StatusOr<std::vector<pb::MountSpec>> plan = PlanHostRootfs(rootfs_);
-  if (!plan.ok()) return {kSetupFailed, plan.status().ToString()};
+pb::SandboxSpec TestSandbox::Spec(pb::TemplateSpec* shared) const {
+  const absl::StatusOr<std::vector<pb::MountSpec>> plan = PlanHostRootfs(rootfs_);
+  EXPECT_OK(plan);
   pb::SandboxSpec spec;
-  for (pb::MountSpec& mount : *plan) {
+  if (!plan.ok()) return spec;
+  for (pb::MountSpec mount : *plan) {
     if (mount.kind() == pb::MountSpec::DEV) *mount.mutable_devices() = devices_;
-    *spec.add_mounts() = mount;
+    *spec.add_mounts() = std::move(mount);
   }
   for (const std::string& path : DefaultMaskedPaths()) spec.add_masked_paths(path);
   for (const std::string& path : DefaultReadOnlyPaths()) spec.add_read_only_paths(path);
@@ -114,11 +129,19 @@ SandboxResult TestSandbox::Run(const std::vector<std::string>& argv) {
   spec.set_payload_filter(PayloadFilter());
   spec.set_init_filter(InitFilter());
   spec.MergeFrom(spec_);
+  *shared = TakeTemplate(spec, user_);
+  return spec;
+}
 
+SandboxResult TestSandbox::Run(const std::vector<std::string>& argv) {
+  pb::TemplateSpec own;
+  const pb::SandboxSpec spec = Spec(&own);
   absl::StatusOr<Pipe> output = MakePipe();
   if (!output.ok()) return {kSetupFailed, output.status().ToString()};
   const pid_t supervisor = ::fork();
-  if (supervisor == 0) BeSupervisor(output->write.get(), spec, user_, cgroups_, argv);
+  if (supervisor == 0) {
+    BeSupervisor(output->write.get(), spec, own, shared_, user_, cgroups_, argv);
+  }
   output->write.Reset();
   absl::StatusOr<std::string> text = ReadAll(output->read.get(), 1 << 20);
   return {ExitCodeOf(supervisor), text.ok() ? *text : text.status().ToString()};

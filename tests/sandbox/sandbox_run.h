@@ -6,6 +6,7 @@
 
 #include "driver/sandbox/host_rootfs.h"
 #include "driver/sandbox/root.h"
+#include "driver/sandbox/root_template.h"
 #include "proto/supervisor.pb.h"
 #include "tests/support/temp_dir.h"
 
@@ -16,6 +17,10 @@ struct SandboxResult {
   std::string output;  // stdout and stderr
 };
 inline constexpr int kSetupFailed = 125;
+
+// This process's mount namespace becomes one that nobody else mounts in, all shared as systemd
+// leaves them: the hardest host to hide from. False with errno when the kernel refuses.
+bool BecomeSharedHost();
 
 // A task on the host's root file system with its own directories below a temporary one.
 class TestSandbox {
@@ -30,6 +35,11 @@ class TestSandbox {
   google::protobuf::RepeatedPtrField<pb::DeviceSpec>& devices() { return devices_; }
   const std::string& directory() const { return directory_.path(); }
 
+  // What a run hands to the spawner.
+  pb::SandboxSpec Spec(pb::TemplateSpec* shared) const;
+  // The template of the next runs, which otherwise have one each. Borrowed.
+  void Share(const RootTemplate* root_template) { shared_ = root_template; }
+
   SandboxResult Run(const std::vector<std::string>& argv);
   SandboxResult Shell(const std::string& script) { return Run({"/bin/sh", "-c", script}); }
   // The static helper of tests/helpers, copied to /local.
@@ -42,6 +52,7 @@ class TestSandbox {
   pb::UserSpec user_;
   std::vector<CgroupView> cgroups_;
   google::protobuf::RepeatedPtrField<pb::DeviceSpec> devices_;
+  const RootTemplate* shared_ = nullptr;
 };
 
 }  // namespace jenkins_agent

@@ -16,6 +16,7 @@
 #include "driver/base/status.h"
 #include "driver/sandbox/host_rootfs.h"
 #include "driver/sandbox/seccomp.h"
+#include "driver/sandbox/template_plan.h"
 #include "tests/support/status_matchers.h"
 
 namespace jenkins_agent {
@@ -227,8 +228,13 @@ pb::LaunchSpec SupervisorTest::Spec(const std::vector<std::string>& argv) {
   return spec;
 }
 
+absl::StatusOr<Fd> SupervisorTest::Spawn(pb::LaunchSpec spec) {
+  *spec.mutable_root_template() = TakeTemplate(*spec.mutable_sandbox(), spec.user());
+  return spawner_->Spawn(spec, MonotonicNs());
+}
+
 absl::StatusOr<pb::TaskStatus> SupervisorTest::Start(const pb::LaunchSpec& spec) {
-  ASSIGN_OR_RETURN(Fd connection, spawner_->Spawn(spec, MonotonicNs()));
+  ASSIGN_OR_RETURN(Fd connection, Spawn(spec));
   ASSIGN_OR_RETURN(pb::TaskStatus status, AwaitStart(connection.get(), kTestDeadline));
   watcher_ = std::make_unique<Watcher>(loop_.get(), std::move(connection));
   watcher_->Status();

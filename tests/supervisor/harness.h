@@ -70,6 +70,8 @@ class SupervisorTest : public testing::Test {
   pb::LaunchSpec Spec(const std::vector<std::string>& argv);
   pb::LaunchSpec Shell(const std::string& script) { return Spec({"/bin/sh", "-c", script}); }
 
+  // As the plugin does: what tasks share goes to the spawner's template.
+  absl::StatusOr<Fd> Spawn(pb::LaunchSpec spec);
   // Spawns and waits for the answer; the connection is kept in watcher().
   absl::StatusOr<pb::TaskStatus> Start(const pb::LaunchSpec& spec);
   Watcher& watcher() { return *watcher_; }

@@ -103,6 +103,31 @@ TEST_F(Program, ABrokenSandboxFailsTheStartWithOneSentence) {
                                       "stdout: open /does/not/exist: No such file or directory"));
 }
 
+TEST_F(Program, ANewSpawnerMakesATemplateOfItsOwn) {
+  ASSERT_OK(Start(Shell("test -e /usr/bin/env && echo first")));
+  ASSERT_TRUE(watcher().WaitExit());
+  EXPECT_EQ(Stdout(), "first\n");
+  const pid_t old = spawner().pid();
+  ASSERT_EQ(::kill(old, SIGKILL), 0);
+  ASSERT_TRUE(Eventually([&] { return !ProcessAlive(old); }));
+  ASSERT_OK(Start(Shell("test -e /usr/bin/env && echo second")));
+  ASSERT_TRUE(watcher().WaitExit());
+  EXPECT_NE(spawner().pid(), old);
+  EXPECT_EQ(Stdout(), "first\nsecond\n");
+}
+
+TEST_F(Program, ATemplateThatCannotBeBuiltFailsTheStart) {
+  pb::LaunchSpec spec = Shell("true");
+  pb::MountSpec& mount = *spec.mutable_sandbox()->add_mounts();
+  mount.set_shared(true);
+  mount.set_source("/does/not/exist");
+  mount.set_target("/opt/x");
+  EXPECT_THAT(Start(spec), StatusIs(absl::StatusCode::kNotFound,
+                                    StartsWith("sandbox: template: mount /opt/x: open ")));
+  ASSERT_OK(Start(Shell("true")));
+  ASSERT_TRUE(watcher().WaitExit());
+}
+
 TEST_F(Program, DirectoriesAreMadeByTheTasksUser) {
   pb::LaunchSpec spec = Shell("stat -c %u a/b");
   spec.mutable_program()->add_make_dirs("/local/a/b");
@@ -295,7 +320,7 @@ TEST_F(Program, ItOutlivesThePluginsConnectionAndTheSpawner) {
 }
 
 TEST_F(Program, AStartThatNobodyTookUpEnds) {
-  ASSERT_OK_AND_ASSIGN(const Fd connection, spawner().Spawn(Shell("sleep 60"), 0));
+  ASSERT_OK_AND_ASSIGN(const Fd connection, Spawn(Shell("sleep 60")));
   ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status,
                        AwaitStart(connection.get(), std::chrono::seconds(30)));
   const Fd supervisor(static_cast<int>(::syscall(SYS_pidfd_open, status.supervisor_pid(), 0)));

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "driver/sandbox/seccomp.h"
+#include "driver/sandbox/template_plan.h"
 #include "driver/task/plan.h"
 #include "tests/support/status_matchers.h"
 
@@ -71,16 +72,23 @@ class PlanIsolation : public ::testing::Test {
   uint32_t uid_ = 1000;
 };
 
-const pb::MountSpec* FindMount(const pb::SandboxSpec& sandbox, const std::string& target) {
-  for (const pb::MountSpec& mount : sandbox.mounts()) {
+// `plan`: of a task (SandboxSpec), or what it shares (TemplateSpec).
+template <typename Plan>
+const pb::MountSpec* FindMount(const Plan& plan, const std::string& target) {
+  for (const pb::MountSpec& mount : plan.mounts()) {
     if (mount.target() == target) return &mount;
   }
   return nullptr;
 }
 
+// `path`: the template has a link there to the task's own file.
 std::string FileContent(const pb::SandboxSpec& sandbox, const std::string& path) {
-  const pb::MountSpec* mount = FindMount(sandbox, path);
-  return mount == nullptr ? "(none)" : mount->content();
+  const pb::MountSpec* files = FindMount(sandbox, kFilesDir);
+  if (files == nullptr) return "(no files)";
+  for (const pb::FileSpec& file : files->files()) {
+    if (file.name() == path.substr(path.rfind('/') + 1)) return file.content();
+  }
+  return "(none)";
 }
 
 // ---- mounts ----
@@ -316,12 +324,16 @@ TEST_F(PlanIsolation, PrivilegedIsTheOperatorsDecision) {
                               "it; remove it from the job or let the operator set "
                               "allow_privileged = true"));
   policy_.allow_privileged = true;
-  ASSERT_OK_AND_ASSIGN(const pb::SandboxSpec sandbox, Run());
+  ASSERT_OK_AND_ASSIGN(const pb::LaunchSpec spec, RunAll());
+  const pb::SandboxSpec& sandbox = spec.sandbox();
   EXPECT_THAT(sandbox.capabilities(), ElementsAre(CAP_KILL, CAP_NET_ADMIN, CAP_NET_RAW));
   EXPECT_EQ(sandbox.payload_filter(), OpenFilter());
   EXPECT_EQ(sandbox.masked_paths_size(), 0);
   EXPECT_EQ(sandbox.read_only_paths_size(), 0);
-  EXPECT_FALSE(FindMount(sandbox, "/sys")->read_only());
+  EXPECT_EQ(spec.root_template().masked_paths_size(), 0);
+  const pb::MountSpec* sys = FindMount(spec.root_template(), "/sys");
+  ASSERT_NE(sys, nullptr);
+  EXPECT_FALSE(sys->read_only());
 }
 
 TEST_F(PlanIsolation, AUserNamespaceMapsEveryIdOfTheTask) {

@@ -230,7 +230,7 @@ TEST_F(Plan, JavaOfTheJobsChoice) {
   ASSERT_OK_AND_ASSIGN(const pb::LaunchSpec spec, Run());
   ASSERT_EQ(spec.agent().java_homes_size(), 1);
   EXPECT_EQ(spec.agent().java_homes(0).path(), "/opt/jdk-17");
-  const auto& mounts = spec.sandbox().mounts();
+  const auto& mounts = spec.root_template().mounts();
   EXPECT_TRUE(std::any_of(mounts.begin(), mounts.end(), [](const pb::MountSpec& mount) {
     return mount.target() == "/opt/jdk-17" && mount.read_only();
   }));
