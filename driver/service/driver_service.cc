@@ -14,6 +14,7 @@
 #include "driver/service/status_map.h"
 #include "driver/service/streams.h"
 #include "driver/task/signals.h"
+#include "driver/task/start_phases.h"
 
 namespace jenkins_agent {
 namespace {
@@ -95,6 +96,7 @@ void SetAttributes(const pb::TaskStatus& status, nomad::TaskDriverStatus* driver
   attributes["restarts"] = absl::StrCat(status.restarts());
   attributes["sandbox_ms"] = absl::StrFormat("%.1f", status.timings().sandbox_ms());
   attributes["launched_ms"] = absl::StrFormat("%.1f", status.timings().launched_ms());
+  for (auto& [name, ms] : StartDetails(PhasesOf(status.timings()))) attributes[name] = ms;
   if (status.phase() != pb::PHASE_NONE) attributes["phase"] = NameOf(status.phase());
   if (!status.phase_detail().empty()) attributes["phase_detail"] = status.phase_detail();
   if (!status.java_home().empty()) attributes["java_home"] = status.java_home();

@@ -18,6 +18,7 @@
 #include "driver/supervisor/exit_record.h"
 #include "driver/supervisor/protocol.h"
 #include "driver/task/remains.h"
+#include "driver/task/start_phases.h"
 
 namespace jenkins_agent {
 namespace {
@@ -79,8 +80,10 @@ absl::Status Task::Attach(Fd connection) {
     const bool lost = absl::IsUnavailable(reply.status());
     return exited() || (lost && WaitForExit(kLostLimit)) ? absl::OkStatus() : reply.status();
   }
-  shared_.loop->Post(
-      [self = shared_from_this(), status = reply->status()] { self->OnFirstStatus(status); });
+  shared_.loop->Post([self = shared_from_this(), status = reply->status()] {
+    self->PublishStarted(status);
+    self->OnFirstStatus(status);
+  });
   return absl::OkStatus();
 }
 
@@ -254,6 +257,11 @@ void Task::OnEvent(const pb::Event& event) {
       return Publish(event.message(), {event.details().begin(), event.details().end()},
                      event.time_ns());
   }
+}
+
+void Task::PublishStarted(const pb::TaskStatus& status) {
+  const std::vector<StartPhase> phases = PhasesOf(status.timings());
+  if (!phases.empty()) Publish(StartMessage(phases), StartDetails(phases), /*time_ns=*/0);
 }
 
 // The first connection is told with the time that each part of the start took.

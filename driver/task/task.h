@@ -75,6 +75,7 @@ class Task : public std::enable_shared_from_this<Task> {
   void KeepStatus(const pb::TaskStatus& status) ABSL_LOCKS_EXCLUDED(mutex_);
   std::shared_ptr<Control> Connect(Fd connection) ABSL_LOCKS_EXCLUDED(mutex_);
   void OnFirstStatus(const pb::TaskStatus& status);
+  void PublishStarted(const pb::TaskStatus& status);
   void OnEvent(const pb::Event& event);
   void OnLost();
   void Publish(std::string message, std::map<std::string, std::string> details, int64_t time_ns);

@@ -177,14 +177,16 @@ TEST_F(Streams, EventsSayWhoseTheyAreAndReachEveryStream) {
   ASSERT_NO_FATAL_FAILURE(StartWithoutController());
   if (IsSkipped()) return;
   for (const auto& reader : readers) {
-    nomad::DriverTaskEvent event;
-    ASSERT_TRUE(reader->Read(&event));
-    EXPECT_EQ(event.task_id(), kId);
-    EXPECT_EQ(event.alloc_id(), handle_.config().alloc_id());
-    EXPECT_EQ(event.task_name(), "agent");
-    EXPECT_GT(event.timestamp().seconds(), 1'700'000'000);
-    EXPECT_THAT(event.message(), HasSubstr("waiting for the controller"));
-    EXPECT_THAT(event.ShortDebugString(), Not(HasSubstr("s3cret")));
+    for (const std::string text : {"sandbox ready in", "waiting for the controller"}) {
+      nomad::DriverTaskEvent event;
+      ASSERT_TRUE(reader->Read(&event));
+      EXPECT_EQ(event.task_id(), kId);
+      EXPECT_EQ(event.alloc_id(), handle_.config().alloc_id());
+      EXPECT_EQ(event.task_name(), "agent");
+      EXPECT_GT(event.timestamp().seconds(), 1'700'000'000);
+      EXPECT_THAT(event.message(), HasSubstr(text));
+      EXPECT_THAT(event.ShortDebugString(), Not(HasSubstr("s3cret")));
+    }
   }
   for (grpc::ClientContext& stream : contexts) stream.TryCancel();
 }
