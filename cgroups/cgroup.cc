@@ -107,6 +107,33 @@ absl::StatusOr<Cgroup> Cgroup::Open(const Hierarchy& hierarchy,
   return Cgroup(hierarchy, std::move(parts));
 }
 
+Cgroup::Doors Cgroup::doors() const {
+  Doors doors;
+  for (const Door& door : doors_) {
+    doors.names.push_back(door.name);
+    doors.fds.push_back(door.inside.get());
+    doors.fds.push_back(door.outside.get());
+  }
+  if (IsV2() && !views_.empty()) doors.fds.push_back(views_.front().dir.get());
+  return doors;
+}
+
+absl::StatusOr<Cgroup> Cgroup::FromDoors(const Hierarchy& hierarchy,
+                                         const std::vector<std::string>& names,
+                                         std::vector<Fd> fds) {
+  Cgroup cgroup(hierarchy);
+  const size_t directories = cgroup.IsV2() ? 1 : 0;
+  if (names.empty() || fds.size() != 2 * names.size() + directories) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("cgroup: ", fds.size(), " descriptors for ", names.size(), " directories"));
+  }
+  for (size_t i = 0; i < names.size(); ++i) {
+    cgroup.doors_.push_back({names[i], std::move(fds[2 * i]), std::move(fds[2 * i + 1])});
+  }
+  if (directories > 0) cgroup.views_.push_back({"", std::move(fds.back())});
+  return cgroup;
+}
+
 // --- making --------------------------------------------------------------------------------------
 
 absl::Status Cgroup::MakeDirectories() {

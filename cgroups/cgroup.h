@@ -2,9 +2,9 @@
 //
 // v1 (also hybrid): <controller>/nomad/<name> in freezer, memory, cpu (Nomad makes those three
 // before StartTask), cpuacct, pids, with an I/O weight blkio (ours), and Nomad's cpuset. v2:
-// Nomad's one scope. The supervisor creates it; pid 1 and the launch children inherit it through
-// fork and move themselves. The plugin opens it anew after a restart. Not thread-safe, except that
-// the const methods may run at the same time.
+// Nomad's one scope. The supervisor creates it and hands its doors to pid 1; the launch children
+// inherit these through fork and move themselves. The plugin opens it anew after a restart. Not
+// thread-safe, except that the const methods may run at the same time.
 //
 // Nothing here writes v1's cgroup.procs or moves another process: that waits for an RCU grace
 // period, 7-13 ms. A single-threaded process that moves itself through `tasks` does not, nor does
@@ -52,8 +52,21 @@ class Cgroup {
   static absl::StatusOr<Cgroup> Open(const Hierarchy& hierarchy,
                                      const std::vector<std::string>& dirs);
 
+  // Not known yet: Enter, Leave, Fork and UnshareNamespace fail.
+  explicit Cgroup(const Hierarchy& hierarchy) : hierarchy_(hierarchy) {}
   Cgroup(Cgroup&&) = default;
   Cgroup& operator=(Cgroup&&) = default;
+
+  // What a process needs of Create's Cgroup that was cloned before, to Enter, Leave, Fork and
+  // UnshareNamespace, and nothing else. `fds`: two for each name, v2 one more; of doors() borrowed.
+  struct Doors {
+    std::vector<std::string> names;
+    std::vector<int> fds;
+  };
+  Doors doors() const;
+  static absl::StatusOr<Cgroup> FromDoors(const Hierarchy& hierarchy,
+                                          const std::vector<std::string>& names,
+                                          std::vector<Fd> fds);
 
   // Absolute, of this task only (never the shared cpuset).
   const std::vector<std::string>& dirs() const { return dirs_; }

@@ -24,16 +24,16 @@ inline constexpr const char* kFaultPoints[] = {
     "plugin.start.attached",
     // Supervisor: start.
     "supervisor.start.forked",
+    "supervisor.start.sandbox_cloned",
     "supervisor.start.recorded",
     "supervisor.start.cgroup_made",
-    "supervisor.start.sandbox_cloned",
     "supervisor.start.listening",
     "supervisor.start.sandbox_ready",
     "supervisor.start.launched",
     // Pid 1 and its child: start.
     "init.start.cloned",
-    "init.start.in_cgroup",
     "init.start.root_built",
+    "init.start.in_cgroup",
     "init.start.ready",
     "init.launch.asked",
     "init.launch.forked",

@@ -12,7 +12,7 @@
 namespace jenkins_agent {
 
 inline constexpr size_t kMaxPacketBytes = 128 << 10;
-inline constexpr size_t kMaxPacketFds = 8;
+inline constexpr size_t kMaxPacketFds = 32;
 
 struct Packet {
   std::string data;

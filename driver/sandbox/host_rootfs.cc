@@ -135,9 +135,6 @@ class Plan {
     pb::MountSpec sys = Entry(pb::MountSpec::SYSFS, "/sys");
     sys.set_read_only(true);
     AddShared(std::move(sys));
-    pb::MountSpec cgroup = Entry(pb::MountSpec::CGROUP, "/sys/fs/cgroup");
-    cgroup.set_read_only(true);
-    Add(std::move(cgroup));
   }
 
   void AddAllocation() {
@@ -172,6 +169,13 @@ class Plan {
     home.set_uid(rootfs_.uid);
     home.set_gid(rootfs_.gid);
     Add(std::move(home));
+  }
+
+  // At the end: a sandbox is built while its cgroups are made.
+  void AddCgroups() {
+    pb::MountSpec cgroup = Entry(pb::MountSpec::CGROUP, "/sys/fs/cgroup");
+    cgroup.set_read_only(true);
+    Add(std::move(cgroup));
   }
 
   std::vector<pb::MountSpec> Take() { return std::move(mounts_); }
@@ -302,6 +306,7 @@ absl::StatusOr<std::vector<pb::MountSpec>> PlanHostRootfs(const HostRootfs& root
   plan.AddVar();
   plan.AddHome();
   plan.AddExtraTrees();
+  plan.AddCgroups();
   return plan.Take();
 }
 

@@ -37,27 +37,12 @@ constexpr char kStagingPoint[] = "/proc";
 
 using Mounts = google::protobuf::RepeatedPtrField<pb::MountSpec>;
 
-struct CgroupTree {
-  std::string name;
-  Fd tree;
-};
-
 // Otherwise our mounts would show up on hosts whose / is shared (systemd), and pivot_root refuses.
 absl::Status LeaveHostPropagation() {
   if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
     return ErrnoStatus("make mounts private");
   }
   return absl::OkStatus();
-}
-
-absl::StatusOr<std::vector<CgroupTree>> CloneCgroups(const std::vector<CgroupView>& cgroups) {
-  std::vector<CgroupTree> trees;
-  for (const CgroupView& cgroup : cgroups) {
-    ASSIGN_OR_RETURN(Fd tree, CloneTree(cgroup.dir_fd, kInert | MOUNT_ATTR_RDONLY), "cgroup ",
-                     cgroup.name);
-    trees.push_back({cgroup.name, std::move(tree)});
-  }
-  return trees;
 }
 
 absl::StatusOr<Fd> StageRoot() {
@@ -355,6 +340,16 @@ absl::Status SetHostname(const std::string& hostname) {
 
 }  // namespace
 
+absl::StatusOr<std::vector<CgroupTree>> CloneCgroups(const std::vector<CgroupView>& views) {
+  std::vector<CgroupTree> trees;
+  for (const CgroupView& view : views) {
+    ASSIGN_OR_RETURN(Fd tree, CloneTree(view.dir_fd, kInert | MOUNT_ATTR_RDONLY), "cgroup ",
+                     view.name);
+    trees.push_back({view.name, std::move(tree)});
+  }
+  return trees;
+}
+
 absl::StatusOr<std::vector<Fd>> CloneSources(const Mounts& mounts) {
   std::vector<Fd> sources(static_cast<size_t>(mounts.size()));
   for (int i = 0; i < mounts.size(); ++i) {
@@ -386,15 +381,16 @@ absl::Status BuildTemplate(const pb::TemplateSpec& spec, std::vector<Fd> sources
 }
 
 absl::Status BuildRoot(const pb::SandboxSpec& spec, int template_namespace,
-                       const std::vector<CgroupView>& cgroups, const RootOwner& owner) {
+                       AwaitCgroups await_cgroups, const RootOwner& owner) {
   const absl::Cleanup restore_umask = [before = ::umask(0)] { ::umask(before); };
   ASSIGN_OR_RETURN(std::vector<Fd> sources, CloneSources(spec.mounts()));
-  ASSIGN_OR_RETURN(const std::vector<CgroupTree> trees, CloneCgroups(cgroups));
   RETURN_IF_ERROR(EnterCopyOf(template_namespace));
   ASSIGN_OR_RETURN(const Fd root, OpenFile("/", O_PATH | O_DIRECTORY));
-  RETURN_IF_ERROR(MountAll(
-      root.get(), spec.mounts(), std::move(sources), owner,
-      [&](const pb::MountSpec& cgroup) { return MountCgroups(root.get(), cgroup, trees); }));
+  const auto mount_cgroups = [&](const pb::MountSpec& cgroup) -> absl::Status {
+    ASSIGN_OR_RETURN(const std::vector<CgroupTree> trees, await_cgroups());
+    return MountCgroups(root.get(), cgroup, trees);
+  };
+  RETURN_IF_ERROR(MountAll(root.get(), spec.mounts(), std::move(sources), owner, mount_cgroups));
   RETURN_IF_ERROR(HidePaths(root.get(), spec.masked_paths()));
   RETURN_IF_ERROR(ProtectPaths(root.get(), spec.read_only_paths()));
   return SetHostname(spec.hostname());

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "driver/base/fd.h"
 #include "proto/supervisor.pb.h"
@@ -18,6 +19,11 @@ struct CgroupView {
   std::string name;
   int dir_fd;
 };
+struct CgroupTree {
+  std::string name;
+  Fd tree;  // a detached mount
+};
+absl::StatusOr<std::vector<CgroupTree>> CloneCgroups(const std::vector<CgroupView>& views);
 
 // Whose ids the sandbox's files belong to.
 struct RootOwner {
@@ -39,9 +45,11 @@ absl::Status BuildTemplate(const pb::TemplateSpec& spec, std::vector<Fd> sources
 // From the host's mount namespace: leaves it for a copy of `template_namespace`, makes spec.mounts
 // there in their order, hides and protects paths, sets the host name. Afterwards no path leads to
 // the host except through binds of the plan. The host's own mounts are never touched. On error the
-// process must end: it may be anywhere in between.
+// process must end: it may be anywhere in between. `await_cgroups` is called when it is the turn of
+// a CGROUP mount; it may block.
 // Errors name the step: "mount /proc: create file system proc: Operation not permitted".
+using AwaitCgroups = absl::FunctionRef<absl::StatusOr<std::vector<CgroupTree>>()>;
 absl::Status BuildRoot(const pb::SandboxSpec& spec, int template_namespace,
-                       const std::vector<CgroupView>& cgroups, const RootOwner& owner);
+                       AwaitCgroups await_cgroups, const RootOwner& owner);
 
 }  // namespace jenkins_agent

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "cgroups/cgroup.h"
 #include "driver/base/fault.h"
 #include "driver/base/idle_memory.h"
 #include "driver/base/status.h"
@@ -48,8 +49,9 @@ class Init {
  public:
   explicit Init(const InitParameters& parameters)
       : parameters_(parameters),
-        context_{parameters.spec.sandbox(), parameters.spec.user(), parameters.cgroup,
-                 parameters.stdout_fd, parameters.stderr_fd},
+        cgroup_(parameters.hierarchy),
+        context_{parameters.spec.sandbox(), parameters.spec.user(), cgroup_, parameters.stdout_fd,
+                 parameters.stderr_fd},
         sessions_(context_, [this](InitReport report) { Report(std::move(report)); }) {}
 
   absl::Status SetUp();
@@ -58,6 +60,7 @@ class Init {
  private:
   absl::Status DieWithSupervisor();
   absl::Status BuildSandbox();
+  absl::StatusOr<std::vector<CgroupTree>> AwaitCgroups();
   absl::StatusOr<uint32_t> UsableJavaHomes() const;
   void DropWhatIsDone();
   void HandleRequest();
@@ -68,6 +71,7 @@ class Init {
   void Report(InitReport report);
 
   const InitParameters& parameters_;
+  cgroups::Cgroup cgroup_;
   LaunchContext context_;
   Fd user_namespace_;
   Fd children_;  // signalfd of SIGCHLD
@@ -85,23 +89,27 @@ absl::Status Init::DieWithSupervisor() {
   return absl::OkStatus();
 }
 
+// The supervisor makes them meanwhile.
+absl::StatusOr<std::vector<CgroupTree>> Init::AwaitCgroups() {
+  ASSIGN_OR_RETURN(InitCgroups cgroups, ReceiveCgroups(parameters_.supervisor));
+  ASSIGN_OR_RETURN(cgroup_, cgroups::Cgroup::FromDoors(parameters_.hierarchy, cgroups.doors,
+                                                       std::move(cgroups.door_fds)));
+  return std::move(cgroups.trees);
+}
+
 // The payload's limits must not be pid 1's (spike.md 8.1): it takes the cgroup namespace only.
 absl::Status Init::BuildSandbox() {
   const pb::SandboxSpec& sandbox = parameters_.spec.sandbox();
   RETURN_IF_ERROR(EnterNetwork(sandbox));
-  RETURN_IF_ERROR(parameters_.cgroup.UnshareNamespace());
-  std::vector<CgroupView> views;
-  for (const cgroups::Cgroup::View& view : parameters_.cgroup.views()) {
-    views.push_back({view.name, view.dir_fd});
-  }
   ASSIGN_OR_RETURN(user_namespace_, MakeUserNamespace(context_.user));
   context_.user_namespace = user_namespace_.get();
-  RETURN_IF_ERROR(BuildRoot(sandbox, parameters_.root_template.get(), views,
+  RETURN_IF_ERROR(BuildRoot(sandbox, parameters_.root_template.get(),
+                            [this] { return AwaitCgroups(); },
                             {context_.user, context_.user_namespace}));
   parameters_.root_template.Reset();  // it ends with its last descriptor
   FaultPoint("init.start.root_built");
-  RETURN_IF_ERROR(BecomeInit(sandbox));
-  return absl::OkStatus();
+  RETURN_IF_ERROR(cgroup_.UnshareNamespace());
+  return BecomeInit(sandbox);
 }
 
 absl::Status Init::SetUp() {

@@ -30,7 +30,7 @@ pid_t CloneInit(int* pidfd) {
 
 }  // namespace
 
-absl::StatusOr<InitProcess> StartInit(pb::LaunchSpec& spec, const cgroups::Cgroup& cgroup,
+absl::StatusOr<InitProcess> StartInit(pb::LaunchSpec& spec, const cgroups::Hierarchy& hierarchy,
                                       Fd& root_template, int stdout_fd, int stderr_fd,
                                       const std::vector<int>& close_in_init) {
   ASSIGN_OR_RETURN(SocketPair sockets, MakeSocketPair(SOCK_SEQPACKET));
@@ -40,7 +40,7 @@ absl::StatusOr<InitProcess> StartInit(pb::LaunchSpec& spec, const cgroups::Cgrou
   if (pid == 0) {
     sockets.first.Reset();
     for (int fd : close_in_init) ::close(fd);
-    RunInit({spec, cgroup, root_template, sockets.second.get(), stdout_fd, stderr_fd});
+    RunInit({spec, hierarchy, root_template, sockets.second.get(), stdout_fd, stderr_fd});
   }
   InitProcess init{pid, Fd(pidfd), std::move(sockets.first)};
   if (::fcntl(init.socket.get(), F_SETFL, O_NONBLOCK) != 0) return ErrnoStatus("O_NONBLOCK");

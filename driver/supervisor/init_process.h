@@ -7,7 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "cgroups/cgroup.h"
+#include "cgroups/hierarchy.h"
 #include "driver/base/fd.h"
 #include "proto/supervisor.pb.h"
 
@@ -20,10 +20,10 @@ struct InitProcess {
 };
 
 // Clones pid 1 into new pid, ipc and uts namespaces; it builds the sandbox, with a mount namespace
-// copied from the template's, by itself and reports. `close_in_init`: descriptors of the supervisor
-// that pid 1 must not hold, because their other end waits for end of file. Only pid 1's copies of
-// `spec` and `root_template` change.
-absl::StatusOr<InitProcess> StartInit(pb::LaunchSpec& spec, const cgroups::Cgroup& cgroup,
+// copied from the template's, by itself, waits for SendCgroups and reports. `close_in_init`:
+// descriptors of the supervisor that pid 1 must not hold, because their other end waits for end of
+// file. Only pid 1's copies of `spec` and `root_template` change.
+absl::StatusOr<InitProcess> StartInit(pb::LaunchSpec& spec, const cgroups::Hierarchy& hierarchy,
                                       Fd& root_template, int stdout_fd, int stderr_fd,
                                       const std::vector<int>& close_in_init);
 

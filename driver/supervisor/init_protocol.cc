@@ -4,6 +4,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "driver/base/file.h"
 #include "driver/base/packet.h"
 #include "driver/base/status.h"
@@ -26,6 +28,11 @@ struct RequestHeader {
   bool tty;
   bool merge_stderr;
   uint32_t session;
+};
+
+struct CgroupsHeader {
+  uint32_t doors;  // names; those of the trees follow, each with a NUL behind it
+  uint32_t door_fds;
 };
 
 }  // namespace
@@ -101,6 +108,48 @@ absl::StatusOr<InitRequest> ReceiveRequest(int socket) {
   ASSIGN_OR_RETURN(const std::string bytes, ReadAll(packet.fds[0].get(), kMaxSpecBytes));
   if (!request.program.ParseFromString(bytes)) return absl::InternalError("request is garbled");
   return request;
+}
+
+absl::Status SendCgroups(int socket, const cgroups::Cgroup& cgroup) {
+  const cgroups::Cgroup::Doors doors = cgroup.doors();
+  std::vector<CgroupView> views;
+  for (const cgroups::Cgroup::View& view : cgroup.views()) {
+    views.push_back({view.name, view.dir_fd});
+  }
+  ASSIGN_OR_RETURN(const std::vector<CgroupTree> trees, CloneCgroups(views));
+  const CgroupsHeader header = {static_cast<uint32_t>(doors.names.size()),
+                                static_cast<uint32_t>(doors.fds.size())};
+  std::string data(reinterpret_cast<const char*>(&header), sizeof(header));
+  for (const std::string& name : doors.names) data.append(name.c_str(), name.size() + 1);
+  std::vector<int> fds = doors.fds;
+  for (const CgroupTree& tree : trees) {
+    data.append(tree.name.c_str(), tree.name.size() + 1);
+    fds.push_back(tree.tree.get());
+  }
+  return SendPacket(socket, data, fds);
+}
+
+absl::StatusOr<InitCgroups> ReceiveCgroups(int socket) {
+  ASSIGN_OR_RETURN(Packet packet, ReceivePacket(socket));
+  CgroupsHeader header;
+  if (packet.data.size() < sizeof(header)) return absl::InternalError("cgroups are garbled");
+  std::memcpy(&header, packet.data.data(), sizeof(header));
+  std::vector<std::string> names = absl::StrSplit(packet.data.substr(sizeof(header)), '\0');
+  names.pop_back();  // behind the last NUL
+  const size_t trees = names.size() - header.doors;
+  if (header.doors > names.size() || packet.fds.size() != header.door_fds + trees) {
+    return absl::InternalError("cgroups are garbled");
+  }
+  InitCgroups cgroups;
+  cgroups.doors.assign(names.begin(), names.begin() + header.doors);
+  auto fd = packet.fds.begin();
+  for (; cgroups.door_fds.size() < header.door_fds; ++fd) {
+    cgroups.door_fds.push_back(std::move(*fd));
+  }
+  for (auto name = names.begin() + header.doors; name != names.end(); ++name, ++fd) {
+    cgroups.trees.push_back({std::move(*name), std::move(*fd)});
+  }
+  return cgroups;
 }
 
 }  // namespace jenkins_agent

@@ -10,7 +10,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "cgroups/cgroup.h"
 #include "driver/base/fd.h"
+#include "driver/sandbox/root.h"
 #include "proto/supervisor.pb.h"
 
 namespace jenkins_agent {
@@ -54,6 +56,13 @@ struct InitRequest {
   pb::ProgramSpec program;
 };
 
+// The task's cgroups, the first that pid 1 is told.
+struct InitCgroups {
+  std::vector<std::string> doors;  // Cgroup::Doors
+  std::vector<Fd> door_fds;
+  std::vector<CgroupTree> trees;
+};
+
 absl::Status SendReport(int socket, const InitReport& report);
 // OutOfRange when pid 1 is gone, ResourceExhausted when there is nothing now.
 absl::StatusOr<InitReport> ReceiveReport(int socket);
@@ -62,5 +71,9 @@ absl::StatusOr<InitReport> ReceiveReport(int socket);
 absl::Status SendRequest(int socket, const InitRequest& request);
 absl::Status SendLaunch(int socket, const pb::ProgramSpec& program);
 absl::StatusOr<InitRequest> ReceiveRequest(int socket);
+
+// From where the host's cgroup tree is seen.
+absl::Status SendCgroups(int socket, const cgroups::Cgroup& cgroup);
+absl::StatusOr<InitCgroups> ReceiveCgroups(int socket);
 
 }  // namespace jenkins_agent

@@ -102,13 +102,12 @@ void Supervisor::Run() {
 absl::Status Supervisor::Prepare() {
   timings_.set_forked_ms(ElapsedMs());
   RETURN_IF_ERROR(OpenTaskDirectory());
+  RETURN_IF_ERROR(StartSandbox());
+  FaultPoint("supervisor.start.sandbox_cloned");
   RETURN_IF_ERROR(RecordStart());
   FaultPoint("supervisor.start.recorded");
   RETURN_IF_ERROR(MakeCgroup());
-  timings_.set_cgroup_ms(ElapsedMs());
   FaultPoint("supervisor.start.cgroup_made");
-  RETURN_IF_ERROR(StartSandbox());
-  FaultPoint("supervisor.start.sandbox_cloned");
   RETURN_IF_ERROR(OpenLog());
   RETURN_IF_ERROR(Serve());
   FaultPoint("supervisor.start.listening");
@@ -140,16 +139,19 @@ absl::Status Supervisor::MakeCgroup() {
   const pb::CgroupSpec& spec = spec_.cgroup();
   const cgroups::Limits limits = LimitsOf(spec);
   ASSIGN_OR_RETURN(cgroup_, cgroups::Cgroup::Create(hierarchy_, PlacementOf(spec, limits), limits));
-  return absl::OkStatus();
+  timings_.set_cgroup_ms(ElapsedMs());
+  return UnlessInitIsGone(SendCgroups(init_.socket.get(), *cgroup_));
 }
 
-// Before the loop, the socket and the sinks are opened: pid 1 inherits what is open here.
+// Before anything else is opened: pid 1 inherits what is open here. It builds the sandbox while the
+// cgroups are made, and leaves nothing behind when it ends with a supervisor that has no record
+// yet.
 absl::Status Supervisor::StartSandbox() {
   ASSIGN_OR_RETURN(stdout_, MakeOutputPipe(HostId(spec_.user(), spec_.user().uid())));
   ASSIGN_OR_RETURN(stderr_, MakeOutputPipe(HostId(spec_.user(), spec_.user().uid())));
   ASSIGN_OR_RETURN(
       init_,
-      StartInit(spec_, *cgroup_, root_template_, stdout_.write.get(), stderr_.write.get(),
+      StartInit(spec_, hierarchy_, root_template_, stdout_.write.get(), stderr_.write.get(),
                 {connection_.get(), task_dir_.get(), stdout_.read.get(), stderr_.read.get()}),
       "sandbox");
   spec_.clear_packed_sandbox();  // pid 1 has its own copy

@@ -5,7 +5,7 @@
 
 namespace jenkins_agent {
 
-// pid 1 is cloned when the cgroups are made; what it waits for the CPU then is the root's.
+// pid 1 builds the root meanwhile: what this takes longer than the cgroups is the root's.
 std::vector<StartPhase> PhasesOf(const pb::Timings& timings) {
   if (timings.ordered_ms() <= 0 || timings.cgroup_ms() <= 0) return {};
   std::vector<StartPhase> phases = {

@@ -117,8 +117,7 @@ absl::Status MeasurePhases(int runs, Fleet& fleet, Report& report) {
       {"start_phase_plan_ms", [](const auto& t) { return t.ordered_ms(); }},
       {"start_phase_fork_ms", [](const auto& t) { return t.forked_ms() - t.ordered_ms(); }},
       {"start_phase_cgroup_ms", [](const auto& t) { return t.cgroup_ms() - t.forked_ms(); }},
-      {"start_phase_clone_ms", [](const auto& t) { return t.cloned_ms() - t.cgroup_ms(); }},
-      {"start_phase_root_ms", [](const auto& t) { return t.sandbox_ms() - t.cloned_ms(); }},
+      {"start_phase_root_ms", [](const auto& t) { return t.sandbox_ms() - t.cgroup_ms(); }},
       {"start_phase_launch_ms", [](const auto& t) { return t.launched_ms() - t.sandbox_ms(); }},
   };
   for (int run = -kWarmUps; run < runs; ++run) {

@@ -299,6 +299,29 @@ TEST_F(V2TreeTest, CpuCapAndIoWeight) {
   EXPECT_EQ(ReadScope("io.weight"), "10000");
 }
 
+TEST_F(V2TreeTest, WhoIsHandedTheDoorsNeedsNothingElse) {
+  ASSERT_OK_AND_ASSIGN(const Cgroup made, CreateOn(host_, kScope));
+  ASSERT_OK_AND_ASSIGN(const Hierarchy hierarchy,
+                       Hierarchy::Detect(host_.proc_root(), host_.cgroup_root()));
+  EXPECT_THAT(Cgroup(hierarchy).Enter(),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("cgroup: ")));
+  const Cgroup::Doors doors = made.doors();
+  EXPECT_THAT(Cgroup::FromDoors(hierarchy, doors.names, {}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("0 descriptors for 1")));
+  std::vector<Fd> fds;
+  for (const int fd : doors.fds) {
+    ASSERT_OK_AND_ASSIGN(Fd copy, Duplicate(fd));
+    fds.push_back(std::move(copy));
+  }
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup,
+                       Cgroup::FromDoors(hierarchy, doors.names, std::move(fds)));
+  EXPECT_OK(cgroup.clone_into_fd());
+  ASSERT_OK(cgroup.Enter());
+  EXPECT_EQ(ReadScope("cgroup.procs"), "0");
+  ASSERT_OK(cgroup.Leave());
+  EXPECT_EQ(host_.Read("agent/cgroup.procs"), "0");
+}
+
 TEST_F(V2TreeTest, EntersLeavesAndShowsOneDirectory) {
   ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, CreateOn(host_, kScope));
   EXPECT_THAT(Names(cgroup), ElementsAre(""));

@@ -344,6 +344,27 @@ TEST_F(V1KernelTest, ANamespaceIsTakenWithoutStayingInside) {
   EXPECT_OK(cgroup.Remove());
 }
 
+// As pid 1 of a sandbox does, which is cloned before there are cgroups.
+TEST_F(V1KernelTest, WhoIsHandedTheDoorsNeedsNothingElse) {
+  ASSERT_OK_AND_ASSIGN(const Cgroup made, Create());
+  const Cgroup::Doors doors = made.doors();
+  std::vector<Fd> fds;
+  for (const int fd : doors.fds) {
+    ASSERT_OK_AND_ASSIGN(Fd copy, Duplicate(fd));
+    fds.push_back(std::move(copy));
+  }
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup,
+                       Cgroup::FromDoors(hierarchy_, doors.names, std::move(fds)));
+  Child child([&](int) {
+    if (!cgroup.UnshareNamespace().ok()) return 1;
+    if (!made.Members()->empty()) return 2;
+    if (!cgroup.Enter().ok() || OwnCgroup(":memory:") != "/") return 3;
+    return cgroup.Leave().ok() && made.Members()->empty() ? 0 : 4;
+  });
+  EXPECT_EQ(WEXITSTATUS(child.Wait()), 0);
+  EXPECT_OK(made.Remove());
+}
+
 TEST_F(V1KernelTest, AForkedChildIsNotInsideUntilItEnters) {
   ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create());
   ASSERT_OK_AND_ASSIGN(const Cgroup::Forked forked, cgroup.Fork());

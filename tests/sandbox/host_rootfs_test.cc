@@ -128,12 +128,11 @@ TEST_F(HostRootfsTest, MergedUsrGolden) {
           "file /etc/hosts 0644 '127.0.0.1 localhost|127.0.1.1 agent-1|'",
           "file /etc/hostname 0644 'agent-1|'", "tmpfs /tmp 01777 size 1000", "proc /proc",
           "dev /dev ro shared", "devpts /dev/pts", "tmpfs /dev/shm noexec 01777 size 2000",
-          "mqueue /dev/mqueue", "sysfs /sys ro shared", "cgroup /sys/fs/cgroup ro",
-          "bind /alloc <- /nomad/a/alloc", "bind /alloc/logs <- /nomad/a/alloc/logs ro",
-          "bind /local <- /nomad/a/t/local", "bind /secrets <- /nomad/a/t/secrets",
-          "tmpfs /run 0755 size 1048576",
+          "mqueue /dev/mqueue", "sysfs /sys ro shared", "bind /alloc <- /nomad/a/alloc",
+          "bind /alloc/logs <- /nomad/a/alloc/logs ro", "bind /local <- /nomad/a/t/local",
+          "bind /secrets <- /nomad/a/t/secrets", "tmpfs /run 0755 size 1048576",
           "tmpfs /run/jenkins-agent noexec 02750 owner 0:800 size 1048576", "link /var/run <- /run",
-          "link /var/tmp <- /tmp"));
+          "link /var/tmp <- /tmp", "cgroup /sys/fs/cgroup ro"));
 }
 
 TEST_F(HostRootfsTest, AnOldLayoutIsBoundTreeByTree) {

@@ -58,7 +58,9 @@ int ExitCodeOf(pid_t pid) {
   const absl::StatusOr<Fd> user_namespace = MakeUserNamespace(user);
   if (!user_namespace.ok()) Fail(user_namespace.status());
   const RootOwner owner = {user, user_namespace->get()};
-  if (absl::Status status = BuildRoot(spec, template_namespace, cgroups, owner); !status.ok()) {
+  absl::StatusOr<std::vector<CgroupTree>> trees = CloneCgroups(cgroups);
+  const auto await = [&trees] { return std::move(trees); };
+  if (absl::Status status = BuildRoot(spec, template_namespace, await, owner); !status.ok()) {
     Fail(status);
   }
   if (absl::Status status = BecomeInit(spec); !status.ok()) Fail(status);
