@@ -63,7 +63,7 @@ absl::StatusOr<Pipe> MakeOutputPipe(uid_t owner) {
 }
 
 // It has said why, or its pidfd tells.
-absl::Status UnlessInitIsGone(absl::Status sent) {
+absl::Status UnlessInitIsGone(const absl::Status& sent) {
   return absl::IsUnavailable(sent) ? absl::OkStatus() : sent;
 }
 
