@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
 
+#include "driver/tools/explain.h"
 #include "driver/tools/worker.h"
 
 int main(int argc, char** argv) {
@@ -15,7 +16,15 @@ int main(int argc, char** argv) {
   app.add_subcommand("version", "Print the version");
   // For the plugin only: see worker.h. An empty group hides it from the help.
   const CLI::App* agent_jar = app.add_subcommand("agent-jar", "Fetch agent.jar")->group("");
-  CLI11_PARSE(app, argc, argv);
+  jenkins_agent::ExplainOptions explain_options;
+  const CLI::App* explain = jenkins_agent::AddExplain(app, explain_options);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    // CLI11's own codes say nothing to an operator, and 2 means something else for `explain`.
+    return app.exit(error) == 0 ? 0 : 1;
+  }
+  if (explain->parsed()) return jenkins_agent::RunExplain(explain_options);
   if (agent_jar->parsed()) {
     ::signal(SIGPIPE, SIG_IGN);
     return jenkins_agent::RunAgentJarWorker(STDIN_FILENO, STDOUT_FILENO);

@@ -1,0 +1,18 @@
+// What would let a group be placed, in numbers. Pure; whether Nomad agrees is for plan_check.h.
+#pragma once
+
+#include <vector>
+
+#include "driver/nomad/assess.h"
+#include "driver/nomad/explanation.h"
+
+namespace jenkins_agent::nomad {
+
+inline constexpr size_t kMaxRemedies = 8;
+
+// `nodes` as AssessNode made them, nearest first. Best first: what is least of a change.
+std::vector<Remedy> FindRemedies(const Job& job, const Group& group,
+                                 const std::vector<NodeReport>& nodes, int64_t unplaced,
+                                 const Ledger& ledger);
+
+}  // namespace jenkins_agent::nomad
