@@ -1,11 +1,16 @@
 // The life of a task on a real cgroup2, also the one without controllers that hybrid hosts have
-// beside v1. Limits on v2 need a v2 host.
+// beside v1. Limits on v2 need a v2 host: tests/vm.
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include <iostream>
+#include <memory>
+
 #include "absl/strings/str_cat.h"
 #include "cgroups/cgroup.h"
+#include "cgroups/files.h"
 #include "tests/cgroups/kernel_support.h"
 #include "tests/support/requires.h"
 #include "tests/support/status_matchers.h"
@@ -37,6 +42,11 @@ class V2KernelTest : public testing::Test {
     return Cgroup::Create(hierarchy_,
                           {.name = name, .cpuset_cgroup = parent_ + "/" + name + ".scope"}, limits);
   }
+  static std::string ReadIn(const Cgroup& cgroup, const std::string& file) {
+    const absl::StatusOr<std::string> text = ReadFileIn(cgroup.dirs().front(), file);
+    return text.ok() ? *text : text.status().ToString();
+  }
+
   Hierarchy hierarchy_;
   std::string parent_;
 };
@@ -121,6 +131,63 @@ TEST_F(V2KernelTest, WhatIsFrozenStandsUntilItIsThawed) {
   EXPECT_OK(cgroup.Thaw());
 }
 
+TEST_F(V2KernelTest, KillAllEndsStoppedAndFrozenProcesses) {
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create());
+  const auto idle = [&cgroup](int ready) { return cgroup.Enter().ok() ? Idle(ready) : 1; };
+  Child stopped(idle);
+  Child frozen(idle);
+  ASSERT_TRUE(stopped.WaitReady());
+  ASSERT_TRUE(frozen.WaitReady());
+  ASSERT_EQ(::kill(stopped.pid(), SIGSTOP), 0);
+  ASSERT_OK(cgroup.Freeze(kLimit));
+  ASSERT_OK(cgroup.KillAll(kLimit));
+  EXPECT_TRUE(WIFSIGNALED(stopped.Wait()));
+  EXPECT_TRUE(WIFSIGNALED(frozen.Wait()));
+  EXPECT_OK(cgroup.Remove());
+}
+
+TEST_F(V2KernelTest, KillAllSparesItsCaller) {
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create());
+  Child child([&cgroup](int) {
+    if (!cgroup.Enter().ok()) return 1;
+    return absl::IsFailedPrecondition(cgroup.KillAll(kLimit)) ? 0 : 2;
+  });
+  EXPECT_EQ(child.Wait(), 0);
+  EXPECT_OK(cgroup.Remove());
+}
+
+TEST_F(V2KernelTest, ARecoveredPluginRemovesEverythingWhereNoNomadIs) {
+  if (::access((hierarchy_.root() + "/nomad.slice/reserve.slice").c_str(), F_OK) == 0) {
+    GTEST_SKIP() << "needs a node whose cgroups no Nomad has set up";
+  }
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create());
+  ASSERT_OK_AND_ASSIGN(const Cgroup recovered, Cgroup::Open(hierarchy_, cgroup.dirs()));
+  ASSERT_OK(recovered.Remove());
+  EXPECT_THAT(DirectoriesNamed(hierarchy_.root(), parent_), IsEmpty());
+}
+
+TEST_F(V2KernelTest, ManyTasksComeAndGoAtTheSameTime) {
+  constexpr int kTasks = 4;
+  constexpr int kRounds = 30;
+  std::vector<std::unique_ptr<Child>> tasks;
+  for (int task = 0; task < kTasks; ++task) {
+    tasks.push_back(std::make_unique<Child>([this, task](int) {
+      const std::string name = absl::StrCat("test-", task);
+      const Placement placement = {.name = name, .cpuset_cgroup = parent_ + "/" + name + ".scope"};
+      for (int round = 0; round < kRounds; ++round) {
+        const absl::StatusOr<Cgroup> cgroup = Cgroup::Create(hierarchy_, placement, {});
+        if (!cgroup.ok() || !cgroup->Remove().ok()) {
+          std::cerr << cgroup.status() << "\n";
+          return 1;
+        }
+      }
+      return 0;
+    }));
+  }
+  for (const std::unique_ptr<Child>& task : tasks) EXPECT_EQ(task->Wait(), 0);
+  EXPECT_THAT(DirectoriesNamed(hierarchy_.root(), parent_), IsEmpty());
+}
+
 TEST_F(V2KernelTest, OnlyAllowedDevicesOpenAndTheNextTaskHasItsOwnRules) {
   ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create({.devices = StandardDevices()}));
   Child child([&cgroup](int) { return cgroup.Enter().ok() ? DevicesThatOpen() : 0; });
@@ -141,6 +208,119 @@ TEST_F(V2KernelTest, OnlyAllowedDevicesOpenAndTheNextTaskHasItsOwnRules) {
 
 #define REQUIRES_CONTROLLER(name) \
   if (!hierarchy_.Has(name)) GTEST_SKIP() << "needs the cgroup2 controller " << (name)
+
+TEST_F(V2KernelTest, LimitsAreWrittenAndTakenBack) {
+  for (const char* controller : {"memory", "cpu", "cpuset", "pids"}) {
+    REQUIRES_CONTROLLER(controller);
+  }
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create({.memory_bytes = 64 << 20,
+                                                    .memory_soft_bytes = 32 << 20,
+                                                    .cpu_shares = 512,
+                                                    .cpu_quota_us = 50'000,
+                                                    .cpuset_cpus = "0",
+                                                    .pids = 12}));
+  EXPECT_EQ(ReadIn(cgroup, "memory.max"), "67108864");
+  EXPECT_EQ(ReadIn(cgroup, "memory.low"), "33554432");
+  EXPECT_EQ(ReadIn(cgroup, "cpu.weight"), "59");
+  EXPECT_EQ(ReadIn(cgroup, "cpu.max"), "50000 100000");
+  EXPECT_EQ(ReadIn(cgroup, "cpuset.cpus"), "0");
+  EXPECT_EQ(ReadIn(cgroup, "pids.max"), "12");
+
+  ASSERT_OK_AND_ASSIGN(const Cgroup again, Create());
+  EXPECT_THAT(again.dirs_made(), IsEmpty());
+  EXPECT_EQ(ReadIn(cgroup, "memory.max"), "max");
+  EXPECT_EQ(ReadIn(cgroup, "memory.low"), "0");
+  EXPECT_EQ(ReadIn(cgroup, "cpu.weight"), "100");
+  EXPECT_EQ(ReadIn(cgroup, "cpu.max"), "max 100000");
+  EXPECT_EQ(ReadIn(cgroup, "pids.max"), "max");
+  EXPECT_OK(cgroup.Remove());
+}
+
+TEST_F(V2KernelTest, ATaskNeverSwaps) {
+  REQUIRES_CONTROLLER("memory");
+  const absl::StatusOr<std::string> swaps = ReadFileIn("/proc", "swaps");
+  if (!swaps.ok() || swaps->find('\n') == std::string::npos) GTEST_SKIP() << "needs swap space";
+  for (const int64_t memory_bytes : {int64_t{32} << 20, int64_t{0}}) {
+    ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create({.memory_bytes = memory_bytes}));
+    EXPECT_EQ(ReadIn(cgroup, "memory.swap.max"), "0");
+    Child child([&cgroup](int ready) {
+      return cgroup.Enter().ok() && UseMemory(16 << 20) == 0 ? Idle(ready) : 1;
+    });
+    ASSERT_TRUE(child.WaitReady());
+    // The kernel is asked for all of it; without swap there is nowhere to put anonymous memory.
+    (void)WriteValue(cgroup.dirs().front(), "memory.reclaim", "16M");  // Linux 5.19; else no test
+    EXPECT_EQ(cgroup.ReadUsage()->memory_swap_bytes, 0u);
+    EXPECT_GE(cgroup.ReadUsage()->memory_rss_bytes.value_or(0), 16u << 20);
+    EXPECT_OK(cgroup.KillAll(kLimit));
+    EXPECT_OK(cgroup.Remove());
+  }
+}
+
+TEST_F(V2KernelTest, UsageIsRead) {
+  for (const char* controller : {"memory", "cpu", "pids"}) REQUIRES_CONTROLLER(controller);
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create());
+  Child child([&cgroup](int ready) {
+    return cgroup.Enter().ok() && UseMemory(8 << 20) == 0 ? Idle(ready) : 1;
+  });
+  ASSERT_TRUE(child.WaitReady());
+  ASSERT_OK_AND_ASSIGN(const Usage usage, cgroup.ReadUsage());
+  EXPECT_GE(usage.memory_usage_bytes.value_or(0), 8u << 20);
+  EXPECT_GE(usage.memory_rss_bytes.value_or(0), 7u << 20);
+  EXPECT_GE(usage.memory_peak_bytes.value_or(0), 8u << 20);
+  EXPECT_GT(usage.memory_kernel_bytes.value_or(0), 0u);
+  EXPECT_TRUE(usage.memory_cache_bytes.has_value());
+  EXPECT_GT(usage.cpu_total_ns.value_or(0), 0u);
+  EXPECT_TRUE(usage.cpu_user_ns.has_value());
+  EXPECT_TRUE(usage.cpu_system_ns.has_value());
+  EXPECT_EQ(usage.cpu_throttled_periods, 0u);
+  EXPECT_EQ(usage.pids, 1u);
+  EXPECT_OK(cgroup.KillAll(kLimit));
+  EXPECT_OK(cgroup.Remove());
+  EXPECT_THAT(cgroup.ReadUsage(), StatusIs(absl::StatusCode::kNotFound, HasSubstr("test-")));
+}
+
+TEST_F(V2KernelTest, ReservedCoresAreTheTasksOwn) {
+  REQUIRES_CONTROLLER("cpuset");
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create({.cpuset_cpus = "0"}));
+  Child child([&cgroup](int ready) { return cgroup.Enter().ok() ? Idle(ready) : 1; });
+  ASSERT_TRUE(child.WaitReady());
+  cpu_set_t allowed;
+  ASSERT_EQ(::sched_getaffinity(child.pid(), sizeof(allowed), &allowed), 0);
+  EXPECT_EQ(CPU_COUNT(&allowed), 1);
+  EXPECT_TRUE(CPU_ISSET(0, &allowed));
+  EXPECT_OK(cgroup.KillAll(kLimit));
+  EXPECT_OK(cgroup.Remove());
+}
+
+TEST_F(V2KernelTest, AnIoWeightIsWrittenAndTakenBack) {
+  REQUIRES_CONTROLLER("io");
+  const absl::StatusOr<Cgroup> cgroup = Create({.io_weight = 300});
+  if (!cgroup.ok()) GTEST_SKIP() << "needs weights for disk I/O: " << cgroup.status();
+  const bool bfq = ::access((cgroup->dirs().front() + "/io.bfq.weight").c_str(), F_OK) == 0;
+  const std::string file = bfq ? "io.bfq.weight" : "io.weight";
+  EXPECT_EQ(ReadIn(*cgroup, file), bfq ? "default 300" : "default 2930");
+  ASSERT_OK(Create());
+  EXPECT_EQ(ReadIn(*cgroup, file), "default 100");
+  EXPECT_OK(cgroup->Remove());
+}
+
+TEST_F(V2KernelTest, KillAllEndsATreeThatForksOn) {
+  REQUIRES_CONTROLLER("pids");
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create({.pids = 150}));
+  Child child([&cgroup](int ready) {
+    if (!cgroup.Enter().ok()) return 1;
+    ::signal(SIGCHLD, SIG_IGN);
+    SayReady(ready);
+    while (true) {  // every descendant, too
+      if (::fork() < 0) ::sched_yield();
+    }
+  });
+  ASSERT_TRUE(child.WaitReady());
+  ASSERT_OK(cgroup.KillAll(kLimit));
+  EXPECT_THAT(*cgroup.Members(), IsEmpty());
+  child.Wait();
+  EXPECT_OK(cgroup.Remove());
+}
 
 TEST_F(V2KernelTest, TheMemoryLimitKillsAndTheWatchTells) {
   REQUIRES_CONTROLLER("memory");
