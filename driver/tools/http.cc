@@ -1,6 +1,7 @@
 #include "driver/tools/http.h"
 
 #include <curl/curl.h>
+#include <openssl/x509_vfy.h>
 #include <string.h>
 
 #include <utility>
@@ -122,6 +123,17 @@ size_t OnBody(char* data, size_t size, size_t count, void* user) {
   return static_cast<Transfer*>(user)->TakeBody({data, size * count}) ? size * count : 0;
 }
 
+absl::Status CertificateError(CURL* easy) {
+  long reason = X509_V_OK;  // then it is the host's name that does not fit
+  ::curl_easy_getinfo(easy, CURLINFO_SSL_VERIFYRESULT, &reason);
+  if (reason == X509_V_OK) {
+    return absl::UnavailableError("its certificate is for another host name");
+  }
+  return absl::UnavailableError(absl::StrCat("its certificate is not trusted (",
+                                             ::X509_verify_cert_error_string(reason),
+                                             "); set agent.ca_file"));
+}
+
 absl::Status TransferError(CURL* easy, CURLcode code) {
   long error_number = 0;
   ::curl_easy_getinfo(easy, CURLINFO_OS_ERRNO, &error_number);
@@ -129,6 +141,10 @@ absl::Status TransferError(CURL* easy, CURLcode code) {
   if (code == CURLE_COULDNT_CONNECT && error_number != 0) {
     return absl::UnavailableError(::strerror(static_cast<int>(error_number)));
   }
+  if (code == CURLE_COULDNT_RESOLVE_HOST) {
+    return absl::UnavailableError("the host's name cannot be resolved");
+  }
+  if (code == CURLE_PEER_FAILED_VERIFICATION) return CertificateError(easy);
   return absl::UnavailableError(::curl_easy_strerror(code));
 }
 

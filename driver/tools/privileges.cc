@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "driver/base/file.h"
 #include "driver/base/status.h"
@@ -23,6 +24,7 @@ constexpr uid_t kNobody = 65534;
 constexpr gid_t kNoGroup = 65534;
 constexpr rlim_t kMaxOpenFiles = 64;
 constexpr rlim_t kMaxCpuSeconds = 60;
+constexpr size_t kMaxCertificateFileBytes = 1 << 20;
 constexpr char kResolvConf[] = "/etc/resolv.conf";
 
 absl::Status Lower(int resource, rlim_t value) {
@@ -79,6 +81,15 @@ absl::StatusOr<Fd> OpenJobFile(const std::string& path, int root_pid) {
         absl::StrCat(path, " is longer than ", kMaxJarBytes >> 20, " MiB"));
   }
   return OpenFile(absl::StrCat("/proc/self/fd/", place.get()), O_RDONLY);
+}
+
+absl::StatusOr<std::string> ReadCaFile(const std::string& path, int root_pid) {
+  if (path.empty()) return std::string();
+  ASSIGN_OR_RETURN(const Fd file, OpenJobFile(path, root_pid), "agent.ca_file");
+  ASSIGN_OR_RETURN(std::string pem, ReadAll(file.get(), kMaxCertificateFileBytes), "agent.ca_file");
+  if (absl::StrContains(pem, "-----BEGIN CERTIFICATE-----")) return pem;
+  return absl::InvalidArgumentError(
+      absl::StrCat("agent.ca_file: ", path, " holds no certificate in PEM form"));
 }
 
 absl::Status BecomeNobody() {

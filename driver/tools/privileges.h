@@ -17,6 +17,9 @@ absl::Status EnterTaskNetwork(const std::string& network_namespace, const std::s
 // host's); no symlink leads out of that root, and a FIFO or device is not opened.
 absl::StatusOr<Fd> OpenJobFile(const std::string& path, int root_pid);
 
+// Content of a job's agent.ca_file, "" for "". InvalidArgument when there is no certificate in it.
+absl::StatusOr<std::string> ReadCaFile(const std::string& path, int root_pid);
+
 // nobody, no groups, no capabilities, no_new_privs, small limits, dies with its parent. Without
 // root only what an ordinary user can do.
 absl::Status BecomeNobody();

@@ -28,7 +28,6 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr size_t kMaxReportBytes = 64 << 10;  // one line from the child
-constexpr size_t kMaxCertificateFileBytes = 1 << 20;
 constexpr mode_t kCacheDirMode = 0700;
 constexpr mode_t kCachedJarMode = 0444;  // bound into sandboxes, read there by any user
 
@@ -61,11 +60,7 @@ struct Workplace {
 
 absl::StatusOr<Workplace> OpenWorkplace(const AgentJarRequest& request) {
   Workplace place;
-  if (!request.ca_file.empty()) {
-    ASSIGN_OR_RETURN(const Fd file, OpenJobFile(request.ca_file, request.root_pid),
-                     "agent.ca_file");
-    ASSIGN_OR_RETURN(place.ca_pem, ReadAll(file.get(), kMaxCertificateFileBytes), "agent.ca_file");
-  }
+  ASSIGN_OR_RETURN(place.ca_pem, ReadCaFile(request.ca_file, request.root_pid));
   if (!request.file.empty()) {
     ASSIGN_OR_RETURN(place.jar, OpenJobFile(request.file, request.root_pid), "agent.jar");
     return place;

@@ -270,6 +270,15 @@ TEST_F(WorkerTest, GivenFileMustBeAPlainSmallFile) {
   }
 }
 
+TEST_F(WorkerTest, ACaFileHoldsACertificate) {
+  REQUIRES_ROOT();
+  const std::string file = dir_.path() + "/ca.pem";
+  std::ofstream(file) << "topsecret";
+  Worker worker({{"urls", {"https://127.0.0.1:9/"}}, {"cache_dir", cache()}, {"ca_file", file}});
+  EXPECT_EQ(worker.Result()["error"],
+            absl::StrCat("agent.ca_file: ", file, " holds no certificate in PEM form"));
+}
+
 TEST_F(WorkerTest, RefusesABadRequest) {
   Worker worker(Json::array());
   EXPECT_THAT(worker.Result()["error"].get<std::string>(), HasSubstr("JSON object"));
