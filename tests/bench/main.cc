@@ -34,6 +34,11 @@ int main(int argc, char** argv) {
   CLI::App& nomad = *app.add_subcommand("nomad", "a real Nomad agent: our driver, exec, raw_exec");
   nomad.add_option("--runs", nomad_options.runs, "single tasks")->capture_default_str();
   nomad.add_option("--rounds", nomad_options.rounds, "batches of 50")->capture_default_str();
+  ExplainOptions explain_options;
+  CLI::App& explain = *app.add_subcommand("explain", "the command `explain` on a large cluster");
+  explain.add_option("--runs", explain_options.runs, "of the command")->capture_default_str();
+  explain.add_option("--nodes", explain_options.nodes, "with 10 allocations each")
+      ->capture_default_str();
   NeighbourOptions neighbour_options;
   CLI::App& neighbour = *app.add_subcommand("neighbour",
                                             "a timer's lateness beside a task that "
@@ -54,6 +59,7 @@ int main(int argc, char** argv) {
   if (all || recover) status.Update(BenchRecover(recover_options, report));
   if (all || density) status.Update(BenchDensity(density_options, report));
   if (all || nomad) status.Update(BenchNomad(nomad_options, report));
+  if (all || explain) status.Update(BenchExplain(explain_options, report));
   // Both hide a mount: last.
   if (all || neighbour) status.Update(BenchNeighbour(neighbour_options, report));
   if (all || start) status.Update(BenchStart(start_options, report));

@@ -21,6 +21,12 @@ struct NomadOptions {
 };
 absl::Status BenchNomad(const NomadOptions& options, Report& report);
 
+struct ExplainOptions {
+  int runs = 10;
+  int nodes = 5000;  // with 10 allocations each
+};
+absl::Status BenchExplain(const ExplainOptions& options, Report& report);
+
 struct DensityOptions {
   int tasks = 500;    // at rest
   int seconds = 60;   // of their rest, to see the CPU time
