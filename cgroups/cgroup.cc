@@ -335,6 +335,12 @@ absl::StatusOr<Usage> Cgroup::ReadUsage() const {
   return IsV2() ? UsageFromV2(Reader()) : UsageFromV1(Reader());
 }
 
+absl::StatusOr<Ceiling> Cgroup::ReadCeiling() const {
+  const std::string dir = MembersDir();
+  if (::access(dir.c_str(), F_OK) != 0) return ErrnoStatus(Title(dir));
+  return IsV2() ? CeilingFromV2(Reader()) : CeilingFromV1(Reader());
+}
+
 absl::StatusOr<uint64_t> Cgroup::OomKills() const {
   const std::string dir = DirOf("memory");
   const char* file = IsV2() ? "memory.events" : "memory.oom_control";

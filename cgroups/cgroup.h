@@ -104,6 +104,7 @@ class Cgroup {
   absl::StatusOr<int> clone_into_fd() const;
 
   absl::StatusOr<Usage> ReadUsage() const;
+  absl::StatusOr<Ceiling> ReadCeiling() const;
   // Processes that the kernel killed for want of memory, since the directory was made: compare.
   absl::StatusOr<uint64_t> OomKills() const;
   absl::StatusOr<OomWatch> WatchOom() const;

@@ -53,6 +53,7 @@ Usage UsageFromV1(const FileReader& read) {
   if (const std::optional<std::string> stat = read("memory", "memory.stat"); stat.has_value()) {
     usage.memory_rss_bytes = ParseKeyed(*stat, "total_rss");
     usage.memory_cache_bytes = ParseKeyed(*stat, "total_cache");
+    usage.memory_idle_cache_bytes = ParseKeyed(*stat, "total_inactive_file");
     usage.memory_swap_bytes = ParseKeyed(*stat, "total_swap");
   }
   usage.cpu_total_ns = Number(read, "cpuacct", "cpuacct.usage");
@@ -74,6 +75,7 @@ Usage UsageFromV2(const FileReader& read) {
   if (const std::optional<std::string> stat = read("memory", "memory.stat"); stat.has_value()) {
     usage.memory_rss_bytes = ParseKeyed(*stat, "anon");
     usage.memory_cache_bytes = ParseKeyed(*stat, "file");
+    usage.memory_idle_cache_bytes = ParseKeyed(*stat, "inactive_file");
     usage.memory_kernel_bytes = ParseKeyed(*stat, "kernel");  // since Linux 5.18
   }
   if (const std::optional<std::string> stat = read("cpu", "cpu.stat"); stat.has_value()) {
@@ -85,6 +87,22 @@ Usage UsageFromV2(const FileReader& read) {
   }
   usage.pids = Number(read, "pids", "pids.current");
   return usage;
+}
+
+// "No limit" is v1's largest number of pages (PAGE_COUNTER_MAX, include/linux/page_counter.h).
+Ceiling CeilingFromV1(const FileReader& read) {
+  constexpr uint64_t kUnlimited = uint64_t{1} << 62;
+  Ceiling ceiling;
+  ceiling.memory_bytes = Number(read, "memory", "memory.limit_in_bytes");
+  if (ceiling.memory_bytes > kUnlimited) ceiling.memory_bytes.reset();
+  ceiling.pids = Number(read, "pids", "pids.max");
+  return ceiling;
+}
+
+// "max", which is no number, is no limit.
+Ceiling CeilingFromV2(const FileReader& read) {
+  return {.memory_bytes = Number(read, "memory", "memory.max"),
+          .pids = Number(read, "pids", "pids.max")};
 }
 
 }  // namespace jenkins_agent::cgroups

@@ -1,4 +1,4 @@
-// What a task has used, and the parsers of the kernel files that say so. Pure.
+// What a task has used and may use, and the parsers of the kernel files that say so. Pure.
 #pragma once
 
 #include <sys/types.h>
@@ -15,9 +15,10 @@ namespace jenkins_agent::cgroups {
 
 // Empty: the kernel of this host does not tell.
 struct Usage {
-  std::optional<uint64_t> memory_usage_bytes;  // all that is charged
-  std::optional<uint64_t> memory_rss_bytes;    // anonymous memory
-  std::optional<uint64_t> memory_cache_bytes;  // page cache and tmpfs
+  std::optional<uint64_t> memory_usage_bytes;       // all that is charged
+  std::optional<uint64_t> memory_rss_bytes;         // anonymous memory
+  std::optional<uint64_t> memory_cache_bytes;       // page cache and tmpfs
+  std::optional<uint64_t> memory_idle_cache_bytes;  // of the page cache, what goes first
   std::optional<uint64_t> memory_swap_bytes;
   std::optional<uint64_t> memory_peak_bytes;  // highest usage so far
   std::optional<uint64_t> memory_kernel_bytes;
@@ -34,6 +35,14 @@ using FileReader = std::function<std::optional<std::string>(const std::string& c
                                                             const std::string& file)>;
 Usage UsageFromV1(const FileReader& read);
 Usage UsageFromV2(const FileReader& read);
+
+// Where a task's use ends. Empty: no limit, or the kernel does not tell.
+struct Ceiling {
+  std::optional<uint64_t> memory_bytes;
+  std::optional<uint64_t> pids;  // processes and threads
+};
+Ceiling CeilingFromV1(const FileReader& read);
+Ceiling CeilingFromV2(const FileReader& read);
 
 // A file with one number.
 std::optional<uint64_t> ParseNumber(absl::string_view text);

@@ -1,6 +1,7 @@
 #include "driver/base/packet.h"
 
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -28,6 +29,15 @@ absl::StatusOr<Fd> MakeSocket() {
   Fd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
   if (!socket) return ErrnoStatus("socket");
   return socket;
+}
+
+// Also of connect(2) (unix_stream_connect, net/unix/af_unix.c); 0: waits without limit.
+absl::Status SetSendTimeout(int socket, std::chrono::milliseconds limit) {
+  const timeval timeout = {.tv_sec = limit.count() / 1000, .tv_usec = limit.count() % 1000 * 1000};
+  if (::setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)) != 0) {
+    return ErrnoStatus("SO_SNDTIMEO");
+  }
+  return absl::OkStatus();
 }
 
 // A peer that closed with unread packets of ours in its queue leaves ECONNRESET here, once, and
@@ -144,12 +154,17 @@ absl::StatusOr<Fd> ListenPacket(int dir_fd, const std::string& name) {
   return socket;
 }
 
-absl::StatusOr<Fd> ConnectPacket(int dir_fd, const std::string& name) {
+absl::StatusOr<Fd> ConnectPacket(int dir_fd, const std::string& name,
+                                 std::chrono::milliseconds limit) {
   ASSIGN_OR_RETURN(const sockaddr_un address, Address(dir_fd, name));
   ASSIGN_OR_RETURN(Fd socket, MakeSocket());
+  RETURN_IF_ERROR(SetSendTimeout(socket.get(), limit));
   if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
-    return ErrnoStatus(absl::StrCat("connect ", name));
+    if (errno != EAGAIN) return ErrnoStatus(absl::StrCat("connect ", name));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("connect ", name, ": too many others wait there for an answer"));
   }
+  RETURN_IF_ERROR(SetSendTimeout(socket.get(), std::chrono::milliseconds(0)));
   return socket;
 }
 

@@ -1,6 +1,7 @@
 // Messages over a SOCK_SEQPACKET unix socket, with descriptors beside them.
 #pragma once
 
+#include <chrono>
 #include <string>
 #include <vector>
 
@@ -29,7 +30,10 @@ absl::StatusOr<uid_t> PeerUid(int socket);
 
 // Binds / connects a SEQPACKET socket named `name` in a directory, through /proc/self/fd, because
 // sun_path holds 107 bytes only (unix(7)). The listener has mode 0600 and replaces an old socket.
+// ResourceExhausted: the listener's queue is full and it accepts nobody within `limit` (> 0).
+inline constexpr std::chrono::milliseconds kConnectLimit{1000};
 absl::StatusOr<Fd> ListenPacket(int dir_fd, const std::string& name);
-absl::StatusOr<Fd> ConnectPacket(int dir_fd, const std::string& name);
+absl::StatusOr<Fd> ConnectPacket(int dir_fd, const std::string& name,
+                                 std::chrono::milliseconds limit = kConnectLimit);
 
 }  // namespace jenkins_agent

@@ -17,4 +17,8 @@ absl::StatusOr<std::string> BootId();
 // pid it names a process for good. NotFound when it is gone or a zombie.
 absl::StatusOr<uint64_t> ProcessStartTime(pid_t pid);
 
+// By a signal (SIGSTOP, ...) or a tracer (/proc/PID/stat field 3: T or t, proc(5)). False when it
+// is gone.
+bool ProcessStopped(pid_t pid);
+
 }  // namespace jenkins_agent

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "driver/base/fault.h"
@@ -16,8 +17,10 @@
 namespace jenkins_agent {
 namespace {
 
-absl::Status WaitReadable(int fd, std::chrono::milliseconds timeout) {
-  const auto deadline = std::chrono::steady_clock::now() + timeout;
+using TimePoint = std::chrono::steady_clock::time_point;
+
+// OK: there is something to read, or the end.
+absl::Status WaitReadableUntil(int fd, TimePoint deadline) {
   for (;;) {
     const auto left =
         std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
@@ -25,10 +28,40 @@ absl::Status WaitReadable(int fd, std::chrono::milliseconds timeout) {
     const int ready = ::poll(&wait, 1, static_cast<int>(std::max<int64_t>(left.count(), 0)));
     if (ready > 0) return absl::OkStatus();
     if (ready < 0 && errno != EINTR) return ErrnoStatus("poll");
-    if (ready == 0) {
-      return absl::DeadlineExceededError(absl::StrCat("no answer within ", timeout.count(), " ms"));
-    }
+    if (ready == 0) return absl::DeadlineExceededError("no answer");
   }
+}
+
+absl::Status WaitReadable(int fd, std::chrono::milliseconds timeout) {
+  const absl::Status ready = WaitReadableUntil(fd, std::chrono::steady_clock::now() + timeout);
+  if (!absl::IsDeadlineExceeded(ready)) return ready;
+  return absl::DeadlineExceededError(absl::StrCat("no answer within ", timeout.count(), " ms"));
+}
+
+absl::Status ErrorOf(const pb::ControlReply& reply) {
+  return absl::Status(static_cast<absl::StatusCode>(reply.error_code()), reply.error());
+}
+
+// The connection, with the request on its way. A supervisor whose queue is full holds up nobody.
+absl::StatusOr<Fd> Ask(const std::string& task_dir, const pb::ControlRequest& request) {
+  ASSIGN_OR_RETURN(Fd connection, ConnectToSupervisor(task_dir, std::chrono::milliseconds(1)));
+  RETURN_IF_ERROR(SendPacket(connection.get(), request.SerializeAsString()));
+  return connection;
+}
+
+absl::StatusOr<pb::ControlReply> AwaitReply(const absl::StatusOr<Fd>& call, TimePoint deadline) {
+  if (absl::IsResourceExhausted(call.status())) {
+    return absl::DeadlineExceededError(call.status().message());
+  }
+  RETURN_IF_ERROR(call.status());
+  RETURN_IF_ERROR(WaitReadableUntil(call->get(), deadline));
+  const absl::StatusOr<Packet> packet = ReceivePacket(call->get());
+  pb::ControlReply reply;
+  if (!packet.ok() || !reply.ParseFromString(packet->data)) {
+    return absl::UnavailableError("the task's supervisor ended");
+  }
+  RETURN_IF_ERROR(ErrorOf(reply));
+  return reply;
 }
 
 }  // namespace
@@ -107,9 +140,7 @@ absl::StatusOr<pb::TaskStatus> AwaitStart(int connection, std::chrono::milliseco
   if (!packet.ok() || !reply.ParseFromString(packet->data)) {
     return absl::AbortedError("the task's supervisor died during the start; see supervisor.log");
   }
-  if (reply.error_code() != 0) {
-    return absl::Status(static_cast<absl::StatusCode>(reply.error_code()), reply.error());
-  }
+  RETURN_IF_ERROR(ErrorOf(reply));
   return reply.status();
 }
 
@@ -122,10 +153,27 @@ absl::StatusOr<pb::TaskStatus> AskSupervisor(const std::string& task_dir,
   return AwaitStart(connection.get(), timeout);
 }
 
-absl::StatusOr<Fd> ConnectToSupervisor(const std::string& task_dir) {
+std::vector<absl::StatusOr<pb::ControlReply>> CallSupervisors(
+    const std::vector<std::string>& task_dirs, const pb::ControlRequest& request,
+    std::chrono::milliseconds timeout) {
+  std::vector<absl::StatusOr<pb::ControlReply>> replies;
+  replies.reserve(task_dirs.size());
+  for (size_t first = 0; first < task_dirs.size(); first += kAskedAtOnce) {
+    const size_t end = std::min(first + kAskedAtOnce, task_dirs.size());
+    std::vector<absl::StatusOr<Fd>> calls;
+    for (size_t i = first; i < end; ++i) calls.push_back(Ask(task_dirs[i], request));
+    const auto deadline = std::chrono::steady_clock::now() + timeout;
+    for (const absl::StatusOr<Fd>& call : calls) replies.push_back(AwaitReply(call, deadline));
+  }
+  return replies;
+}
+
+absl::StatusOr<Fd> ConnectToSupervisor(const std::string& task_dir,
+                                       std::chrono::milliseconds limit) {
   const absl::StatusOr<Fd> dir = OpenFile(task_dir, O_RDONLY | O_DIRECTORY);
   if (!dir.ok()) return absl::UnavailableError(dir.status().message());
-  absl::StatusOr<Fd> socket = ConnectPacket(dir->get(), kControlSocket);
+  absl::StatusOr<Fd> socket = ConnectPacket(dir->get(), kControlSocket, limit);
+  if (absl::IsResourceExhausted(socket.status())) return socket;
   if (!socket.ok()) return absl::UnavailableError(socket.status().message());
   return socket;
 }

@@ -6,11 +6,13 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "driver/base/fd.h"
 #include "driver/base/mutex.h"
+#include "driver/base/packet.h"
 #include "driver/base/subprocess.h"
 #include "driver/supervisor/exit_record.h"
 #include "proto/supervisor.pb.h"
@@ -53,7 +55,18 @@ absl::StatusOr<pb::TaskStatus> AwaitStart(int connection, std::chrono::milliseco
 absl::StatusOr<pb::TaskStatus> AskSupervisor(const std::string& task_dir,
                                              std::chrono::milliseconds timeout);
 
-// Unavailable: no supervisor serves this task any more.
-absl::StatusOr<Fd> ConnectToSupervisor(const std::string& task_dir);
+// One request to the supervisors of many tasks at once, for one who has no event loop; the answers
+// in the same order. Blocks for `timeout` at most for each kAskedAtOnce of them. An error is the
+// supervisor's own, or Unavailable (as ConnectToSupervisor), or DeadlineExceeded: it runs, and does
+// not answer.
+inline constexpr size_t kAskedAtOnce = 256;
+std::vector<absl::StatusOr<pb::ControlReply>> CallSupervisors(
+    const std::vector<std::string>& task_dirs, const pb::ControlRequest& request,
+    std::chrono::milliseconds timeout);
+
+// Unavailable: no supervisor serves this task any more. ResourceExhausted: it accepts no connection
+// within `limit`.
+absl::StatusOr<Fd> ConnectToSupervisor(const std::string& task_dir,
+                                       std::chrono::milliseconds limit = kConnectLimit);
 
 }  // namespace jenkins_agent

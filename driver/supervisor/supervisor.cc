@@ -67,18 +67,22 @@ void Supervisor::Log(absl::string_view line) {
 
 void Supervisor::Publish(const std::string& message) {
   pb::Event event;
-  event.set_time_ns(Nanoseconds(CLOCK_REALTIME));
   event.set_message(message);
   event.set_phase(tracker_.phase());
-  server_->Publish(event);
+  Publish(std::move(event));
 }
 
 // Not about the agent's phase, whose events on the way to a connection are for the log only.
 void Supervisor::PublishNews(const std::string& message) {
   pb::Event event;
-  event.set_time_ns(Nanoseconds(CLOCK_REALTIME));
   event.set_message(message);
+  Publish(std::move(event));
+}
+
+void Supervisor::Publish(pb::Event event) {
+  event.set_time_ns(Nanoseconds(CLOCK_REALTIME));
   server_->Publish(event);
+  last_event_ = std::move(event);
 }
 
 // ---- launches and exits ----
@@ -120,6 +124,7 @@ void Supervisor::HoldBackOutput(bool held_back) {
 // Of an agent; any other program is asked for once, before the sandbox stands.
 void Supervisor::Launch() {
   tracker_.OnLaunch();
+  phase_since_ns_ = Nanoseconds(CLOCK_REALTIME);
   policy_->OnLaunch();
   AwaitLaunch();
   if (const absl::Status asked = AskForLaunch(); !asked.ok()) OnLaunchFailed(asked);
@@ -248,6 +253,7 @@ void Supervisor::AfterAgentExit(int wait_status, Outcome exit) {
 
 void Supervisor::BackOff(const Decision& decision) {
   state_ = State::kBackingOff;
+  phase_since_ns_ = Nanoseconds(CLOCK_REALTIME);
   waiting_for_ = decision.message;
   Publish(decision.counted ? absl::StrCat(decision.message, "; restarting it in place")
                            : decision.message);

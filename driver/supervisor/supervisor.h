@@ -134,10 +134,12 @@ class Supervisor {
   absl::Status OnSignal(int signal);
   absl::Status OnStop(const pb::ControlRequest::Stop& stop);
   absl::Status OnNote(const std::string& waiting_for);
+  absl::Status OnThreadDump();
   pb::TaskStatus Status() const;
   pb::RunState PublicState() const;
   void Publish(const std::string& message);
   void PublishNews(const std::string& message);
+  void Publish(pb::Event event);
 
   bool stopping() const { return stop_signal_ != 0; }
   void SignalPayload(int signal);
@@ -186,6 +188,7 @@ class Supervisor {
   EventLoop::TimerId stop_timer_ = 0;
   EventLoop::TimerId restart_timer_ = 0;  // the next, harder step against a wedged JVM
   int64_t phase_since_ns_ = 0;            // CLOCK_REALTIME
+  std::optional<pb::Event> last_event_;
   Outcome outcome_;
   bool init_gone_ = false;
 };

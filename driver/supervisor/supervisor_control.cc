@@ -19,7 +19,7 @@ pb::ControlReply Supervisor::Handle(const pb::ControlRequest& request) {
   absl::Status status;
   switch (request.kind_case()) {
     case pb::ControlRequest::kHello:
-      taken_ = true;
+      taken_ |= !request.hello().look_only();
       *reply.mutable_status() = Status();
       break;
     case pb::ControlRequest::kJarReady:
@@ -36,6 +36,9 @@ pb::ControlReply Supervisor::Handle(const pb::ControlRequest& request) {
       break;
     case pb::ControlRequest::kVerdict:
       status = OnVerdict(request.verdict());
+      break;
+    case pb::ControlRequest::kThreadDump:
+      status = OnThreadDump();
       break;
     case pb::ControlRequest::kExec:
     case pb::ControlRequest::kExecRelease:  // HandleLate has taken these
@@ -149,12 +152,14 @@ pb::TaskStatus Supervisor::Status() const {
   *status.mutable_timings() = timings_;
   for (const std::string& dir : cgroup_->dirs()) status.add_cgroup_dirs(dir);
   status.set_java_home(java_home_);
+  if (last_event_.has_value()) *status.mutable_last_event() = *last_event_;
+  const pb::AgentSpec& agent = spec_.agent();
+  if (agent.urls_size() > 0) status.set_agent_url(agent.urls(0));
+  *status.mutable_agent_urls() = agent.urls();
+  status.set_agent_direct(agent.direct());
+  status.set_agent_name(agent.name());
   if (state_ == State::kWaitingForJar) {
-    const pb::AgentSpec& agent = spec_.agent();
-    if (agent.urls_size() > 0) status.set_agent_url(agent.urls(0));
-    *status.mutable_agent_urls() = agent.urls();
     status.set_web_socket(agent.web_socket());
-    status.set_agent_name(agent.name());
     status.set_agent_ca_file(agent.ca_file());
     status.set_jar_path(agent.jar());
   }

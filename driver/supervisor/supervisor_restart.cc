@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "driver/base/pidfd.h"
+#include "driver/base/process.h"
 #include "driver/base/status.h"
 #include "driver/supervisor/supervisor.h"
 
@@ -44,6 +46,29 @@ void Supervisor::RestartAgent(const Decision& decision) {
     SignalPayload(SIGTERM);
     restart_timer_ = loop_->After(kWedgedAgentStopTimeout, [this] { SignalPayload(SIGKILL); });
   });
+}
+
+// Asked for by the operator, who gets an answer instead of a dump that never comes.
+absl::Status Supervisor::OnThreadDump() {
+  if (!has_agent()) {
+    return absl::FailedPreconditionError(
+        "the task's program is no agent of the driver's; of a Java program a dump is asked for "
+        "with `nomad alloc signal -s SIGQUIT`");
+  }
+  if (state_ != State::kRunning || !payload_) {
+    return absl::FailedPreconditionError("no JVM of the agent runs at the moment");
+  }
+  if (ProcessStopped(payload_pid_)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the agent's JVM (pid ", payload_pid_,
+                     ") is stopped and writes nothing; continue it with `kill -CONT ", payload_pid_,
+                     "` and ask again"));
+  }
+  if (out_->stalled()) {
+    return absl::FailedPreconditionError(
+        "nobody reads the task's log: a JVM that writes its dump there would stand still");
+  }
+  return SignalPidfd(payload_.get(), SIGQUIT);
 }
 
 // The JVM writes it at a safepoint: with a full pipe that nobody empties all its threads would

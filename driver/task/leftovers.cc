@@ -57,7 +57,7 @@ Found Examine(const std::string& dir, const StatePaths& paths, absl::string_view
   }
   found.leftover.supervisor_alive = found.leftover.record == Leftover::Record::kValid
                                         ? SupervisorAlive(found.record)
-                                        : ConnectToSupervisor(dir).ok();
+                                        : !absl::IsUnavailable(ConnectToSupervisor(dir).status());
   found.leftover.marked = ::access(absl::StrCat(dir, "/", kRemovalMark).c_str(), F_OK) == 0;
   found.leftover.exit_age = ExitAge(dir);
   return found;

@@ -6,6 +6,7 @@
 
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "driver/base/file.h"
 #include "tests/support/status_matchers.h"
@@ -128,6 +129,22 @@ TEST(Packet, ListensInADirectoryWithAVeryLongName) {
   ASSERT_TRUE(accepted.valid());
   ASSERT_OK_AND_ASSIGN(const uid_t uid, PeerUid(accepted.get()));
   EXPECT_EQ(uid, ::geteuid());
+}
+
+TEST(Packet, AListenerThatAcceptsNobodyIsNotWaitedForWithoutLimit) {
+  const TempDir dir;
+  ASSERT_OK_AND_ASSIGN(const Fd dir_fd, OpenFile(dir.path(), O_RDONLY | O_DIRECTORY));
+  ASSERT_OK_AND_ASSIGN(const Fd listener, ListenPacket(dir_fd.get(), "s"));
+  std::vector<Fd> waiting;
+  absl::Status status;
+  while (status.ok() && waiting.size() < 1000) {
+    absl::StatusOr<Fd> next = ConnectPacket(dir_fd.get(), "s", std::chrono::milliseconds(10));
+    status = next.status();
+    if (next.ok()) waiting.push_back(*std::move(next));
+  }
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("connect s")));
+  const Fd accepted(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  EXPECT_OK(ConnectPacket(dir_fd.get(), "s"));
 }
 
 }  // namespace

@@ -42,7 +42,9 @@ TEST(UsageTest, ReadsV1) {
       {"memory/memory.usage_in_bytes", "1000\n"},
       {"memory/memory.max_usage_in_bytes", "2000\n"},
       {"memory/memory.kmem.usage_in_bytes", "30\n"},
-      {"memory/memory.stat", "cache 1\nrss 2\ntotal_cache 400\ntotal_rss 500\ntotal_swap 6\n"},
+      {"memory/memory.stat",
+       "cache 1\nrss 2\ntotal_cache 400\ntotal_rss 500\ntotal_swap 6\n"
+       "total_inactive_file 70\n"},
       {"cpuacct/cpuacct.usage", "9000\n"},
       {"cpuacct/cpuacct.usage_user", "7000\n"},
       {"cpuacct/cpuacct.usage_sys", "2000\n"},
@@ -53,6 +55,7 @@ TEST(UsageTest, ReadsV1) {
   EXPECT_THAT(usage.memory_peak_bytes, Optional(2000u));
   EXPECT_THAT(usage.memory_kernel_bytes, Optional(30u));
   EXPECT_THAT(usage.memory_cache_bytes, Optional(400u));
+  EXPECT_THAT(usage.memory_idle_cache_bytes, Optional(70u));
   EXPECT_THAT(usage.memory_rss_bytes, Optional(500u));
   EXPECT_THAT(usage.memory_swap_bytes, Optional(6u));
   EXPECT_THAT(usage.cpu_total_ns, Optional(9000u));
@@ -63,10 +66,26 @@ TEST(UsageTest, ReadsV1) {
   EXPECT_THAT(usage.pids, Optional(17u));
 }
 
+TEST(UsageTest, ACeilingIsANumberOrNone) {
+  const Ceiling v1 = CeilingFromV1(
+      FromMap({{"memory/memory.limit_in_bytes", "4096\n"}, {"pids/pids.max", "64\n"}}));
+  EXPECT_THAT(v1.memory_bytes, Optional(4096u));
+  EXPECT_THAT(v1.pids, Optional(64u));
+  const Ceiling open_v1 = CeilingFromV1(FromMap(
+      {{"memory/memory.limit_in_bytes", "9223372036854771712\n"}, {"pids/pids.max", "max\n"}}));
+  EXPECT_EQ(open_v1.memory_bytes, std::nullopt);
+  EXPECT_EQ(open_v1.pids, std::nullopt);
+  const Ceiling v2 =
+      CeilingFromV2(FromMap({{"memory/memory.max", "4096\n"}, {"pids/pids.max", "64\n"}}));
+  EXPECT_THAT(v2.memory_bytes, Optional(4096u));
+  EXPECT_THAT(v2.pids, Optional(64u));
+  EXPECT_EQ(CeilingFromV2(FromMap({{"memory/memory.max", "max\n"}})).memory_bytes, std::nullopt);
+}
+
 TEST(UsageTest, ReadsV2InNanoseconds) {
   const Usage usage = UsageFromV2(FromMap({
       {"memory/memory.current", "1000\n"},
-      {"memory/memory.stat", "anon 500\nfile 400\nkernel 30\n"},
+      {"memory/memory.stat", "anon 500\nfile 400\nkernel 30\ninactive_file 70\n"},
       {"cpu/cpu.stat",
        "usage_usec 9\nuser_usec 7\nsystem_usec 2\nnr_periods 8\nnr_throttled 3\n"
        "throttled_usec 11\n"},
@@ -75,6 +94,7 @@ TEST(UsageTest, ReadsV2InNanoseconds) {
   EXPECT_THAT(usage.memory_usage_bytes, Optional(1000u));
   EXPECT_THAT(usage.memory_rss_bytes, Optional(500u));
   EXPECT_THAT(usage.memory_cache_bytes, Optional(400u));
+  EXPECT_THAT(usage.memory_idle_cache_bytes, Optional(70u));
   EXPECT_THAT(usage.memory_kernel_bytes, Optional(30u));
   EXPECT_EQ(usage.memory_peak_bytes, std::nullopt);
   EXPECT_EQ(usage.memory_swap_bytes, std::nullopt);

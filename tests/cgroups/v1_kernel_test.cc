@@ -210,6 +210,8 @@ TEST_F(V1KernelTest, ThePidsLimitStopsForks) {
 
 TEST_F(V1KernelTest, TheMemoryLimitKillsAndIsCounted) {
   ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create({.memory_bytes = 16 << 20}));
+  EXPECT_EQ(cgroup.ReadCeiling()->memory_bytes, 16u << 20);
+  EXPECT_EQ(cgroup.ReadCeiling()->pids, std::nullopt);
   EXPECT_EQ(*cgroup.OomKills(), 0u);
   Child child([&cgroup](int) {
     if (!cgroup.Enter().ok()) return 1;

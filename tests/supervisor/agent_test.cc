@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "driver/base/file.h"
+#include "driver/base/process.h"
 #include "tests/supervisor/harness.h"
 #include "tests/support/status_matchers.h"
 
@@ -290,6 +291,94 @@ TEST_F(Agent, AJvmThatDiesAgainAndAgainEndsTheTaskWithTheWholeStory) {
   EXPECT_EQ(exit->message(),
             "the agent's JVM exited with code 3 while connected; restarted 3 times within 10 "
             "minutes, all that health.restart allows");
+}
+
+TEST_F(Agent, TellsWhatItIsAndWhatHappenedLastInEveryPhase) {
+  ASSERT_OK(Start(AgentSpec("echo 'INFO: Connected' >&2; exec sleep 1000")));
+  EXPECT_FALSE(watcher().Status().has_last_event());
+  ASSERT_OK(watcher().JarReady(OldJar()));
+  ASSERT_TRUE(watcher().WaitEvent("connected"));
+  const pb::TaskStatus status = watcher().Status();
+  EXPECT_EQ(status.agent_name(), "linux-1");
+  EXPECT_EQ(status.agent_urls(0), "http://controller.example/");
+  EXPECT_EQ(status.last_event().message(), "connected");
+  EXPECT_GT(status.last_event().time_ns(), status.started_at_ns());
+  // A new JVM begins anew.
+  ASSERT_EQ(::kill(status.payload_pid(), SIGKILL), 0);
+  ASSERT_TRUE(Eventually([&] { return watcher().Status().launches() == 2; }));
+  EXPECT_GT(watcher().Status().phase_since_ns(), status.phase_since_ns());
+  EXPECT_OK(watcher().Stop(SIGTERM, kTestDeadline));
+  ASSERT_TRUE(watcher().WaitExit());
+}
+
+TEST_F(Agent, WritesAThreadDumpWhenAskedAndSaysWhyNotElse) {
+  pb::ControlRequest dump;
+  dump.mutable_thread_dump();
+  ASSERT_OK(
+      Start(AgentSpec("trap 'echo Full thread dump' QUIT; echo 'INFO: Connected' >&2;"
+                      "while :; do sleep 0.05; done")));
+  EXPECT_THAT(watcher().Call(dump),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("no JVM of the agent")));
+  ASSERT_OK(watcher().JarReady(OldJar()));
+  ASSERT_TRUE(watcher().WaitEvent("connected"));
+  const pid_t jvm = watcher().Status().payload_pid();
+  ASSERT_EQ(::kill(jvm, SIGSTOP), 0);
+  ASSERT_TRUE(Eventually([jvm] { return ProcessStopped(jvm); }));
+  EXPECT_THAT(watcher().Call(dump), StatusIs(absl::StatusCode::kFailedPrecondition,
+                                             HasSubstr(absl::StrCat("kill -CONT ", jvm))));
+  ASSERT_EQ(::kill(jvm, SIGCONT), 0);
+  ASSERT_TRUE(Eventually([jvm] { return !ProcessStopped(jvm); }));
+  EXPECT_EQ(Stdout(), "");
+  EXPECT_OK(watcher().Call(dump));
+  EXPECT_TRUE(Eventually([this] { return Stdout() == "Full thread dump\n"; }));
+  EXPECT_EQ(watcher().Status().payload_pid(), jvm);
+  EXPECT_EQ(watcher().Status().restarts(), 0u);
+  EXPECT_OK(watcher().Stop(SIGKILL, kTestDeadline));
+  ASSERT_TRUE(watcher().WaitExit());
+}
+
+TEST_F(Agent, NoThreadDumpIntoALogThatNobodyReads) {
+  pb::LaunchSpec spec = AgentSpec(
+      "trap : QUIT; echo 'INFO: Connected' >&2; head -c 300000 /dev/zero;"
+      "while :; do sleep 0.05; done");
+  ASSERT_EQ(::mkfifo((directory() + "/fifo").c_str(), 0600), 0);
+  ASSERT_OK_AND_ASSIGN(const Fd reader, OpenFile(directory() + "/fifo", O_RDWR | O_NONBLOCK));
+  spec.mutable_output()->set_stdout_path(directory() + "/fifo");
+  spec.mutable_output()->set_patience_ms(600'000);
+  ASSERT_OK(Start(spec));
+  ASSERT_OK(watcher().JarReady(OldJar()));
+  ASSERT_TRUE(watcher().WaitEvent("connected"));
+  pb::ControlRequest dump;
+  dump.mutable_thread_dump();
+  EXPECT_TRUE(Eventually(
+      [&] { return absl::StrContains(watcher().Call(dump).status().message(), "nobody reads"); }));
+  EXPECT_OK(watcher().Stop(SIGKILL, kTestDeadline));
+  ASSERT_TRUE(watcher().WaitExit());
+}
+
+TEST_F(Agent, AnyOtherProgramGetsNoSignalForAThreadDump) {
+  ASSERT_OK(Start(Shell("exec sleep 1000")));
+  pb::ControlRequest dump;
+  dump.mutable_thread_dump();
+  EXPECT_THAT(watcher().Call(dump),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("is no agent")));
+  EXPECT_EQ(watcher().Status().state(), pb::RUNNING);
+  EXPECT_OK(watcher().Stop(SIGKILL, kTestDeadline));
+  ASSERT_TRUE(watcher().WaitExit());
+}
+
+// The plugin died before it took the task up: an operator who looks must not keep the task alive.
+TEST_F(Agent, WhoOnlyLooksDoesNotTakeATaskUp) {
+  ASSERT_OK_AND_ASSIGN(Fd connection, Spawn(AgentSpec("true")));
+  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus started, AwaitStart(connection.get(), kTestDeadline));
+  pb::ControlRequest look;
+  look.mutable_hello()->set_look_only(true);
+  const auto seen = CallSupervisors({TaskDir()}, look, kTestDeadline);
+  ASSERT_OK(seen.front());
+  EXPECT_EQ(seen.front()->status().state(), pb::WAITING_FOR_JAR);
+  connection.Reset();
+  EXPECT_TRUE(Eventually([&] { return !ProcessAlive(started.init_pid()); }));
+  EXPECT_TRUE(Eventually([this] { return !PathExists(TaskDir() + "/control.sock"); }));
 }
 
 // An operator's session is no build.

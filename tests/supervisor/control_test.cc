@@ -3,14 +3,17 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "driver/base/file.h"
 #include "driver/base/packet.h"
+#include "driver/base/paths.h"
 #include "driver/base/status.h"
 #include "driver/supervisor/client.h"
 #include "driver/supervisor/control_server.h"
@@ -170,6 +173,47 @@ TEST_F(ControlTest, ASilentSupervisorTimesOutAndADestroyedControlCancels) {
   loop_->Run();
   EXPECT_THAT(late, StatusIs(absl::StatusCode::kDeadlineExceeded, testing::_));
   EXPECT_THAT(cancelled, StatusIs(absl::StatusCode::kCancelled, testing::_));
+}
+
+// ---- CallSupervisors ----
+
+TEST_F(ControlTest, ManyAreAskedAtOnceAndAnswersKeepTheOrder) {
+  const TempDir silent, gone;
+  ASSERT_OK_AND_ASSIGN(const Fd silent_fd, OpenFile(silent.path(), O_RDONLY | O_DIRECTORY));
+  ASSERT_OK_AND_ASSIGN(const Fd listener, ListenPacket(silent_fd.get(), kControlSocket));
+  std::thread server([this] { loop_->Run(); });
+  const auto replies =
+      CallSupervisors({silent.path(), dir_.path(), gone.path(), dir_.path(), "/nowhere"}, Hello(),
+                      std::chrono::milliseconds(500));
+  loop_->Post([this] { loop_->Quit(); });
+  server.join();
+  ASSERT_EQ(replies.size(), 5u);
+  EXPECT_THAT(replies[0], StatusIs(absl::StatusCode::kDeadlineExceeded, testing::_));
+  ASSERT_OK(replies[1]);
+  EXPECT_EQ(replies[1]->status().launches(), 42u);
+  EXPECT_THAT(replies[2], StatusIs(absl::StatusCode::kUnavailable, testing::_));
+  EXPECT_OK(replies[3]);
+  EXPECT_THAT(replies[4], StatusIs(absl::StatusCode::kUnavailable, testing::_));
+}
+
+TEST_F(ControlTest, ARefusalAndADeathBeforeTheAnswerAreToldApart) {
+  std::thread server([this] { loop_->Run(); });
+  pb::ControlRequest stop;
+  stop.mutable_stop();
+  const auto refused = CallSupervisors({dir_.path()}, stop, kTimeout);
+  loop_->Post([this] { loop_->Quit(); });
+  server.join();
+  EXPECT_THAT(refused[0],
+              StatusIs(absl::StatusCode::kFailedPrecondition, testing::HasSubstr("cannot")));
+
+  const TempDir dying;
+  ASSERT_OK_AND_ASSIGN(const Fd dying_fd, OpenFile(dying.path(), O_RDONLY | O_DIRECTORY));
+  ASSERT_OK_AND_ASSIGN(const Fd listener, ListenPacket(dying_fd.get(), kControlSocket));
+  std::thread death(
+      [&listener] { const Fd taken(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC)); });
+  const auto died = CallSupervisors({dying.path()}, stop, kTimeout);
+  death.join();
+  EXPECT_THAT(died[0], StatusIs(absl::StatusCode::kUnavailable, testing::_));
 }
 
 }  // namespace
