@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
 
+#include "driver/tools/agents.h"
 #include "driver/tools/explain.h"
 #include "driver/tools/worker.h"
 
@@ -13,22 +14,23 @@ int main(int argc, char** argv) {
   CLI::App app("Runs Jenkins agents under Nomad: the operator's commands.",
                "nomad-driver-jenkins-agent");
   app.require_subcommand(1);
-  app.add_subcommand("version", "Print the version");
-  // For the plugin only: see worker.h. An empty group hides it from the help.
-  const CLI::App* agent_jar = app.add_subcommand("agent-jar", "Fetch agent.jar")->group("");
+  int exit_code = 0;
+  jenkins_agent::AddAgentsCommand(app, exit_code);
   jenkins_agent::ExplainOptions explain_options;
   const CLI::App* explain = jenkins_agent::AddExplain(app, explain_options);
+  app.add_subcommand("version", "Print the version")->callback([] {
+    std::cout << "nomad-driver-jenkins-agent " << PROJECT_VERSION << "\n";
+  });
+  // For the plugin only: see worker.h. An empty group hides it from the help.
+  app.add_subcommand("agent-jar", "Fetch agent.jar")->group("")->callback([&exit_code] {
+    ::signal(SIGPIPE, SIG_IGN);
+    exit_code = jenkins_agent::RunAgentJarWorker(STDIN_FILENO, STDOUT_FILENO);
+  });
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     // CLI11's own codes say nothing to an operator, and 2 means something else for `explain`.
     return app.exit(error) == 0 ? 0 : 1;
   }
-  if (explain->parsed()) return jenkins_agent::RunExplain(explain_options);
-  if (agent_jar->parsed()) {
-    ::signal(SIGPIPE, SIG_IGN);
-    return jenkins_agent::RunAgentJarWorker(STDIN_FILENO, STDOUT_FILENO);
-  }
-  std::cout << "nomad-driver-jenkins-agent " << PROJECT_VERSION << "\n";
-  return 0;
+  return explain->parsed() ? jenkins_agent::RunExplain(explain_options) : exit_code;
 }
