@@ -19,7 +19,7 @@
 
 namespace jenkins_agent {
 
-inline constexpr std::chrono::seconds kTestDeadline{30};
+inline constexpr std::chrono::seconds kTestDeadline{60};
 
 // Until `condition` holds; false after kTestDeadline. For facts that no event announces.
 bool Eventually(const std::function<bool()>& condition);
