@@ -156,12 +156,15 @@ absl::StatusOr<pb::TaskStatus> AskSupervisor(const std::string& task_dir,
 std::vector<absl::StatusOr<pb::ControlReply>> CallSupervisors(
     const std::vector<std::string>& task_dirs, const pb::ControlRequest& request,
     std::chrono::milliseconds timeout) {
+  // A reply that says nothing but "done" would have no bytes without it, as the end has none.
+  pb::ControlRequest numbered = request;
+  numbered.set_sequence(1);
   std::vector<absl::StatusOr<pb::ControlReply>> replies;
   replies.reserve(task_dirs.size());
   for (size_t first = 0; first < task_dirs.size(); first += kAskedAtOnce) {
     const size_t end = std::min(first + kAskedAtOnce, task_dirs.size());
     std::vector<absl::StatusOr<Fd>> calls;
-    for (size_t i = first; i < end; ++i) calls.push_back(Ask(task_dirs[i], request));
+    for (size_t i = first; i < end; ++i) calls.push_back(Ask(task_dirs[i], numbered));
     const auto deadline = std::chrono::steady_clock::now() + timeout;
     for (const absl::StatusOr<Fd>& call : calls) replies.push_back(AwaitReply(call, deadline));
   }

@@ -201,8 +201,12 @@ TEST_F(ControlTest, ARefusalAndADeathBeforeTheAnswerAreToldApart) {
   pb::ControlRequest stop;
   stop.mutable_stop();
   const auto refused = CallSupervisors({dir_.path()}, stop, kTimeout);
+  pb::ControlRequest note;
+  note.mutable_note();
+  const auto done = CallSupervisors({dir_.path()}, note, kTimeout);
   loop_->Post([this] { loop_->Quit(); });
   server.join();
+  EXPECT_OK(done[0]);
   EXPECT_THAT(refused[0],
               StatusIs(absl::StatusCode::kFailedPrecondition, testing::HasSubstr("cannot")));
 
