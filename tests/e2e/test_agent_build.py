@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
 """The example job as it is: an agent connects, a build runs in its sandbox, the secret stays secret."""
 import json
+import os
 import pathlib
+import signal
+import subprocess
 import unittest
 
 import cluster
 from cluster import Snapshot
 from fixtures import module_controller, module_nomad, module_scratch
+from machine import DRIVER, wait_for
 
 NODE = "linux-1"
 
@@ -201,6 +205,71 @@ class SecretTest(unittest.TestCase):
         self.assertEqual(build.result, "SUCCESS", build.console)
         self.assertIn("NOMAD_ALLOC_ID", build.console)
         self.assertFreeOfSecret(build.console, "the console of a build")
+
+
+class AgentsCommandTest(unittest.TestCase):
+    """`nomad-driver-jenkins-agent agents`, as an operator on the node types it."""
+
+    @staticmethod
+    def command(*arguments):
+        return subprocess.run([DRIVER, "agents", "--state-dir", nomad.state, *arguments], text=True, timeout=60,
+                              stdin=subprocess.DEVNULL, capture_output=True, check=False)
+
+    def agent(self):
+        agents = json.loads(self.command("--json").stdout)["agents"]
+        self.assertEqual([each["name"] for each in agents], [NODE])
+        return agents[0]
+
+    def test_a_connected_agent_is_shown(self):
+        agent = self.agent()
+        self.assertEqual(agent["phase"], "connected")
+        self.assertEqual(agent["alloc_id"], allocation)
+        self.assertEqual(agent["controllers"], [controller.url])
+        self.assertEqual(agent["restarts"], 0)
+        self.assertGreater(agent["threads"], 5)
+        self.assertEqual(agent["memory_limit_bytes"], 1024 << 20)
+        self.assertGreater(agent["memory_bytes"], 10 << 20)
+        run = self.command()
+        print(run.stdout)
+        self.assertEqual((run.returncode, run.stderr), (0, ""))
+        self.assertRegex(run.stdout, rf"(?m)^{NODE} +{allocation[:8]} +{controller.url} +connected +\d+\w+ +0 +\d+/2048 ")
+        for text in (run.stdout, json.dumps(agent)):
+            self.assertNotIn(controller.secret, text)
+
+    def test_the_processes_of_a_build_are_counted(self):
+        wait_for("no build's processes", lambda: self.agent()["build_processes"] == 0, 30)
+        controller.create_job("counted", NODE, "touch started; until [ -e go ]; do sleep 0.1; done")
+        number = controller.trigger("counted")
+        wait_for("a build's processes", lambda: self.agent()["build_processes"] > 0, 30)
+        workspaces = list((nomad.data / "alloc" / allocation / "agent/local").rglob("started"))
+        self.assertEqual(len(workspaces), 1, workspaces)
+        (workspaces[0].parent / "go").touch()
+        self.assertEqual(controller.wait_build("counted", number).result, "SUCCESS")
+
+    def test_a_dump_lands_in_the_log_and_a_stopped_jvm_is_told(self):
+        self.assertNotIn("Full thread dump", nomad.logs(allocation, "stdout"))
+        jvm = self.agent()["jvm_pid"]
+        os.kill(jvm, signal.SIGSTOP)
+        try:
+            wait_for("the JVM to stop", lambda: state_of(jvm) == "T", 10)
+            stopped = self.command("dump", NODE)
+        finally:
+            os.kill(jvm, signal.SIGCONT)
+        self.assertEqual(stopped.returncode, 1)
+        self.assertIn(f"(pid {jvm}) is stopped", stopped.stderr)
+
+        wait_for("the JVM to go on", lambda: state_of(jvm) != "T", 10)
+        dumped = self.command("dump", allocation[:8])
+        self.assertEqual(dumped.returncode, 0, dumped.stderr)
+        self.assertIn(f"nomad alloc logs {allocation} agent", dumped.stdout)
+        wait_for("the thread dump", lambda: "Full thread dump" in nomad.logs(allocation, "stdout"), 30)
+        self.assertEqual(self.agent()["jvm_pid"], jvm)
+        self.assertTrue(controller.online(NODE))
+
+
+def state_of(pid):
+    """"R", "S", "T", ... of a process."""
+    return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
 
 
 class ZzzStopTest(unittest.TestCase):
