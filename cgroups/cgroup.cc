@@ -341,6 +341,15 @@ absl::StatusOr<Ceiling> Cgroup::ReadCeiling() const {
   return IsV2() ? CeilingFromV2(Reader()) : CeilingFromV1(Reader());
 }
 
+// pids.max says "max" without a limit, in both versions.
+absl::StatusOr<Cgroup::Pids> Cgroup::ReadPids() const {
+  const std::string dir = DirOf("pids");
+  if (dir.empty()) return absl::NotFoundError("cgroup controller 'pids' is not mounted");
+  ASSIGN_OR_RETURN(const std::string current, ReadFileIn(dir, "pids.current"), Title(dir));
+  ASSIGN_OR_RETURN(const std::string limit, ReadFileIn(dir, "pids.max"), Title(dir));
+  return Pids{ParseNumber(current).value_or(0), ParseNumber(limit).value_or(0)};
+}
+
 absl::StatusOr<uint64_t> Cgroup::OomKills() const {
   const std::string dir = DirOf("memory");
   const char* file = IsV2() ? "memory.events" : "memory.oom_control";
@@ -397,6 +406,13 @@ absl::Status Cgroup::Freeze(std::chrono::milliseconds limit) const {
 absl::Status Cgroup::Thaw() const {
   const std::string dir = MembersDir();
   return Annotate(IsV2() ? ThawV2(dir) : ThawV1(dir), Title(dir));
+}
+
+absl::StatusOr<bool> Cgroup::Frozen() const {
+  const std::string dir = MembersDir();
+  ASSIGN_OR_RETURN(const std::string state,
+                   ReadFileIn(dir, IsV2() ? "cgroup.freeze" : "freezer.state"), Title(dir));
+  return state != (IsV2() ? "0" : "THAWED");
 }
 
 absl::Status Cgroup::KillAll(std::chrono::milliseconds limit) const {

@@ -105,6 +105,12 @@ class Cgroup {
 
   absl::StatusOr<Usage> ReadUsage() const;
   absl::StatusOr<Ceiling> ReadCeiling() const;
+  // Processes and threads inside, and how many may be; no limit: 0. Cheaper than ReadUsage.
+  struct Pids {
+    uint64_t current = 0;
+    uint64_t limit = 0;
+  };
+  absl::StatusOr<Pids> ReadPids() const;
   // Processes that the kernel killed for want of memory, since the directory was made: compare.
   absl::StatusOr<uint64_t> OomKills() const;
   absl::StatusOr<OomWatch> WatchOom() const;
@@ -114,6 +120,8 @@ class Cgroup {
   // be inside. DeadlineExceeded: it does not stand, and runs again.
   absl::Status Freeze(std::chrono::milliseconds limit) const;
   absl::Status Thaw() const;
+  // Whether somebody has stopped them so, or is about to.
+  absl::StatusOr<bool> Frozen() const;
 
   // SIGKILLs everything inside and blocks until it is gone; see kill.h.
   absl::Status KillAll(std::chrono::milliseconds limit) const;

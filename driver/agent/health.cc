@@ -1,35 +1,64 @@
 #include "driver/agent/health.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
+#include "driver/agent/phases.h"
 
 namespace jenkins_agent {
 namespace {
 
-int64_t Seconds(std::chrono::steady_clock::duration duration) {
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+// Rare enough to cost nothing beside hundreds of agents (README, Figures).
+constexpr milliseconds kRareLook = std::chrono::seconds(15);
+constexpr milliseconds kSoonLook = std::chrono::seconds(5);
+// A full table in which the last entries come and go is full.
+constexpr uint64_t kExhaustedPercent = 98;
+
+int64_t Seconds(Clock::duration duration) {
   return std::chrono::duration_cast<std::chrono::seconds>(duration).count();
 }
 
-bool Crowded(const HealthSample& sample, int percent) {
-  return sample.pids_limit > 0 && sample.pids * 100 >= sample.pids_limit * percent;
+std::string PidsInWords(const HealthSample& sample) {
+  return absl::StrCat(sample.pids, " of ", sample.pids_limit,
+                      " processes and threads in use, the agent's JVM has ", sample.threads);
+}
+
+// By the JVM itself: what builds use up ends with them.
+bool Exhausted(const HealthSample& sample) {
+  return sample.pids_limit > 0 && sample.pids * 100 >= sample.pids_limit * kExhaustedPercent &&
+         sample.threads * 2 >= sample.pids_limit;
 }
 
 }  // namespace
 
 Health HealthWatch::Judge(const HealthSample& sample) {
-  if (!last_.has_value()) last_good_ = sample.time;
+  if (!last_.has_value()) last_good_ = connected_last_ = sample.time;
+  if (!last_.has_value() || last_->phase != sample.phase) phase_since_ = sample.time;
   const std::string symptom = Symptom(sample);
-  const std::string disconnected = Disconnected(sample);
+  Health health;
+  health.news = News(sample);
   last_ = sample;
-  if (!disconnected.empty()) return {Health::kWedged, disconnected};
-  if (!symptom.empty()) {
-    const auto bad_for = sample.time - last_good_;
-    if (bad_for < limits_.wedge_timeout) return {Health::kSuspect, symptom};
-    return {Health::kWedged, absl::StrCat(symptom, ", for ", Seconds(bad_for), " s")};
+  if (const std::string disconnected = Disconnected(sample); !disconnected.empty()) {
+    return {Health::kWedged, disconnected, health.news};
   }
-  last_good_ = sample.time;
-  if (!Crowded(sample, limits_.crowded_percent)) return {};
-  return {Health::kCrowded,
-          absl::StrCat(sample.pids, " of ", sample.pids_limit, " processes and threads in use")};
+  if (symptom.empty()) {
+    last_good_ = sample.time;
+    bad_since_.reset();
+    return health;
+  }
+  if (!bad_since_.has_value()) bad_since_ = sample.time;
+  const auto bad_for = sample.time - last_good_;
+  health.kind = Health::kSuspect;
+  health.cause = symptom;
+  // Of a sampler that was itself held up the last good look is long ago and proves nothing.
+  const bool seen_again = sample.time - *bad_since_ >= limits_.wedge_timeout / 2;
+  if (bad_for < limits_.wedge_timeout || !seen_again) return health;
+  health.kind = Health::kWedged;
+  absl::StrAppend(&health.cause, ", for ", Seconds(bad_for), " s");
+  return health;
 }
 
 // What is not in order at this moment; a moment alone proves nothing.
@@ -39,7 +68,17 @@ std::string HealthWatch::Symptom(const HealthSample& sample) const {
     return absl::StrCat("its process is stopped (state ", std::string(1, sample.process_state),
                         ")");
   }
-  if (sample.phase != pb::PHASE_CONNECTED) return "";
+  if (Exhausted(sample)) {
+    return absl::StrCat("it cannot start threads any more (", PidsInWords(sample), ")");
+  }
+  if (sample.phase == pb::PHASE_STARTING && sample.time - phase_since_ >= limits_.start_timeout) {
+    return absl::StrCat("it has not begun to look for its controller ",
+                        Seconds(sample.time - phase_since_), " s after its start");
+  }
+  return sample.phase == pb::PHASE_CONNECTED ? SocketSymptom(sample) : "";
+}
+
+std::string HealthWatch::SocketSymptom(const HealthSample& sample) const {
   switch (sample.socket) {
     case HealthSample::Socket::kUnknown:
       return "";
@@ -51,34 +90,63 @@ std::string HealthWatch::Symptom(const HealthSample& sample) const {
     case HealthSample::Socket::kEstablished:
       break;
   }
-  if (sample.since_data >= kDeadPeer) {
+  // It has asked since: a controller without pings may be silent for hours, and nothing is wrong.
+  if (sample.since_data >= kDeadPeer &&
+      sample.since_data - sample.since_sent >= limits_.wedge_timeout) {
     return absl::StrCat("nothing has come from the controller for ", Seconds(sample.since_data),
-                        " s");
+                        " s, although it was asked");
   }
-  const bool idle = last_.has_value() && last_->cpu_ticks == sample.cpu_ticks;
-  const bool reads =
-      sample.unread_bytes == 0 || (last_.has_value() && sample.unread_bytes < last_->unread_bytes);
-  if (idle && !reads) {
-    return absl::StrCat("it does not read from the controller (", sample.unread_bytes,
-                        " bytes unread)");
-  }
-  return "";
+  if (sample.unread_bytes == 0 || !last_.has_value()) return "";
+  const double elapsed = std::chrono::duration<double>(sample.time - last_->time).count();
+  const bool idle = sample.cpu_seconds - last_->cpu_seconds <= elapsed * kIdleCpuShare + 0.01;
+  const bool reads = sample.read_bytes != last_->read_bytes;
+  if (!idle || reads) return "";
+  return absl::StrCat("it does not read from the controller (", sample.unread_bytes,
+                      " bytes unread)");
 }
 
-// A controller that is down is waited for; one that answers should have its agent back.
+// A controller that is down is waited for; one that answers should have its agent back. One that
+// refuses it is the restart policy's business.
 std::string HealthWatch::Disconnected(const HealthSample& sample) {
   const bool away = sample.phase == pb::PHASE_TERMINATED || sample.phase == pb::PHASE_LOCATING ||
                     sample.phase == pb::PHASE_HANDSHAKING || sample.phase == pb::PHASE_STARTING;
-  if (!away || sample.controller_answers == false) {
-    answering_since_.reset();
-    return "";
-  }
-  if (sample.controller_answers != true) return "";
+  if (!away || sample.controller_answers == false) answering_since_.reset();
+  if (!away || sample.controller_answers != true) return "";
   if (!answering_since_.has_value()) answering_since_ = sample.time;
   const auto answering_for = sample.time - *answering_since_;
   if (answering_for < limits_.controller_grace) return "";
   return absl::StrCat("not connected although the controller has answered for ",
                       Seconds(answering_for), " s");
+}
+
+std::string HealthWatch::News(const HealthSample& sample) {
+  const uint64_t crowded =
+      limits_.thread_limit > 0 ? limits_.thread_limit : sample.pids_limit * 80 / 100;
+  if (sample.pids * 10 < crowded * 9) told_crowded_ = false;
+  if (sample.pids_limit > 0 && sample.pids >= crowded && !told_crowded_) {
+    told_crowded_ = true;
+    return PidsInWords(sample);
+  }
+  if (sample.phase == pb::PHASE_CONNECTED) {
+    connected_last_ = sample.time;
+    told_late_ = false;
+  }
+  const auto away = sample.time - connected_last_;
+  if (away < limits_.start_timeout || told_late_) return "";
+  told_late_ = true;
+  return absl::StrCat("agent not connected for ", Seconds(away), " s; ", PhaseName(sample.phase),
+                      sample.phase_detail.empty() ? "" : ": ", sample.phase_detail);
+}
+
+milliseconds HealthWatch::NextLook(Health::Kind last) const {
+  const milliseconds rarely = std::min(kRareLook, limits_.wedge_timeout / 4);
+  if (last == Health::kGood) return rarely;
+  const milliseconds soon = std::min(kSoonLook, limits_.wedge_timeout / 12);
+  if (!last_.has_value()) return soon;
+  // Also exactly when the time is over.
+  const milliseconds left =
+      std::chrono::ceil<milliseconds>(last_good_ + limits_.wedge_timeout - last_->time);
+  return left > milliseconds(0) ? std::min(soon, left) : soon;
 }
 
 }  // namespace jenkins_agent

@@ -46,6 +46,18 @@ Decision RestartPolicy::OnVerdict(absl::string_view cause, TimePoint now) {
   return decision;
 }
 
+Decision RestartPolicy::OnAged(absl::string_view cause) {
+  if (end_.has_value()) return *end_;
+  if (restart_.has_value()) return {};  // on its way
+  restart_ = Decision{.kind = Decision::kRestart, .aged = true, .message = std::string(cause)};
+  return *restart_;
+}
+
+Decision RestartPolicy::OnDone() {
+  if (end_.has_value()) return *end_;
+  return End("", 0);
+}
+
 Decision RestartPolicy::OnExit(const ExitFacts& facts, TimePoint now) {
   if (end_.has_value()) return *end_;
   if (restart_.has_value()) {
@@ -54,6 +66,10 @@ Decision RestartPolicy::OnExit(const ExitFacts& facts, TimePoint now) {
     return decision;
   }
   ever_connected_ = ever_connected_ || facts.ever_connected;
+  // What an agent does that was told not to reconnect (jenkins-agent.md 1.4).
+  if (one_shot_ && facts.phase == pb::PHASE_TERMINATED && ExitCodeOf(facts.wait_status) == 0) {
+    return End("", 0);
+  }
   std::string text = DescribeExit(facts, agent_name_);
   switch (ClassifyExit(facts)) {
     case ExitCause::kUsageError:
@@ -104,7 +120,9 @@ Decision RestartPolicy::CountRefusal(Refusal refusal, absl::string_view reason, 
   if (refusal == Refusal::kWrongSecret) {
     if (refusals_ >= kMaxWrongSecrets) return End(std::move(text), 1);
   } else if (refusal == Refusal::kUnknownName && ever_connected_) {
-    // The controller has deleted the node: nobody waits for this agent any more.
+    // The controller has deleted the node: nobody waits for this agent any more. That of a one-shot
+    // agent it deletes when all is done.
+    if (one_shot_) return End("", 0);
     return End(absl::StrCat(text, "; it was connected before, so its node was deleted"), 1);
   } else if (now - first_refusal_ >= kRefusalPatience) {
     return End(absl::StrCat(text, " for ", kRefusalPatience.count(), " minutes"), 1);

@@ -32,6 +32,8 @@ struct Decision {
   // A restart of a JVM that worked once, or should have: it counts against the budget, and what the
   // dead JVM's builds left is cleared first. False: nothing ran, the controller is waited for.
   bool counted = false;
+  // A restart of an idle JVM that is only too old: nothing is lost, and nothing counted.
+  bool aged = false;
   std::string message;  // kEnd, kRestart: the cause; kRelaunch: what is waited for, or the cause
   int exit_code = 0;    // kEnd: 0 only for a one-shot agent that is done
 };
@@ -56,13 +58,19 @@ class RestartPolicy {
   static constexpr std::chrono::minutes kRefusalPatience{5};
   static constexpr int kMaxWrongSecrets = 2;
 
-  explicit RestartPolicy(absl::string_view agent_name, RestartBudget budget = {})
-      : agent_name_(agent_name), budget_(budget) {}
+  // `one_shot`: the agent is there for one channel, whose end completes the task.
+  explicit RestartPolicy(absl::string_view agent_name, RestartBudget budget = {},
+                         bool one_shot = false)
+      : agent_name_(agent_name), budget_(budget), one_shot_(one_shot) {}
 
   void OnLaunch();
   Decision OnPhase(const PhaseChange& change, TimePoint now);
   // The health of a JVM that runs: "its process is stopped (state T) for 60 s".
   Decision OnVerdict(absl::string_view cause, TimePoint now);
+  // A JVM that is in order, idle and older than it should be.
+  Decision OnAged(absl::string_view cause);
+  // A one-shot agent's channel has ended, and its controller is there.
+  Decision OnDone();
   // After a kRestart too: the JVM's end that it asked for is not judged again.
   Decision OnExit(const ExitFacts& facts, TimePoint now);
 
@@ -79,6 +87,7 @@ class RestartPolicy {
 
   const std::string agent_name_;
   const RestartBudget budget_;
+  const bool one_shot_;
   int restarts_ = 0;
   std::deque<TimePoint> recent_;     // restarts within the budget's interval
   std::optional<Decision> restart_;  // decided for the JVM that is being stopped

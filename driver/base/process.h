@@ -21,4 +21,14 @@ absl::StatusOr<uint64_t> ProcessStartTime(pid_t pid);
 // is gone.
 bool ProcessStopped(pid_t pid);
 
+// One look at /proc/PID/stat (proc(5)).
+struct ProcessLook {
+  char state = '?';         // field 3: R, S, D, T, t, ...
+  uint64_t cpu_ticks = 0;   // fields 14 and 15, of all its threads, in 1 / sysconf(_SC_CLK_TCK) s
+  uint64_t threads = 0;     // field 20
+  uint64_t start_time = 0;  // field 22
+};
+// NotFound when it is gone or a zombie.
+absl::StatusOr<ProcessLook> LookAtProcess(pid_t pid);
+
 }  // namespace jenkins_agent

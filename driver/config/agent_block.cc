@@ -1,5 +1,9 @@
 #include "driver/config/agent_block.h"
 
+#include "absl/strings/str_cat.h"
+#include "driver/base/status.h"
+#include "driver/config/value_checks.h"
+
 namespace jenkins_agent {
 
 std::vector<Option> OptionsFor(AgentBlock& agent) {
@@ -33,7 +37,23 @@ std::vector<Option> OptionsFor(AgentBlock& agent) {
        "set"},
       {"jar", &agent.jar,
        "path of an `agent.jar` in the sandbox; `auto`: the controller's, kept on the node"},
+      {"mode", &agent.mode,
+       "`reconnect`, or `one_shot`: the task is complete when the agent's channel has ended while "
+       "the controller is there"},
+      {"max_age", &agent.max_age,
+       "an older JVM is replaced in place once it is idle and no build has a process; left out: "
+       "never; at least `1m`"},
   };
+}
+
+absl::Status ValidateAgentBlock(const AgentBlock& agent) {
+  if (agent.mode != kModeReconnect && agent.mode != kModeOneShot) {
+    return absl::InvalidArgumentError(absl::StrCat("agent.mode: ", Quoted(agent.mode),
+                                                   " is unknown (allowed: \"", kModeReconnect,
+                                                   "\", \"", kModeOneShot, "\")"));
+  }
+  if (agent.max_age.empty()) return absl::OkStatus();
+  return Annotate(CheckDuration(agent.max_age, absl::Minutes(1)), "agent.max_age");
 }
 
 }  // namespace jenkins_agent

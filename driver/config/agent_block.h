@@ -7,12 +7,15 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "driver/config/options.h"
 
 namespace jenkins_agent {
 
 inline constexpr char kDefaultAgentRootDir[] = "/local/agent";
 inline constexpr char kAutoJar[] = "auto";
+inline constexpr char kModeReconnect[] = "reconnect";
+inline constexpr char kModeOneShot[] = "one_shot";
 
 // Strings are empty when left out: then the task's environment may give the value. root_dir cannot
 // tell its default from being left out (Nomad fills it in): JENKINS_AGENT_WORKDIR may replace the
@@ -30,9 +33,14 @@ struct AgentBlock {
   std::vector<std::string> extra_args = {};
   std::string root_dir = kDefaultAgentRootDir;
   std::string jar = kAutoJar;  // or an absolute path in the sandbox
+  std::string mode = kModeReconnect;
+  std::string max_age = "";  // a duration
 };
 
 // The rows point into `agent`.
 std::vector<Option> OptionsFor(AgentBlock& agent);
+
+// Of what the environment cannot change. Errors start with "agent.".
+absl::Status ValidateAgentBlock(const AgentBlock& agent);
 
 }  // namespace jenkins_agent

@@ -8,27 +8,18 @@
 namespace jenkins_agent {
 namespace {
 
-constexpr absl::Duration kLongest = absl::Hours(24 * 7);
 constexpr int64_t kMaxAttempts = 1000;
-
-absl::Status CheckDuration(const std::string& text, absl::Duration least) {
-  absl::Duration duration;
-  if (!absl::ParseDuration(text, &duration)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(Quoted(text), " is no duration; write it like \"90s\", \"5m\" or \"1h30m\""));
-  }
-  if (duration < least || duration > kLongest) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(text, " is out of range (allowed: ", absl::FormatDuration(least), " to ",
-                     absl::FormatDuration(kLongest), ")"));
-  }
-  return absl::OkStatus();
-}
 
 absl::Status CheckRange(int64_t value, int64_t least, int64_t most) {
   if (value >= least && value <= most) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat(value, " is out of range (allowed: ", least, " to ", most, ")"));
+}
+
+absl::Status CheckThreadLimit(int64_t limit, int64_t pids_limit) {
+  if (limit <= pids_limit) return CheckRange(limit, 0, pids_limit);
+  return absl::InvalidArgumentError(
+      absl::StrCat(limit, " is more than pids_limit, ", pids_limit, ": it could never be reached"));
 }
 
 absl::Status CheckLeftovers(const std::string& rule) {
@@ -72,7 +63,18 @@ std::vector<Option> OptionsFor(RestartBlock& restart) {
 std::vector<Option> OptionsFor(HealthBlock& health) {
   return {
       {"enabled", &health.enabled,
-       "whether an agent's JVM that dies, or says that it can do no more, is restarted in place"},
+       "whether an agent's JVM that dies or hangs is restarted in place"},
+      {"wedge_timeout", &health.wedge_timeout,
+       "without a sign of life for that long a JVM hangs: stopped, no longer reading from its "
+       "controller, without a connection that it believes in; at least `5s`"},
+      {"controller_grace", &health.controller_grace,
+       "not connected for that long although the controller answers: a JVM hangs; at least `10s`"},
+      {"start_timeout", &health.start_timeout,
+       "not connected for that long: an event with the last thing that the agent said; a JVM that "
+       "has said nothing of its controller by then hangs; at least `10s`"},
+      {"thread_limit", &health.thread_limit,
+       "from that many processes and threads of the task on an event tells the numbers; `0`: 80 % "
+       "of `pids_limit`"},
       {"leftovers", &health.leftovers,
        "which processes of a dead JVM's builds live on: `durable` build steps, `keep` all, or "
        "`kill` all"},
@@ -81,7 +83,12 @@ std::vector<Option> OptionsFor(HealthBlock& health) {
   };
 }
 
-absl::Status ValidateHealth(const HealthBlock& health) {
+absl::Status ValidateHealth(const HealthBlock& health, int64_t pids_limit) {
+  RETURN_IF_ERROR(CheckDuration(health.wedge_timeout, absl::Seconds(5)), "health.wedge_timeout");
+  RETURN_IF_ERROR(CheckDuration(health.controller_grace, absl::Seconds(10)),
+                  "health.controller_grace");
+  RETURN_IF_ERROR(CheckDuration(health.start_timeout, absl::Seconds(10)), "health.start_timeout");
+  RETURN_IF_ERROR(CheckThreadLimit(health.thread_limit, pids_limit), "health.thread_limit");
   RETURN_IF_ERROR(CheckLeftovers(health.leftovers), "health.leftovers");
   return ValidateRestart(health.restart);
 }

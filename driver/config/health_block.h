@@ -1,6 +1,6 @@
-// The task's `health { }`: how often a JVM that died or hangs is restarted in place, and what of
-// its builds lives on. Values and pure checks. Durations are text as Nomad takes it: "90s", "5m",
-// "1h30m".
+// The task's `health { }`: when an agent's JVM counts as hanging, how often one that died or hangs
+// is restarted in place, and what of its builds lives on. Values and pure checks. Durations are
+// text as Nomad takes it: "90s", "5m", "1h30m".
 #pragma once
 
 #include <chrono>
@@ -26,6 +26,10 @@ struct RestartBlock {
 
 struct HealthBlock {
   bool enabled = true;
+  std::string wedge_timeout = "60s";
+  std::string controller_grace = "10m";
+  std::string start_timeout = "5m";
+  int64_t thread_limit = 0;  // 0: 80 % of pids_limit
   std::string leftovers = kLeftoversDurable;
   bool has_restart = false;
   RestartBlock restart = {};
@@ -34,8 +38,8 @@ struct HealthBlock {
 // The rows point into `health`.
 std::vector<Option> OptionsFor(HealthBlock& health);
 
-// Errors start with "health.".
-absl::Status ValidateHealth(const HealthBlock& health);
+// Errors start with "health.". `pids_limit`: the task's.
+absl::Status ValidateHealth(const HealthBlock& health, int64_t pids_limit);
 
 // Of a value that ValidateHealth has let through.
 std::chrono::milliseconds HealthDuration(const std::string& text);

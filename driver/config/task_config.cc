@@ -72,6 +72,16 @@ absl::Status CheckArgsHaveProgram(const TaskConfig& config) {
   return absl::OkStatus();
 }
 
+// Both are the probes' work.
+absl::Status CheckModeHasHealth(const TaskConfig& config) {
+  if (config.health.enabled) return absl::OkStatus();
+  if (config.agent.mode == kModeOneShot) {
+    return Invalid("agent.mode: \"one_shot\" needs health.enabled");
+  }
+  if (!config.agent.max_age.empty()) return Invalid("agent.max_age: needs health.enabled");
+  return absl::OkStatus();
+}
+
 absl::Status CheckOneJava(const TaskConfig& config) {
   if (!config.java_home.empty() && !config.java_version.empty()) {
     return Invalid(
@@ -140,7 +150,9 @@ absl::Status Validate(const TaskConfig& config) {
   RETURN_IF_ERROR(CheckArgsHaveProgram(config));
   RETURN_IF_ERROR(CheckOneJava(config));
   RETURN_IF_ERROR(CheckValues(config));
-  RETURN_IF_ERROR(ValidateHealth(config.health));
+  RETURN_IF_ERROR(ValidateAgentBlock(config.agent));
+  RETURN_IF_ERROR(CheckModeHasHealth(config));
+  RETURN_IF_ERROR(ValidateHealth(config.health, config.pids_limit));
   return ValidateIsolation(config.isolation);
 }
 

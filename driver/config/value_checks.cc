@@ -239,6 +239,21 @@ absl::Status CheckInstanceIdentity(absl::string_view text) {
   return absl::OkStatus();
 }
 
+absl::Status CheckDuration(absl::string_view text, absl::Duration least) {
+  constexpr absl::Duration kLongest = absl::Hours(24 * 7);
+  absl::Duration duration;
+  if (!absl::ParseDuration(text, &duration)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(Quoted(text), " is no duration; write it like \"90s\", \"5m\" or \"1h30m\""));
+  }
+  if (duration < least || duration > kLongest) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(text, " is out of range (allowed: ", absl::FormatDuration(least), " to ",
+                     absl::FormatDuration(kLongest), ")"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckJavaVersion(absl::string_view version) {
   int number;
   const bool plain = !version.empty() && version.size() <= 2 && version.front() != '0' &&

@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 
 namespace jenkins_agent {
 
@@ -46,6 +47,9 @@ absl::Status CheckHeader(absl::string_view name, absl::string_view value);
 
 // Base64 text on one line.
 absl::Status CheckInstanceIdentity(absl::string_view text);
+
+// A time as Nomad writes it ("90s", "5m", "1h30m"), from `least` to a week.
+absl::Status CheckDuration(absl::string_view text, absl::Duration least);
 
 // A Java feature version: "8" to "99".
 absl::Status CheckJavaVersion(absl::string_view version);

@@ -12,6 +12,7 @@
 #include "driver/base/fault.h"
 #include "driver/base/file.h"
 #include "driver/base/pidfd.h"
+#include "driver/base/process.h"
 #include "driver/base/status.h"
 #include "driver/supervisor/exit_record.h"
 #include "driver/supervisor/protocol.h"
@@ -48,8 +49,8 @@ Supervisor::Supervisor(pb::LaunchSpec spec, const cgroups::Hierarchy& hierarchy,
       connection_(std::move(connection)),
       received_ns_(received_ns),
       started_at_ns_(Nanoseconds(CLOCK_REALTIME)),
-      policy_(
-          std::make_unique<RestartPolicy>(spec_.agent().name(), BudgetOf(spec_.agent().health()))) {
+      policy_(std::make_unique<RestartPolicy>(
+          spec_.agent().name(), BudgetOf(spec_.agent().health()), spec_.agent().one_shot())) {
   timings_.set_ordered_ms(ElapsedMsAt(ordered_ns));
 }
 
@@ -83,6 +84,13 @@ void Supervisor::Publish(pb::Event event) {
   event.set_time_ns(Nanoseconds(CLOCK_REALTIME));
   server_->Publish(event);
   last_event_ = std::move(event);
+}
+
+void Supervisor::PublishRestart(const std::string& message) {
+  pb::Event event;
+  event.set_message(message);
+  event.set_restarts(static_cast<uint32_t>(policy_->restarts()));
+  Publish(std::move(event));
 }
 
 // ---- launches and exits ----
@@ -151,6 +159,7 @@ void Supervisor::OnLaunched(Fd payload) {
   state_ = State::kRunning;
   payload_ = std::move(payload);
   payload_pid_ = PidOfPidfd(payload_.get());
+  payload_start_time_ = ProcessStartTime(payload_pid_).value_or(0);
   oom_->OnLaunched(payload_pid_);
   if (++launches_ == 1) timings_.set_launched_ms(ElapsedMs());
   if (!has_agent()) {  // never launched again; environment and work directory are for sessions
@@ -196,6 +205,7 @@ void Supervisor::OnPayloadExit(int wait_status) {
   Outcome exit = ExitOf(wait_status);
   payload_.Reset();
   payload_pid_ = 0;
+  payload_start_time_ = 0;
   if (stopping()) return End(decided_ ? *std::move(decided_) : std::move(exit));
   if (has_agent()) return AfterAgentExit(wait_status, std::move(exit));
   End(std::move(exit));
@@ -255,9 +265,15 @@ void Supervisor::BackOff(const Decision& decision) {
   state_ = State::kBackingOff;
   phase_since_ns_ = Nanoseconds(CLOCK_REALTIME);
   waiting_for_ = decision.message;
-  Publish(decision.counted ? absl::StrCat(decision.message, "; restarting it in place")
-                           : decision.message);
-  if (decision.counted) return ClearLeftovers(decision);
+  if (decision.counted) {
+    PublishRestart(absl::StrCat(decision.message, "; restarting it in place"));
+    return ClearLeftovers(decision);
+  }
+  if (decision.aged) {
+    PublishNews(absl::StrCat(decision.message, "; replacing it"));
+  } else {
+    Publish(decision.message);
+  }
   timer_ = loop_->After(decision.delay, [this] { Launch(); });
 }
 
@@ -337,6 +353,7 @@ void Supervisor::Finish() {
   loop_->Cancel(timer_);
   payload_.Reset();
   payload_pid_ = 0;
+  payload_start_time_ = 0;
   if (!outcome_.start_error.ok()) {
     RemoveCgroup();
     server_->StopListening(task_dir_.get());

@@ -108,9 +108,12 @@ class Supervisor {
   void BackOff(const Decision& decision);
   // Restart in place (supervisor_restart.cc).
   absl::Status OnVerdict(const pb::ControlRequest::Verdict& verdict);
+  absl::Status OnDone(const pb::ControlRequest::Done& done);
+  absl::Status CheckRunning(uint32_t launches) const;
   void Act(Decision decision);
   void RestartAgent(const Decision& decision);
   void AskForThreadDump();
+  void EndJvm();
   void ClearLeftovers(const Decision& decision);
   Outcome ExitOf(int wait_status);
   void OnOomKills(uint64_t killed, const std::vector<OomProcess>& known);
@@ -140,6 +143,7 @@ class Supervisor {
   void Publish(const std::string& message);
   void PublishNews(const std::string& message);
   void Publish(pb::Event event);
+  void PublishRestart(const std::string& message);
 
   bool stopping() const { return stop_signal_ != 0; }
   void SignalPayload(int signal);
@@ -174,6 +178,7 @@ class Supervisor {
 
   Fd payload_;  // pidfd while a payload lives
   pid_t payload_pid_ = 0;
+  uint64_t payload_start_time_ = 0;  // 0: unknown
   uint32_t launches_ = 0;
   PhaseTracker tracker_;
   std::unique_ptr<RestartPolicy> policy_;

@@ -40,6 +40,9 @@ pb::ControlReply Supervisor::Handle(const pb::ControlRequest& request) {
     case pb::ControlRequest::kThreadDump:
       status = OnThreadDump();
       break;
+    case pb::ControlRequest::kDone:
+      status = OnDone(request.done());
+      break;
     case pb::ControlRequest::kExec:
     case pb::ControlRequest::kExecRelease:  // HandleLate has taken these
     case pb::ControlRequest::KIND_NOT_SET:
@@ -145,6 +148,7 @@ pb::TaskStatus Supervisor::Status() const {
   status.set_supervisor_pid(::getpid());
   status.set_init_pid(init_gone_ ? 0 : init_.pid);
   status.set_payload_pid(payload_pid_);
+  status.set_payload_start_time(payload_start_time_);
   status.set_launches(launches_);
   status.set_restarts(static_cast<uint32_t>(policy_->restarts()));
   status.set_phase_since_ns(phase_since_ns_);
@@ -153,14 +157,18 @@ pb::TaskStatus Supervisor::Status() const {
   for (const std::string& dir : cgroup_->dirs()) status.add_cgroup_dirs(dir);
   status.set_java_home(java_home_);
   if (last_event_.has_value()) *status.mutable_last_event() = *last_event_;
+  if (!has_agent()) return status;
   const pb::AgentSpec& agent = spec_.agent();
+  *status.mutable_health() = agent.health();
+  status.set_one_shot(agent.one_shot());
+  status.set_max_age_ms(agent.max_age_ms());
   if (agent.urls_size() > 0) status.set_agent_url(agent.urls(0));
   *status.mutable_agent_urls() = agent.urls();
   status.set_agent_direct(agent.direct());
   status.set_agent_name(agent.name());
+  status.set_web_socket(agent.web_socket());
+  status.set_agent_ca_file(agent.ca_file());
   if (state_ == State::kWaitingForJar) {
-    status.set_web_socket(agent.web_socket());
-    status.set_agent_ca_file(agent.ca_file());
     status.set_jar_path(agent.jar());
   }
   return status;

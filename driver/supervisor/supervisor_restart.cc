@@ -15,13 +15,29 @@
 namespace jenkins_agent {
 
 absl::Status Supervisor::OnVerdict(const pb::ControlRequest::Verdict& verdict) {
+  RETURN_IF_ERROR(CheckRunning(verdict.launches()));
+  Act(verdict.aged() ? policy_->OnAged(verdict.cause())
+                     : policy_->OnVerdict(verdict.cause(), EventLoop::Clock::now()));
+  return absl::OkStatus();
+}
+
+absl::Status Supervisor::OnDone(const pb::ControlRequest::Done& done) {
+  RETURN_IF_ERROR(CheckRunning(done.launches()));
+  if (!spec_.agent().one_shot()) return absl::FailedPreconditionError("no one-shot agent");
+  if (tracker_.phase() == pb::PHASE_CONNECTED) {
+    return absl::FailedPreconditionError("the agent is connected again");
+  }
+  Act(policy_->OnDone());
+  return absl::OkStatus();
+}
+
+absl::Status Supervisor::CheckRunning(uint32_t launches) const {
   if (!has_agent() || state_ != State::kRunning || !payload_ || stopping()) {
     return absl::FailedPreconditionError("no agent runs that could be restarted");
   }
-  if (verdict.launches() != launches_) {
+  if (launches != launches_) {
     return absl::FailedPreconditionError("the agent was restarted meanwhile");
   }
-  Act(policy_->OnVerdict(verdict.cause(), EventLoop::Clock::now()));
   return absl::OkStatus();
 }
 
@@ -39,13 +55,16 @@ void Supervisor::Act(Decision decision) {
 
 // By the JVM's pid only: a kill of its process group or cgroup would end the builds that survive.
 void Supervisor::RestartAgent(const Decision& decision) {
-  Publish(decision.message);
+  Log(decision.message);  // the event comes with the JVM's end
+  if (decision.aged) return EndJvm();
   SignalPayload(SIGCONT);  // a stopped process acts on nothing but SIGKILL
   AskForThreadDump();
-  restart_timer_ = loop_->After(kThreadDumpTime, [this] {
-    SignalPayload(SIGTERM);
-    restart_timer_ = loop_->After(kWedgedAgentStopTimeout, [this] { SignalPayload(SIGKILL); });
-  });
+  restart_timer_ = loop_->After(kThreadDumpTime, [this] { EndJvm(); });
+}
+
+void Supervisor::EndJvm() {
+  SignalPayload(SIGTERM);
+  restart_timer_ = loop_->After(kWedgedAgentStopTimeout, [this] { SignalPayload(SIGKILL); });
 }
 
 // Asked for by the operator, who gets an answer instead of a dump that never comes.

@@ -62,11 +62,11 @@ absl::StatusOr<std::unique_ptr<JarWorker>> JarWorker::Start(EventLoop* loop,
   StartOptions options;
   options.stdin_fd = input.read.get();
   options.pipe_stdout = true;
-  ASSIGN_OR_RETURN(
-      Subprocess process,
-      jenkins_agent::Start({absl::StrCat("/proc/self/fd/", program.executable.get()), "agent-jar"},
-                           options),
-      "agent.jar worker");
+  ASSIGN_OR_RETURN(Subprocess process,
+                   jenkins_agent::Start({absl::StrCat("/proc/self/fd/", program.executable.get()),
+                                         request.only_ask ? "controller-check" : "agent-jar"},
+                                        options),
+                   "agent.jar worker");
   std::unique_ptr<JarWorker> worker(
       new JarWorker(loop, std::move(process), std::move(input.write), std::move(handlers)));
   RETURN_IF_ERROR(WriteAll(worker->input_.get(), RequestText(program, request)),

@@ -1,4 +1,5 @@
-// One run of `tools agent-jar`: finds or fetches a task's agent.jar and looks into it.
+// One run of `tools agent-jar`: finds or fetches a task's agent.jar and looks into it; or of `tools
+// controller-check`: asks its controller once.
 //
 // The worker is a process of its own, without privileges, in the task's network namespace, because
 // it talks to whatever the job names and opens what comes back. It waits for a controller that is
@@ -36,7 +37,9 @@ class JarWorker {
     std::string network_namespace;  // path; "": the host's
     std::string resolv_conf;        // path; "": the host's
     std::string file;               // a jar that the job names, path inside the sandbox; "": fetch
-    int root_pid = 0;               // process whose root `file` is looked up in
+    int root_pid = 0;               // process whose root `file` and `ca_file` are looked up in
+    // Only whether the controller would take an agent now: on_ready, without a jar, or on_failed.
+    bool only_ask = false;
   };
   // Called on the loop's thread; exactly one of on_ready and on_failed, once.
   struct Handlers {

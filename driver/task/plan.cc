@@ -229,12 +229,18 @@ pb::AgentSpec AgentFromOptions(const AgentBlock& block) {
   // Nomad fills in the default, so it cannot be told from the user's own: the environment may win.
   if (block.root_dir != kDefaultAgentRootDir) agent.set_root_dir(block.root_dir);
   if (block.jar != kAutoJar) agent.set_jar(block.jar);
+  agent.set_one_shot(block.mode == kModeOneShot);
+  if (!block.max_age.empty()) agent.set_max_age_ms(HealthDuration(block.max_age).count());
   return agent;
 }
 
 pb::HealthSpec HealthFromOptions(const HealthBlock& block) {
   pb::HealthSpec health;
   health.set_disabled(!block.enabled);
+  health.set_wedge_timeout_ms(HealthDuration(block.wedge_timeout).count());
+  health.set_controller_grace_ms(HealthDuration(block.controller_grace).count());
+  health.set_start_timeout_ms(HealthDuration(block.start_timeout).count());
+  health.set_thread_limit(static_cast<uint64_t>(block.thread_limit));
   if (block.leftovers == kLeftoversKeep) health.set_leftovers(pb::HealthSpec::KEEP);
   if (block.leftovers == kLeftoversKill) health.set_leftovers(pb::HealthSpec::KILL);
   pb::HealthSpec::RestartBudget& restart = *health.mutable_restart();

@@ -29,6 +29,8 @@ constexpr std::chrono::seconds kLostLimit{10};  // to end what a dead supervisor
 // Beyond the job's own kill timeout: signal, reap and clean-up of a large process tree.
 constexpr std::chrono::seconds kStopGrace{20};
 
+constexpr int kRestartEvents = -1;  // a kind of paced events beside the phases
+
 int64_t NowNs() {
   timespec now;
   ::clock_gettime(CLOCK_REALTIME, &now);
@@ -44,6 +46,19 @@ absl::Status ReplaceByHardLink(const std::string& file, const std::string& link)
 }
 
 std::string Milliseconds(double value) { return absl::StrFormat("%.0f", value); }
+
+// Where a task's controller is, as seen from the task.
+JarWorker::Request ControllerOf(const pb::TaskStatus& status, const pb::TaskRecord& record) {
+  JarWorker::Request request;
+  request.urls.assign(status.agent_urls().begin(), status.agent_urls().end());
+  request.name = status.agent_name();
+  request.ca_file = status.agent_ca_file();
+  request.web_socket = status.web_socket();
+  request.network_namespace = record.network_namespace();
+  request.resolv_conf = record.resolv_conf();
+  request.root_pid = status.init_pid();
+  return request;
+}
 
 // Asks for the state and for the events that follow.
 pb::ControlRequest Hello() {
@@ -98,11 +113,13 @@ void Task::Follow(Fd connection) {
   Connect(std::move(connection))->Call(Hello(), on_reply, kWhileItLives);
 }
 
-// The worker belongs to the loop's thread, also its end. A task that still has one was given up
-// before its exit was known.
+// Worker and watch belong to the loop's thread, also their end. A task that still has one was given
+// up before its exit was known.
 Task::~Task() {
-  if (jar_worker_ == nullptr) return;
-  shared_.loop->Post([worker = std::shared_ptr<JarWorker>(std::move(jar_worker_))] {});
+  if (jar_worker_ == nullptr && watch_ == nullptr && controller_check_ == nullptr) return;
+  shared_.loop->Post([worker = std::shared_ptr<JarWorker>(std::move(jar_worker_)),
+                      watch = std::shared_ptr<AgentWatch>(std::move(watch_)),
+                      check = std::shared_ptr<JarWorker>(std::move(controller_check_))] {});
 }
 
 void Task::KeepStatus(const pb::TaskStatus& status) {
@@ -113,6 +130,7 @@ void Task::KeepStatus(const pb::TaskStatus& status) {
 void Task::OnFirstStatus(const pb::TaskStatus& status) {
   if (status.timings().connected_ms() > 0) connected_before_ = true;
   if (status.state() == pb::WAITING_FOR_JAR) GetAgentJar(status);
+  if (status.has_health() && !status.health().disabled()) WatchAgent(status);
 }
 
 void Task::SetExited(const pb::ExitRecord& exit) {
@@ -132,7 +150,11 @@ void Task::SetExited(const pb::ExitRecord& exit) {
        {"exit_code", absl::StrCat(exit.exit_code())},
        {"cause", exit.message()}});
   for (const auto& [id, waiter] : waiters) waiter(exit);
-  shared_.loop->Post([self = shared_from_this()] { self->jar_worker_.reset(); });
+  shared_.loop->Post([self = shared_from_this()] {
+    self->jar_worker_.reset();
+    self->watch_.reset();
+    self->controller_check_.reset();
+  });
 }
 
 uint64_t Task::Wait(Waiter waiter) {
@@ -245,17 +267,25 @@ void Task::OnEvent(const pb::Event& event) {
     status_.set_phase(event.phase());
     status_.set_phase_detail(event.message());
   }
+  if (event.phase() != pb::PHASE_NONE && watch_ != nullptr) {
+    watch_->OnPhase(event.phase(), event.message());
+  }
   switch (event.phase()) {
     case pb::PHASE_CONNECTED:
       return PublishConnected(event);
-    // Nomad keeps ten events of a task: steps on the way to a connection are for the log only.
+    // Nomad keeps ten events of a task: steps on the way to a connection are for the log only, and
+    // a wedge is told by the restart that follows.
     case pb::PHASE_STARTING:
     case pb::PHASE_LOCATING:
     case pb::PHASE_HANDSHAKING:
+    case pb::PHASE_WEDGED:
       return Log(LogLevel::kDebug, event.message(), {{"task_id", record_.task_id()}});
-    default:
+    case pb::PHASE_NONE:
+      if (event.restarts() > 0) return PublishPaced(kRestartEvents, event);
       return Publish(event.message(), {event.details().begin(), event.details().end()},
                      event.time_ns());
+    default:
+      return PublishPaced(event.phase(), event);
   }
 }
 
@@ -264,13 +294,24 @@ void Task::PublishStarted(const pb::TaskStatus& status) {
   if (!phases.empty()) Publish(StartMessage(phases), StartDetails(phases), /*time_ns=*/0);
 }
 
+void Task::PublishPaced(int kind, const pb::Event& event) {
+  const std::optional<int> held_back = pace_.Pass(kind, EventLoop::Clock::now());
+  if (!held_back.has_value()) {
+    return Log(LogLevel::kInfo, event.message(), {{"task_id", record_.task_id()}});
+  }
+  std::string message = event.message();
+  if (event.restarts() > 1) absl::StrAppend(&message, "; restart ", event.restarts());
+  if (*held_back > 0) absl::StrAppend(&message, " (", *held_back, " like it not told before)");
+  Publish(std::move(message), {event.details().begin(), event.details().end()}, event.time_ns());
+}
+
 // The first connection is told with the time that each part of the start took.
 void Task::PublishConnected(const pb::Event& event) {
   const auto publish = [self = shared_from_this(), event](absl::StatusOr<pb::ControlReply> reply) {
     if (!reply.ok() || std::exchange(self->connected_before_, true)) {
-      self->Publish(absl::StrCat("agent ", event.message()),
-                    {event.details().begin(), event.details().end()}, event.time_ns());
-      return;
+      pb::Event again = event;
+      again.set_message(absl::StrCat("agent ", event.message(), " again"));
+      return self->PublishPaced(pb::PHASE_CONNECTED, again);
     }
     const pb::Timings& timings = reply->status().timings();
     self->Publish(absl::StrCat("agent connected: sandbox ", Milliseconds(timings.sandbox_ms()),
@@ -312,18 +353,91 @@ void Task::OnLost() {
   shared_.cleaner->Post([self = shared_from_this()] { self->SetExited(EndAsLost(self->record_)); });
 }
 
+void Task::WatchAgent(const pb::TaskStatus& status) {
+  if (exited()) return;
+  const std::weak_ptr<Task> weak = weak_from_this();
+  AgentWatch::Handlers handlers;
+  handlers.on_wedged = [weak](const std::string& cause, uint32_t launches) {
+    if (const auto self = weak.lock()) self->SendVerdict(cause, launches, /*aged=*/false);
+  };
+  handlers.on_aged = [weak](const std::string& cause, uint32_t launches) {
+    if (const auto self = weak.lock()) self->SendVerdict(cause, launches, /*aged=*/true);
+  };
+  handlers.on_done = [weak](uint32_t launches) {
+    if (const auto self = weak.lock()) self->SendDone(launches);
+  };
+  handlers.on_given_up = [weak](const std::string& cause) {
+    if (const auto self = weak.lock()) self->EndBecause(cause);
+  };
+  handlers.on_news = [weak](const std::string& text) {
+    if (const auto self = weak.lock()) self->Publish(text, {}, 0);
+  };
+  handlers.ask_status = [weak] {
+    if (const auto self = weak.lock()) self->AskStatus();
+  };
+  handlers.ask_controller = [weak] {
+    if (const auto self = weak.lock()) self->AskController();
+  };
+  watch_ =
+      std::make_unique<AgentWatch>(shared_.loop, record_.network_namespace(), std::move(handlers));
+  watch_->OnStatus(status);
+}
+
+void Task::AskStatus() {
+  const auto on_reply = [weak = weak_from_this()](const absl::StatusOr<pb::ControlReply>& reply) {
+    const auto self = weak.lock();
+    if (self == nullptr || !reply.ok()) return;
+    self->KeepStatus(reply->status());
+    if (self->watch_ != nullptr) self->watch_->OnStatus(reply->status());
+  };
+  control()->Call(Hello(), on_reply, kCallTimeout);
+}
+
+// One that has not been answered yet is asked for the last time: its place is taken.
+void Task::AskController() {
+  const std::weak_ptr<Task> weak = weak_from_this();
+  const auto answer = [weak](bool answers) {
+    const auto self = weak.lock();
+    if (self == nullptr) return;
+    if (self->watch_ != nullptr) self->watch_->OnController(answers);
+    self->controller_check_.reset();
+  };
+  JarWorker::Request request = [this] {
+    MutexLock lock(mutex_);
+    return ControllerOf(status_, record_);
+  }();
+  request.only_ask = true;
+  if (request.urls.empty()) return;  // agent.direct alone
+  JarWorker::Handlers handlers;
+  handlers.on_ready = [answer](const pb::JarInfo&, const std::string&) { answer(true); };
+  handlers.on_failed = [answer](const std::string&) { answer(false); };
+  controller_check_.reset();
+  auto check = JarWorker::Start(shared_.loop, *shared_.tools, request, std::move(handlers));
+  if (check.ok()) controller_check_ = *std::move(check);
+}
+
+// A supervisor that has restarted it meanwhile, or is about to, refuses: nothing is lost by that.
+void Task::SendVerdict(const std::string& cause, uint32_t launches, bool aged) {
+  Log(LogLevel::kWarn, "the agent's JVM has to be replaced",
+      {{"task_id", record_.task_id()}, {"cause", cause}});
+  pb::ControlRequest request;
+  request.mutable_verdict()->set_cause(cause);
+  request.mutable_verdict()->set_launches(launches);
+  request.mutable_verdict()->set_aged(aged);
+  Tell(std::move(request));
+}
+
+void Task::SendDone(uint32_t launches) {
+  pb::ControlRequest request;
+  request.mutable_done()->set_launches(launches);
+  Tell(std::move(request));
+}
+
 void Task::GetAgentJar(const pb::TaskStatus& status) {
   if (exited()) return;
   const std::weak_ptr<Task> weak = weak_from_this();
-  JarWorker::Request request;
-  request.urls.assign(status.agent_urls().begin(), status.agent_urls().end());
-  request.name = status.agent_name();
-  request.ca_file = status.agent_ca_file();
-  request.web_socket = status.web_socket();
-  request.network_namespace = record_.network_namespace();
-  request.resolv_conf = record_.resolv_conf();
+  JarWorker::Request request = ControllerOf(status, record_);
   request.file = status.jar_path();
-  request.root_pid = status.init_pid();
   JarWorker::Handlers handlers;
   handlers.on_waiting = [weak](const std::string& reason) {
     if (const auto self = weak.lock()) self->SendNote(reason);

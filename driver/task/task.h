@@ -18,6 +18,8 @@
 #include "driver/base/event_loop.h"
 #include "driver/base/mutex.h"
 #include "driver/supervisor/control.h"
+#include "driver/task/agent_watch.h"
+#include "driver/task/event_pace.h"
 #include "driver/task/events.h"
 #include "driver/task/jar_worker.h"
 #include "proto/supervisor.pb.h"
@@ -80,6 +82,12 @@ class Task : public std::enable_shared_from_this<Task> {
   void OnLost();
   void Publish(std::string message, std::map<std::string, std::string> details, int64_t time_ns);
   void PublishConnected(const pb::Event& event);
+  void PublishPaced(int kind, const pb::Event& event);
+  void WatchAgent(const pb::TaskStatus& status);
+  void AskStatus();
+  void AskController();
+  void SendVerdict(const std::string& cause, uint32_t launches, bool aged);
+  void SendDone(uint32_t launches);
   void GetAgentJar(const pb::TaskStatus& status);
   void SendJar(pb::JarInfo jar, const std::string& host_path);
   void SendNote(const std::string& waiting_for);
@@ -91,6 +99,9 @@ class Task : public std::enable_shared_from_this<Task> {
 
   // Loop's thread only.
   std::unique_ptr<JarWorker> jar_worker_;
+  std::unique_ptr<AgentWatch> watch_;
+  std::unique_ptr<JarWorker> controller_check_;
+  EventPace pace_;
   bool connected_before_ = false;
 
   mutable Mutex mutex_;

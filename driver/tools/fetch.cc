@@ -88,6 +88,16 @@ absl::StatusOr<std::string> Discovery::WaitForController() {
   }
 }
 
+absl::Status Discovery::AskOnce() {
+  std::vector<std::string> reasons;
+  for (const std::string& url : address_.urls) {
+    const absl::Status status = Ask(url);
+    if (status.ok()) return absl::OkStatus();
+    reasons.push_back(absl::StrCat(DisplayUrl(url), ": ", std::string(status.message())));
+  }
+  return absl::UnavailableError(absl::StrJoin(reasons, "; "));
+}
+
 absl::Status Discovery::WaitAfter(const std::string& reason) {
   if (reason != last_reason_) on_waiting_(reason);
   last_reason_ = reason;

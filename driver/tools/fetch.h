@@ -31,6 +31,8 @@ class Discovery {
             std::chrono::milliseconds first_delay = std::chrono::seconds(1));
 
   absl::StatusOr<std::string> WaitForController();
+  // One round: OK when one of them is ready, else why they are not.
+  absl::Status AskOnce();
   // Tells the reason and waits for the next round: for errors behind the discovery too.
   absl::Status WaitAfter(const std::string& reason);
 

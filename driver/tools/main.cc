@@ -7,6 +7,7 @@
 #include <iostream>
 
 #include "driver/tools/agents.h"
+#include "driver/tools/controller_check.h"
 #include "driver/tools/explain.h"
 #include "driver/tools/worker.h"
 
@@ -25,6 +26,10 @@ int main(int argc, char** argv) {
   app.add_subcommand("agent-jar", "Fetch agent.jar")->group("")->callback([&exit_code] {
     ::signal(SIGPIPE, SIG_IGN);
     exit_code = jenkins_agent::RunAgentJarWorker(STDIN_FILENO, STDOUT_FILENO);
+  });
+  app.add_subcommand("controller-check", "Ask a controller")->group("")->callback([&exit_code] {
+    ::signal(SIGPIPE, SIG_IGN);
+    exit_code = jenkins_agent::RunControllerCheck(STDIN_FILENO, STDOUT_FILENO);
   });
   try {
     app.parse(argc, argv);

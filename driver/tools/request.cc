@@ -44,6 +44,17 @@ absl::Status ReadUrls(const Json& document, std::vector<std::string>& urls) {
 
 }  // namespace
 
+absl::StatusOr<std::string> ReadRequestLine(int fd) {
+  std::string line;
+  for (char c = 0; line.size() < kMaxRequestBytes; line += c) {
+    const ssize_t count = ::read(fd, &c, 1);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return ErrnoStatus("read the request");
+    if (count == 0 || c == '\n') return line;
+  }
+  return absl::InvalidArgumentError("the request is too long");
+}
+
 absl::StatusOr<AgentJarRequest> ParseAgentJarRequest(absl::string_view line) {
   const Json document = Json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
   if (!document.is_object()) return Wrong("(document)", "must be a JSON object on one line");

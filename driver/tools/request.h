@@ -25,6 +25,9 @@ struct AgentJarRequest {
   std::string ca_file;  // "ca_file": PEM file of further trusted certificates
 };
 
+// The line itself; "" at the end of `fd`.
+absl::StatusOr<std::string> ReadRequestLine(int fd);
+
 // Unknown keys are ignored: an older worker understands a newer plugin.
 absl::StatusOr<AgentJarRequest> ParseAgentJarRequest(absl::string_view line);
 

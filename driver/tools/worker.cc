@@ -40,17 +40,6 @@ absl::Status SayFailed(int fd, const absl::Status& error) {
   return Say(fd, {{"state", "failed"}, {"error", std::string(error.message())}});
 }
 
-absl::StatusOr<std::string> ReadRequestLine(int fd) {
-  std::string line;
-  for (char c = 0; line.size() < kMaxRequestBytes; line += c) {
-    const ssize_t count = ::read(fd, &c, 1);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return ErrnoStatus("read the request");
-    if (count == 0 || c == '\n') return line;
-  }
-  return absl::InvalidArgumentError("the request is too long");
-}
-
 // What the parent opened for the child.
 struct Workplace {
   Fd cache;  // directory; only when fetching

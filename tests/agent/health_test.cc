@@ -86,24 +86,41 @@ TEST_F(HealthTest, UnreadBytesAndNoWorkAreAWedge) {
 }
 
 TEST_F(HealthTest, UnreadBytesOfABusyJvmAreNot) {
-  uint64_t ticks = 0;
+  double used = 0;
   for (int i = 0; i < 100; ++i) {
     ASSERT_EQ(After(seconds(10),
                     [&](HealthSample& sample) {
                       sample.unread_bytes = 10479;
-                      sample.cpu_ticks = ticks += 3;
+                      sample.cpu_seconds = used += 0.5;
                     })
                   .kind,
               Health::kGood);
   }
 }
 
-TEST_F(HealthTest, AQueueThatShrinksIsRead) {
-  uint32_t unread = 100'000;
-  for (int i = 0; i < 50; ++i) {
-    const Health health =
-        After(seconds(10), [&](HealthSample& sample) { sample.unread_bytes = unread -= 1000; });
-    ASSERT_NE(health.kind, Health::kWedged);
+// A JVM at rest uses some CPU: its periodic threads run on when the reader has died.
+TEST_F(HealthTest, TheLittleWorkOfAJvmAtRestIsNoSignOfLife) {
+  double used = 0;
+  Health last;
+  EXPECT_EQ(SecondsUntilWedged(
+                [&](HealthSample& sample) {
+                  sample.unread_bytes = 10479;
+                  sample.cpu_seconds = used += 0.02;
+                },
+                &last),
+            60);
+}
+
+TEST_F(HealthTest, WhoReadsIsInOrderHoweverMuchWaits) {
+  uint64_t read = 0;
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_EQ(After(seconds(10),
+                    [&](HealthSample& sample) {
+                      sample.unread_bytes = 100'000;
+                      sample.read_bytes = read += 10;
+                    })
+                  .kind,
+              Health::kGood);
   }
 }
 
@@ -122,10 +139,24 @@ TEST_F(HealthTest, ConnectedWithoutAConnectionIsAWedge) {
 }
 
 TEST_F(HealthTest, ASilentControllerIsAWedgeOnlyBeyondEveryPing) {
-  EXPECT_EQ(After(seconds(10), [](HealthSample& sample) { sample.since_data = minutes(14); }).kind,
-            Health::kGood);
-  EXPECT_EQ(After(seconds(10), [](HealthSample& sample) { sample.since_data = minutes(20); }).kind,
-            Health::kSuspect);
+  const auto silent_for = [](minutes time) {
+    return [time](HealthSample& sample) { sample.since_data = time; };
+  };
+  EXPECT_EQ(After(seconds(10), silent_for(minutes(14))).kind, Health::kGood);
+  EXPECT_EQ(After(seconds(10), silent_for(minutes(20))).kind, Health::kSuspect);
+}
+
+// Without pings both ends may be silent for hours. The last word is the agent's answer.
+TEST_F(HealthTest, AControllerThatWasNotAskedMayBeSilent) {
+  for (int i = 20; i < 1000; ++i) {
+    ASSERT_EQ(After(minutes(1),
+                    [i](HealthSample& sample) {
+                      sample.since_data = minutes(i);
+                      sample.since_sent = sample.since_data - milliseconds(100);
+                    })
+                  .kind,
+              Health::kGood);
+  }
 }
 
 TEST_F(HealthTest, AShortTroubleIsForgotten) {
@@ -136,14 +167,29 @@ TEST_F(HealthTest, AShortTroubleIsForgotten) {
   }
 }
 
-TEST_F(HealthTest, AControllerThatIsDownIsWaitedForWithoutLimit) {
+// One whose own sampler was held up, or a plugin that was.
+TEST_F(HealthTest, TwoLooksThatAreFarApartProveNothing) {
+  EXPECT_EQ(After(seconds(10)).kind, Health::kGood);
+  const auto unread = [](HealthSample& sample) { sample.unread_bytes = 10479; };
+  EXPECT_EQ(After(minutes(10), unread).kind, Health::kSuspect);
+  EXPECT_EQ(After(seconds(29), unread).kind, Health::kSuspect);
+  EXPECT_EQ(After(seconds(1), unread).kind, Health::kWedged);
+}
+
+TEST_F(HealthTest, AControllerThatIsDownIsWaitedForWithoutLimitAndToldOnce) {
+  int told = 0;
+  EXPECT_EQ(After(seconds(10)).kind, Health::kGood);
   sample_.phase = pb::PHASE_LOCATING;
-  sample_.socket = Socket::kMissing;
+  sample_.phase_detail = "Connection refused";
   for (int i = 0; i < 200; ++i) {
-    ASSERT_EQ(
-        After(minutes(5), [](HealthSample& sample) { sample.controller_answers = false; }).kind,
-        Health::kGood);
+    const Health health = After(minutes(5));
+    ASSERT_EQ(health.kind, Health::kGood);
+    if (health.news.empty()) continue;
+    ++told;
+    EXPECT_EQ(health.news,
+              "agent not connected for 300 s; locating the controller: Connection refused");
   }
+  EXPECT_EQ(told, 1);
 }
 
 TEST_F(HealthTest, AControllerThatAnswersShouldHaveItsAgentBack) {
@@ -167,12 +213,63 @@ TEST_F(HealthTest, TheGraceBeginsAgainWhenTheControllerWasAway) {
   }
 }
 
-TEST_F(HealthTest, ACrowdedTaskIsToldInNumbers) {
-  EXPECT_EQ(After(seconds(10), [](HealthSample& sample) { sample.pids = 1638; }).kind,
-            Health::kGood);
-  const Health health = After(seconds(10), [](HealthSample& sample) { sample.pids = 1639; });
-  EXPECT_EQ(health.kind, Health::kCrowded);
-  EXPECT_EQ(health.cause, "1639 of 2048 processes and threads in use");
+TEST_F(HealthTest, AJvmThatNeverBeginsIsAWedge) {
+  sample_.phase = pb::PHASE_STARTING;
+  Health last;
+  int64_t waited = 0;
+  for (; waited < 1000 && last.kind != Health::kWedged; waited += 10) last = After(seconds(10));
+  EXPECT_EQ(waited, 360);  // start_timeout and wedge_timeout
+  EXPECT_THAT(last.cause, HasSubstr("has not begun to look for its controller"));
+}
+
+TEST_F(HealthTest, ACrowdedTaskIsToldOnceInNumbers) {
+  const auto with = [](uint64_t pids) {
+    return [pids](HealthSample& sample) {
+      sample.pids = pids;
+      sample.threads = 1500;
+    };
+  };
+  EXPECT_EQ(After(seconds(10), with(1637)).news, "");
+  EXPECT_EQ(After(seconds(10), with(1639)).news,
+            "1639 of 2048 processes and threads in use, the agent's JVM has 1500");
+  EXPECT_EQ(After(seconds(10), with(1700)).news, "");
+  EXPECT_EQ(After(seconds(10), with(1600)).news, "");
+  EXPECT_EQ(After(seconds(10), with(1700)).news, "");
+  EXPECT_EQ(After(seconds(10), with(1000)).news, "");
+  EXPECT_NE(After(seconds(10), with(1700)).news, "");
+}
+
+TEST_F(HealthTest, AJvmThatHasUsedUpTheLimitIsAWedge) {
+  Health last;
+  EXPECT_EQ(SecondsUntilWedged(
+                [](HealthSample& sample) {
+                  sample.pids = 2040;
+                  sample.threads = 2000;
+                },
+                &last),
+            60);
+  EXPECT_THAT(last.cause, HasSubstr("cannot start threads any more (2040 of 2048"));
+}
+
+TEST_F(HealthTest, BuildsThatHaveUsedUpTheLimitAreNot) {
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_EQ(After(seconds(10),
+                    [](HealthSample& sample) {
+                      sample.pids = 2048;
+                      sample.threads = 40;
+                    })
+                  .kind,
+              Health::kGood);
+  }
+}
+
+TEST_F(HealthTest, LooksAreRareWhileAllIsWellAndMeetTheLimitExactly) {
+  After(seconds(10));
+  EXPECT_EQ(watch_.NextLook(Health::kGood), seconds(15));
+  const auto stopped = [](HealthSample& sample) { sample.process_state = 'T'; };
+  EXPECT_EQ(watch_.NextLook(After(seconds(15), stopped).kind), seconds(5));
+  EXPECT_EQ(watch_.NextLook(After(seconds(42), stopped).kind), seconds(3));
+  EXPECT_EQ(After(seconds(3), stopped).kind, Health::kWedged);
 }
 
 TEST_F(HealthTest, AnotherJvmStartsAfresh) {

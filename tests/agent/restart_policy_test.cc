@@ -15,6 +15,15 @@ using ::testing::HasSubstr;
 
 constexpr int Exited(int code) { return code << 8; }
 
+// Of an agent that was connected once.
+ExitFacts Facts(int wait_status, pb::AgentPhase phase) {
+  ExitFacts facts;
+  facts.wait_status = wait_status;
+  facts.phase = phase;
+  facts.ever_connected = true;
+  return facts;
+}
+
 // A supervisor without processes: feeds recorded output to tracker and policy on a clock of its
 // own.
 class RestartPolicyTest : public ::testing::Test {
@@ -242,6 +251,47 @@ TEST_F(RestartPolicyTest, AnAgentsOwnLastWordsAreAVerdict) {
       "process/resource limits reached\n");
   EXPECT_EQ(decision.kind, Decision::kRestart);
   EXPECT_THAT(decision.message, HasSubstr("Reader thread killed by OutOfMemoryError"));
+}
+
+TEST_F(RestartPolicyTest, AnAgedJvmIsReplacedWithoutCost) {
+  RestartPolicy policy("linux-1", {.attempts = 0});
+  const Decision aged = policy.OnAged("24 hours old");
+  EXPECT_EQ(aged.kind, Decision::kRestart);
+  EXPECT_FALSE(aged.counted);
+  const Decision exit = policy.OnExit(Facts(Exited(143), pb::PHASE_CONNECTED), now_);
+  EXPECT_EQ(exit.kind, Decision::kRelaunch);
+  EXPECT_EQ(exit.delay, seconds(0));
+  EXPECT_EQ(policy.restarts(), 0);
+}
+
+TEST_F(RestartPolicyTest, AOneShotAgentIsDoneWhenItsChannelHasEnded) {
+  const ExitFacts gone = Facts(Exited(0), pb::PHASE_TERMINATED);
+  for (const bool by_itself : {true, false}) {
+    RestartPolicy policy("linux-1", {}, /*one_shot=*/true);
+    const Decision done = by_itself ? policy.OnExit(gone, now_) : policy.OnDone();
+    EXPECT_EQ(done.kind, Decision::kEnd);
+    EXPECT_EQ(done.exit_code, 0);
+    EXPECT_EQ(done.message, "");
+  }
+  EXPECT_EQ(RestartPolicy("linux-1").OnExit(gone, now_).kind, Decision::kRelaunch);
+}
+
+TEST_F(RestartPolicyTest, AOneShotAgentWhoseNodeIsDeletedIsDone) {
+  RestartPolicy policy("linux-1", {}, /*one_shot=*/true);
+  PhaseChange change;
+  change.phase = pb::PHASE_CONNECTED;
+  policy.OnPhase(change, now_);
+  change.phase = pb::PHASE_REFUSED;
+  change.refusal = Refusal::kUnknownName;
+  const Decision done = policy.OnPhase(change, now_);
+  EXPECT_EQ(done.kind, Decision::kEnd);
+  EXPECT_EQ(done.exit_code, 0);
+}
+
+// A JVM that dies amid its build is restarted as any other.
+TEST_F(RestartPolicyTest, AOneShotAgentThatDiesIsRestarted) {
+  RestartPolicy policy("linux-1", {}, /*one_shot=*/true);
+  EXPECT_EQ(policy.OnExit(Facts(SIGKILL, pb::PHASE_CONNECTED), now_).kind, Decision::kRelaunch);
 }
 
 }  // namespace

@@ -204,6 +204,9 @@ TEST_F(V1KernelTest, ThePidsLimitStopsForks) {
   const int status = child.Wait();
   EXPECT_TRUE(WIFEXITED(status));
   EXPECT_EQ(WEXITSTATUS(status), 2);  // itself and two more
+  ASSERT_OK_AND_ASSIGN(const Cgroup::Pids pids, cgroup.ReadPids());
+  EXPECT_EQ(pids.current, 2u);
+  EXPECT_EQ(pids.limit, 3u);
   ASSERT_OK(cgroup.KillAll(kLimit));
   EXPECT_OK(cgroup.Remove());
 }
@@ -320,7 +323,9 @@ TEST_F(V1KernelTest, WhatIsFrozenStandsUntilItIsThawed) {
     while (true) ++*counter;
   });
   ASSERT_TRUE(child.WaitReady());
+  EXPECT_FALSE(*cgroup.Frozen());
   ASSERT_OK(cgroup.Freeze(kLimit));
+  EXPECT_TRUE(*cgroup.Frozen());
   EXPECT_EQ(ReadIn("freezer", "freezer.state"), "FROZEN");
   const uint64_t frozen = *counter;
   ASSERT_EQ(::kill(child.pid(), SIGCONT), 0);

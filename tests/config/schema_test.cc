@@ -70,6 +70,8 @@ TEST(SchemaTest, TaskConfig) {
                           Pair("agent.extra_args", "list(string)"),               //
                           Pair("agent.instance_identity", "string"),              //
                           Pair("agent.jar", "string = \"auto\""),                 //
+                          Pair("agent.max_age", "string"),                        //
+                          Pair("agent.mode", "string = \"reconnect\""),           //
                           Pair("agent.name", "string"),                           //
                           Pair("agent.root_dir", "string = \"/local/agent\""),    //
                           Pair("agent.secret_file", "string"),                    //
@@ -86,6 +88,7 @@ TEST(SchemaTest, TaskConfig) {
                           Pair("cpu_hard_limit", "bool = false"),                 //
                           Pair("extra_hosts", "list(string)"),                    //
                           Pair("health", "block"),                                //
+                          Pair("health.controller_grace", "string = \"10m\""),    //
                           Pair("health.enabled", "bool = true"),                  //
                           Pair("health.leftovers", "string = \"durable\""),       //
                           Pair("health.restart", "block"),                        //
@@ -93,6 +96,9 @@ TEST(SchemaTest, TaskConfig) {
                           Pair("health.restart.delay", "string = \"1s\""),        //
                           Pair("health.restart.interval", "string = \"10m\""),    //
                           Pair("health.restart.max_delay", "string = \"1m\""),    //
+                          Pair("health.start_timeout", "string = \"5m\""),        //
+                          Pair("health.thread_limit", "number = 0"),              //
+                          Pair("health.wedge_timeout", "string = \"60s\""),       //
                           Pair("hostname", "string"),                             //
                           Pair("io_weight", "number = 0"),                        //
                           Pair("jar_path", "string"),                             //

@@ -262,6 +262,32 @@ TEST(ValidateTaskConfigTest, JvmOptionsDoNotNameTheProgram) {
                 "the options into the list");
 }
 
+TEST(ValidateTaskConfigTest, ModeAndAgeAreCheckedByTheirPath) {
+  struct Row {
+    AgentBlock agent;
+    bool health;
+    const char* error;
+  };
+  const Row rows[] = {
+      {{.mode = "once"},
+       true,
+       "config: agent.mode: \"once\" is unknown (allowed: \"reconnect\", \"one_shot\")"},
+      {{.max_age = "1s"}, true, "config: agent.max_age: 1s is out of range (allowed: 1m to 168h)"},
+      {{.mode = "one_shot"}, false, "config: agent.mode: \"one_shot\" needs health.enabled"},
+      {{.max_age = "24h"}, false, "config: agent.max_age: needs health.enabled"},
+  };
+  for (const Row& row : rows) {
+    TaskConfig config;
+    config.agent = row.agent;
+    config.health.enabled = row.health;
+    ExpectRefused(config, row.error);
+  }
+  TaskConfig config;
+  config.agent.mode = "one_shot";
+  config.agent.max_age = "24h";
+  EXPECT_OK(ValidateTaskConfig(config));
+}
+
 TEST(ValidateTaskConfigTest, HealthIsCheckedByItsPath) {
   struct Row {
     HealthBlock health;
@@ -279,6 +305,18 @@ TEST(ValidateTaskConfigTest, HealthIsCheckedByItsPath) {
        "config: health.restart.delay: -1s is out of range (allowed: 0 to 168h)"},
       {{.restart = {.delay = "2m"}},
        "config: health.restart.max_delay: 1m is less than health.restart.delay, 2m"},
+      {{.wedge_timeout = "4s"},
+       "config: health.wedge_timeout: 4s is out of range (allowed: 5s to 168h)"},
+      {{.controller_grace = "9s"},
+       "config: health.controller_grace: 9s is out of range (allowed: 10s to 168h)"},
+      {{.start_timeout = "soon"},
+       "config: health.start_timeout: \"soon\" is no duration; write it like \"90s\", \"5m\" or "
+       "\"1h30m\""},
+      {{.thread_limit = -1},
+       "config: health.thread_limit: -1 is out of range (allowed: 0 to 2048)"},
+      {{.thread_limit = 2049},
+       "config: health.thread_limit: 2049 is more than pids_limit, 2048: it could never be "
+       "reached"},
   };
   for (const Row& row : rows) {
     TaskConfig config{.command = "/bin/true"};

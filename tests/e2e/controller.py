@@ -34,7 +34,7 @@ public final class Ctl {
 --add-opens java.base/java.lang.ref=ALL-UNNAMED
 -Xmx192m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData
 -DHUDSON_HOME={home} -Djava.io.tmpdir={home}/tmp -Duser.home={home}
--Djava.awt.headless=true -Dhudson.udp=0
+-Djava.awt.headless=true -Dhudson.udp=0 {options}
 -cp {war}:{classes} Ctl
 --httpPort={http} --httpListenAddress=127.0.0.1 --skipInitSetup
 --updateServer=http://127.0.0.1:9/
@@ -46,10 +46,12 @@ public final class Ctl {
 <builders><hudson.tasks.Shell><command>{script}</command></hudson.tasks.Shell></builders>
 <publishers/><buildWrappers/></project>"""
 
-    def __init__(self, scratch, nodes):
+    def __init__(self, scratch, nodes, options=""):
+        """options: more of its JVM, such as system properties."""
         directory = scratch.path / "controller"
         directory.mkdir()
         super().__init__("controller", directory)
+        self.options = options
         self.secret = secrets.token_hex(32)
         self.port, self.agent_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
@@ -75,7 +77,8 @@ public final class Ctl {
             subprocess.run(["javac", "-J-XX:-UsePerfData", "-cp", WAR, "-d", classes, classes / "Ctl.java"],
                            check=True)
         arguments = self.directory / "ctl.args"
-        arguments.write_text(self.ARGUMENTS.format(home=self.directory, war=WAR, classes=classes, http=self.port))
+        arguments.write_text(self.ARGUMENTS.format(home=self.directory, war=WAR, classes=classes, http=self.port,
+                                               options=self.options))
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.directory), "LANG": "C.UTF-8"}
         if "JAVA_HOME" in os.environ:
             environment["JAVA_HOME"] = os.environ["JAVA_HOME"]

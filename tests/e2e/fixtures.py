@@ -43,9 +43,9 @@ def module_scratch():
     return scratch
 
 
-def module_controller(scratch, nodes):
-    """Not yet started."""
-    controller = Controller(scratch, nodes)
+def module_controller(scratch, nodes, **options):
+    """Not yet started. With Controller's options."""
+    controller = Controller(scratch, nodes, **options)
     unittest.addModuleCleanup(controller.stop)
     return controller
 

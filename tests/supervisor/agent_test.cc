@@ -95,6 +95,10 @@ TEST_F(Agent, WaitsForTheJarThenConnects) {
   EXPECT_EQ(running.java_home(), directory() + "/jdk");
   EXPECT_GT(running.timings().connected_ms(), running.timings().jar_ms());
   EXPECT_TRUE(ProcessAlive(running.payload_pid()));
+  // What the plugin's probes need.
+  ASSERT_OK_AND_ASSIGN(const uint64_t start_time, ProcessStartTime(running.payload_pid()));
+  EXPECT_EQ(running.payload_start_time(), start_time);
+  EXPECT_TRUE(running.has_health());
   EXPECT_THAT(Stdout(), HasSubstr("@/run/jenkins-agent/args " + directory() + "/jdk\n"));
   EXPECT_THAT(Stdout(), HasSubstr("\"deadbeef\"\n\"linux-1\""));
 
@@ -271,6 +275,41 @@ TEST_F(Agent, AVerdictContinuesDumpsAndRestartsTheJvm) {
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("restarted meanwhile")));
   EXPECT_OK(watcher().Stop(SIGTERM, kTestDeadline));
   ASSERT_TRUE(watcher().WaitExit());
+}
+
+TEST_F(Agent, AnIdleJvmThatIsTooOldIsReplacedAndNothingIsCounted) {
+  pb::LaunchSpec spec = AgentSpec("echo 'INFO: Connected' >&2; exec sleep 1000");
+  spec.mutable_agent()->mutable_health()->mutable_restart()->set_attempts(0);
+  ASSERT_OK(Start(spec));
+  ASSERT_OK(watcher().JarReady(OldJar()));
+  ASSERT_TRUE(watcher().WaitEvent("connected"));
+  EXPECT_OK(watcher().Aged("idle and 60 minutes old", watcher().Status().launches()));
+  EXPECT_TRUE(watcher().WaitEvent("idle and 60 minutes old; replacing it"));
+  ASSERT_TRUE(Eventually([&] { return watcher().Status().launches() == 2; }));
+  EXPECT_EQ(watcher().Status().restarts(), 0u);
+  EXPECT_THAT(Stdout(), Not(HasSubstr("thread dump")));
+  EXPECT_OK(watcher().Stop(SIGTERM, kTestDeadline));
+  ASSERT_TRUE(watcher().WaitExit());
+}
+
+TEST_F(Agent, AOneShotAgentThatIsDoneCompletesItsTask) {
+  pb::LaunchSpec spec = AgentSpec(
+      "echo 'INFO: Connected' >&2; until [ -e ended ]; do sleep 0.05; done;"
+      "echo 'INFO: Terminated' >&2; exec sleep 1000");
+  spec.mutable_agent()->set_one_shot(true);
+  ASSERT_OK(Start(spec));
+  ASSERT_OK(watcher().JarReady(OldJar()));
+  ASSERT_TRUE(watcher().WaitEvent("connected"));
+  EXPECT_THAT(watcher().Done(1),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("connected again")));
+  ASSERT_OK(WriteFileAtomic(Local("ended"), ""));
+  ASSERT_TRUE(Eventually([&] { return watcher().Status().phase() == pb::PHASE_TERMINATED; }));
+  EXPECT_OK(watcher().Done(1));
+  const auto exit = watcher().WaitExit();
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->exit_code(), 0);
+  EXPECT_EQ(exit->signal(), 0);
+  EXPECT_EQ(exit->message(), "");
 }
 
 TEST_F(Agent, AJvmThatDiesAgainAndAgainEndsTheTaskWithTheWholeStory) {

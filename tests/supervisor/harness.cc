@@ -123,6 +123,20 @@ absl::Status Watcher::Verdict(const std::string& cause, uint32_t launches) {
   return Call(request).status();
 }
 
+absl::Status Watcher::Aged(const std::string& cause, uint32_t launches) {
+  pb::ControlRequest request;
+  request.mutable_verdict()->set_cause(cause);
+  request.mutable_verdict()->set_launches(launches);
+  request.mutable_verdict()->set_aged(true);
+  return Call(request).status();
+}
+
+absl::Status Watcher::Done(uint32_t launches) {
+  pb::ControlRequest request;
+  request.mutable_done()->set_launches(launches);
+  return Call(request).status();
+}
+
 absl::Status Watcher::Exec(const std::vector<std::string>& argv) {
   pb::ControlRequest request;
   for (const std::string& argument : argv) request.mutable_exec()->add_argv(argument);

@@ -39,6 +39,8 @@ class Watcher {
   absl::Status JarReady(const pb::JarInfo& jar);
   absl::Status Note(const std::string& waiting_for);
   absl::Status Verdict(const std::string& cause, uint32_t launches);
+  absl::Status Aged(const std::string& cause, uint32_t launches);
+  absl::Status Done(uint32_t launches);
   // A session that lives as long as this watcher; its descriptors are dropped.
   absl::Status Exec(const std::vector<std::string>& argv);
 

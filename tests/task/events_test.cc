@@ -3,7 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <optional>
 #include <vector>
+
+#include "driver/task/event_pace.h"
 
 namespace jenkins_agent {
 namespace {
@@ -48,6 +51,18 @@ TEST(EventBus, WhatWaitsIsBoundedAndTheOldestGo) {
   bus.Subscribe([&](const TaskEvent& event) { seen.push_back(event.message); });
   ASSERT_EQ(seen.size(), EventBus::kMaxKept);
   EXPECT_EQ(seen.front(), "2");
+}
+
+TEST(EventPace, OneOfAKindIsToldInTenMinutesAndTheOthersAreCounted) {
+  EventPace pace;
+  EventPace::TimePoint now;
+  EXPECT_EQ(pace.Pass(1, now), 0);
+  EXPECT_EQ(pace.Pass(2, now), 0);  // of another kind
+  for (int i = 0; i < 5; ++i)
+    EXPECT_EQ(pace.Pass(1, now += std::chrono::seconds(90)), std::nullopt);
+  EXPECT_EQ(pace.Pass(1, now + std::chrono::seconds(150)), 5);
+  EXPECT_EQ(pace.Pass(1, now + std::chrono::seconds(200)), std::nullopt);
+  EXPECT_EQ(pace.Pass(2, now + std::chrono::seconds(200)), 0);
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include <future>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "driver/base/file.h"
 #include "driver/base/packet.h"
@@ -154,6 +155,82 @@ TEST_F(TaskTest, GivenUpWhileItsJarIsFetchedItEndsTheWorkerOnTheLoop) {
   supervisor.join();
   EXPECT_TRUE(WaitFor([] { return ::waitpid(-1, nullptr, WNOHANG) < 0 && errno == ECHILD; }))
       << "the worker still runs";
+}
+
+// Nomad keeps ten events of a task.
+TEST_F(TaskTest, RestartsAndReconnectionsAreOneEventOfEachInTenMinutes) {
+  Mutex mutex;
+  std::vector<std::string> told;
+  events_.Subscribe([&](const TaskEvent& event) {
+    MutexLock lock(mutex);
+    told.push_back(event.message);
+  });
+  ASSERT_OK_AND_ASSIGN(SocketPair sockets, MakeSocketPair(SOCK_SEQPACKET));
+  std::thread supervisor =
+      Supervisor(std::move(sockets.second), [](int socket, const pb::ControlRequest& request) {
+        pb::ControlReply answer;
+        answer.set_sequence(request.sequence());
+        answer.mutable_status()->mutable_timings()->set_connected_ms(1);
+        Send(socket, answer);
+        for (uint32_t i = 1; i <= 20; ++i) {
+          pb::ControlReply restart;
+          restart.mutable_event()->set_message("agent 'a' hangs; restarting it in place");
+          restart.mutable_event()->set_restarts(i);
+          Send(socket, restart);
+          pb::ControlReply wedged;
+          wedged.mutable_event()->set_message("wedged: no thread");
+          wedged.mutable_event()->set_phase(pb::PHASE_WEDGED);
+          Send(socket, wedged);
+          pb::ControlReply terminated;
+          terminated.mutable_event()->set_message("terminated");
+          terminated.mutable_event()->set_phase(pb::PHASE_TERMINATED);
+          Send(socket, terminated);
+        }
+        pb::ControlReply news;
+        news.mutable_exit()->set_exit_code(7);
+        Send(socket, news);
+      });
+  auto task = MakeTask();
+  ASSERT_OK(task->Attach(std::move(sockets.first)));
+  ASSERT_TRUE(WaitFor([&] { return task->exited(); }));
+  task.reset();
+  supervisor.join();
+  MutexLock lock(mutex);
+  EXPECT_THAT(told, testing::ElementsAre("agent 'a' hangs; restarting it in place", "terminated"));
+}
+
+// The whole way: a real process that is stopped, its connection to nobody, and the verdict.
+TEST_F(TaskTest, AStoppedJvmBecomesAVerdict) {
+  ASSERT_OK_AND_ASSIGN(const Subprocess jvm, Start({"/bin/sleep", "600"}, {}));
+  ASSERT_OK_AND_ASSIGN(const uint64_t start_time, ProcessStartTime(jvm.pid));
+  ASSERT_EQ(::kill(jvm.pid, SIGSTOP), 0);
+  std::promise<pb::ControlRequest::Verdict> heard;
+  ASSERT_OK_AND_ASSIGN(SocketPair sockets, MakeSocketPair(SOCK_SEQPACKET));
+  std::thread supervisor =
+      Supervisor(std::move(sockets.second),
+                 [&, told = false](int socket, const pb::ControlRequest& request) mutable {
+                   pb::ControlReply answer;
+                   answer.set_sequence(request.sequence());
+                   pb::TaskStatus& status = *answer.mutable_status();
+                   status.set_state(pb::RUNNING);
+                   status.set_launches(3);
+                   status.set_payload_pid(jvm.pid);
+                   status.set_payload_start_time(start_time);
+                   status.mutable_health()->set_wedge_timeout_ms(200);
+                   Send(socket, answer);
+                   if (request.has_verdict() && !std::exchange(told, true)) {
+                     heard.set_value(request.verdict());
+                   }
+                 });
+  auto task = MakeTask();
+  ASSERT_OK(task->Attach(std::move(sockets.first)));
+  const pb::ControlRequest::Verdict verdict = heard.get_future().get();
+  EXPECT_THAT(verdict.cause(), HasSubstr("its process is stopped (state T)"));
+  EXPECT_EQ(verdict.launches(), 3u);
+  task.reset();
+  supervisor.join();
+  ASSERT_EQ(::kill(jvm.pid, SIGKILL), 0);
+  EXPECT_OK(Wait(jvm));
 }
 
 }  // namespace

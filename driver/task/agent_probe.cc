@@ -1,0 +1,116 @@
+#include "driver/task/agent_probe.h"
+
+#include <netinet/tcp.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <set>
+#include <tuple>
+#include <utility>
+
+#include "driver/base/process.h"
+#include "driver/base/status.h"
+
+namespace jenkins_agent {
+namespace {
+
+double TicksToSeconds(uint64_t ticks) {
+  static const auto kPerSecond = static_cast<double>(::sysconf(_SC_CLK_TCK));
+  return static_cast<double>(ticks) / kPerSecond;
+}
+
+}  // namespace
+
+absl::StatusOr<HealthSample> AgentProbe::Look(bool connected) {
+  ASSIGN_OR_RETURN(const ProcessLook process, LookAtProcess(target_.pid));
+  if (process.start_time != target_.start_time) {
+    return absl::NotFoundError("its pid is another process's by now");
+  }
+  HealthSample sample;
+  sample.time = std::chrono::steady_clock::now();
+  sample.process_state = process.state;
+  sample.cpu_seconds = TicksToSeconds(process.cpu_ticks);
+  sample.threads = process.threads;
+  LookAtCgroup(sample);
+  if (connected) LookAtSocket(sample);
+  return sample;
+}
+
+bool AgentProbe::Alone() {
+  if (!OpenCgroup()) return false;
+  const absl::StatusOr<std::vector<pid_t>> members = cgroup_->Members();
+  return members.ok() && *members == std::vector<pid_t>{target_.pid};
+}
+
+// Both counts begin at boot and go on while the host sleeps (proc(5), field 22).
+std::chrono::milliseconds AgentProbe::Age() const {
+  timespec now = {};
+  ::clock_gettime(CLOCK_BOOTTIME, &now);
+  const double seconds = static_cast<double>(now.tv_sec) - TicksToSeconds(target_.start_time);
+  return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
+}
+
+bool AgentProbe::OpenCgroup() {
+  if (cgroup_.has_value()) return true;
+  const absl::StatusOr<cgroups::Hierarchy> hierarchy = cgroups::Hierarchy::Detect();
+  if (!hierarchy.ok()) return false;
+  auto cgroup = cgroups::Cgroup::Open(*hierarchy, target_.cgroup_dirs);
+  if (!cgroup.ok()) return false;
+  cgroup_ = *std::move(cgroup);
+  return true;
+}
+
+// What cannot be read is not judged.
+void AgentProbe::LookAtCgroup(HealthSample& sample) {
+  if (!OpenCgroup()) return;
+  if (const auto pids = cgroup_->ReadPids(); pids.ok()) {
+    sample.pids = pids->current;
+    sample.pids_limit = pids->limit;
+  }
+  sample.frozen = cgroup_->Frozen().value_or(false);
+}
+
+void AgentProbe::LookAtSocket(HealthSample& sample) {
+  using Socket = HealthSample::Socket;
+  if (!diag_.has_value()) {
+    auto diag = SocketDiag::Open(target_.network_namespace);
+    if (!diag.ok()) return;
+    diag_ = *std::move(diag);
+  }
+  absl::StatusOr<TcpFigures> figures = absl::NotFoundError("none yet");
+  if (socket_.has_value()) figures = diag_->Look(*socket_);
+  // One that closes may have a successor already.
+  if (!figures.ok() || figures->state != TCP_ESTABLISHED) {
+    auto found = FindSocket();
+    if (!found.ok()) return;
+    socket_ = *std::move(found);
+    if (socket_.has_value()) figures = diag_->Look(*socket_);
+  }
+  sample.socket = Socket::kMissing;
+  if (!socket_.has_value() || !figures.ok()) return;
+  sample.socket = figures->state == TCP_ESTABLISHED ? Socket::kEstablished : Socket::kClosing;
+  sample.unread_bytes = figures->unread_bytes;
+  sample.read_bytes = figures->read_bytes;
+  sample.since_data = figures->since_received;
+  sample.since_sent = figures->since_sent;
+}
+
+absl::StatusOr<std::optional<TcpSocket>> AgentProbe::FindSocket() {
+  ASSIGN_OR_RETURN(const std::set<uint32_t> inodes, SocketsOf(target_.pid));
+  ASSIGN_OR_RETURN(const std::vector<TcpSocket> sockets, diag_->Find(inodes));
+  return ControllerSocket(sockets);
+}
+
+std::optional<TcpSocket> ControllerSocket(const std::vector<TcpSocket>& sockets) {
+  const auto rank = [](const TcpSocket& socket) {
+    return std::make_tuple(!socket.keep_alive, socket.state != TCP_ESTABLISHED, socket.inode);
+  };
+  const auto best =
+      std::min_element(sockets.begin(), sockets.end(),
+                       [&](const TcpSocket& a, const TcpSocket& b) { return rank(a) < rank(b); });
+  if (best == sockets.end()) return std::nullopt;
+  return *best;
+}
+
+}  // namespace jenkins_agent
