@@ -442,7 +442,8 @@ void Task::GetAgentJar(const pb::TaskStatus& status) {
   handlers.on_waiting = [weak](const std::string& reason) {
     if (const auto self = weak.lock()) self->SendNote(reason);
   };
-  handlers.on_ready = [weak](pb::JarInfo jar, const std::string& host_path) {
+  handlers.on_ready = [weak, file = request.file](pb::JarInfo jar, const std::string& host_path) {
+    jar.set_path(file);  // of a jar in the sandbox; a fetched one gets its place there
     if (const auto self = weak.lock()) self->SendJar(std::move(jar), host_path);
   };
   handlers.on_failed = [weak](const std::string& error) {

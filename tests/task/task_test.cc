@@ -21,6 +21,7 @@
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/wait_for.h"
+#include "tests/tools/fake_jar.h"
 
 namespace jenkins_agent {
 namespace {
@@ -155,6 +156,30 @@ TEST_F(TaskTest, GivenUpWhileItsJarIsFetchedItEndsTheWorkerOnTheLoop) {
   supervisor.join();
   EXPECT_TRUE(WaitFor([] { return ::waitpid(-1, nullptr, WNOHANG) < 0 && errno == ECHILD; }))
       << "the worker still runs";
+}
+
+TEST_F(TaskTest, AJarThatTheJobNamesIsSentWithItsPath) {
+  ASSERT_OK_AND_ASSIGN(tools_.executable, OpenFile(TOOLS_PROGRAM, O_RDONLY));
+  const std::string jar = dir_.path() + "/agent.jar";
+  ASSERT_OK(WriteFileAtomic(jar, CurrentAgentJar(), 0644));
+  std::promise<pb::JarInfo> heard;
+  ASSERT_OK_AND_ASSIGN(SocketPair sockets, MakeSocketPair(SOCK_SEQPACKET));
+  std::thread supervisor =
+      Supervisor(std::move(sockets.second), [&](int socket, const pb::ControlRequest& request) {
+        pb::ControlReply answer;
+        answer.set_sequence(request.sequence());
+        answer.mutable_status()->set_state(pb::WAITING_FOR_JAR);
+        answer.mutable_status()->set_jar_path(jar);
+        answer.mutable_status()->set_init_pid(::getpid());
+        Send(socket, answer);
+        if (request.has_jar_ready()) heard.set_value(request.jar_ready().jar());
+        if (request.has_stop()) heard.set_value({});
+      });
+  auto task = MakeTask();
+  ASSERT_OK(task->Attach(std::move(sockets.first)));
+  EXPECT_EQ(heard.get_future().get().path(), jar);
+  task.reset();
+  supervisor.join();
 }
 
 // Nomad keeps ten events of a task.
