@@ -141,7 +141,7 @@ absl::Status CopyAttributes(int from, int to) {
 // Where `dir` is in `lower`. NotFound: not there. FailedPrecondition: hidden there, or no
 // directory, so that nothing further down counts either.
 absl::StatusOr<Fd> FindLower(int lower, const std::string& dir) {
-  absl::StatusOr<Fd> fd = OpenAt2(lower, dir.empty() ? "." : dir, O_PATH | O_NOFOLLOW, kNoLinks);
+  absl::StatusOr<Fd> fd = OpenAt2(lower, dir, O_PATH | O_NOFOLLOW, kNoLinks);
   struct stat info = {};
   if (!fd.ok()) {
     return absl::IsNotFound(fd.status()) ? fd.status() : absl::FailedPreconditionError(dir);
@@ -200,7 +200,6 @@ absl::Status LayerDir::AddChecked(const TarEntry& entry, TarReader& tar) {
 absl::Status LayerDir::SetRootAttributes(const TarEntry& entry) {
   if (entry.type != TarType::kDirectory) return Wrong("is the root, which must be a directory");
   RETURN_IF_ERROR(SetOwnerModeXattrs(root_, entry));
-  invented_.erase("");
   dir_times_[""] = {.seconds = entry.mtime_s, .nanoseconds = entry.mtime_ns};
   return absl::OkStatus();
 }
@@ -442,9 +441,8 @@ absl::Status TakeAttributes(int layer, const std::vector<std::string>& invented,
       const absl::StatusOr<Fd> from = FindLower(lower, path);
       if (absl::IsNotFound(from.status())) continue;
       if (!from.ok()) break;
-      ASSIGN_OR_RETURN(const Fd to,
-                       OpenAt2(layer, path.empty() ? "." : path, O_PATH | O_DIRECTORY, kNoLinks),
-                       "'", Shown(path), "'");
+      ASSIGN_OR_RETURN(const Fd to, OpenAt2(layer, path, O_PATH | O_DIRECTORY, kNoLinks), "'",
+                       Shown(path), "'");
       RETURN_IF_ERROR(CopyAttributes(from->get(), to.get()), "'", Shown(path), "'");
       break;
     }

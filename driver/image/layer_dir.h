@@ -37,7 +37,7 @@ class LayerDir {
   absl::Status Finish();
 
   int64_t entries() const { return entries_; }
-  // Directories that the layer's entries lie in without being entries themselves, "" for the root.
+  // Directories, but the root, that the layer's entries lie in without being entries themselves.
   // overlayfs would show their attributes instead of those of the same directory in a layer below:
   // TakeAttributes. Parents before their children.
   std::vector<std::string> InventedDirs() const;
@@ -79,7 +79,7 @@ class LayerDir {
   std::string parent_dir_;
   Fd parent_;
   std::map<std::string, DirTimes> dir_times_;  // by path from the root
-  std::set<std::string> invented_ = {""};
+  std::set<std::string> invented_;
   std::set<std::string> opaque_;
   std::set<std::string> whiteouts_;
 };

@@ -3,12 +3,12 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <map>
+#include <random>
 #include <set>
 #include <utility>
 
@@ -16,6 +16,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
 #include "driver/base/file.h"
 #include "driver/base/status.h"
@@ -53,10 +54,8 @@ std::vector<std::string> Names(const std::string& folder) {
 }
 
 std::string RandomName() {
-  char bytes[16] = {};
-  // Cannot fail for so few bytes, getrandom(2).
-  (void)::getrandom(bytes, sizeof(bytes), 0);
-  return absl::BytesToHexString(absl::string_view(bytes, sizeof(bytes)));
+  std::random_device random;
+  return absl::StrFormat("%08x%08x%08x", random(), random(), random());
 }
 
 std::string RecordName(absl::string_view name) {
@@ -152,6 +151,26 @@ std::vector<Record> ReadRecords(const std::string& folder,
   return records;
 }
 
+absl::StatusOr<Fd> LockStore(int dir) {
+  ASSIGN_OR_RETURN(Fd lock, OpenAt(dir, kLockFile, O_RDWR | O_CREAT, 0600));
+  while (::flock(lock.get(), LOCK_EX) != 0) {
+    if (errno != EINTR) return ErrnoStatus("lock the image store");
+  }
+  return lock;
+}
+
+// Writes it into a new store.
+absl::Status CheckVersion(int dir) {
+  ASSIGN_OR_RETURN(const Fd lock, LockStore(dir));
+  const absl::StatusOr<std::string> version = ReadFileAt(dir, kVersionFile, 64);
+  if (absl::IsNotFound(version.status())) return WriteFileAtomicAt(dir, kVersionFile, kVersion);
+  RETURN_IF_ERROR(version.status());
+  if (*version == kVersion) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      "is of version '", absl::CHexEscape(absl::StripTrailingAsciiWhitespace(*version)),
+      "', this program knows 1: use the driver that made it, or another directory"));
+}
+
 }  // namespace
 
 Staging::~Staging() {
@@ -181,16 +200,7 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const std::string& dir) {
   const std::string context = absl::StrCat("image store ", dir);
   RETURN_IF_ERROR(MakeDirs(dir, 0700), context);
   ASSIGN_OR_RETURN(Fd fd, OpenFile(dir, O_RDONLY | O_DIRECTORY), context);
-  const absl::StatusOr<std::string> version = ReadFileAt(fd.get(), kVersionFile, 64);
-  if (absl::IsNotFound(version.status())) {
-    RETURN_IF_ERROR(WriteFileAtomicAt(fd.get(), kVersionFile, kVersion), context);
-  } else if (!version.ok()) {
-    return Annotate(version.status(), context);
-  } else if (*version != kVersion) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        context, " is of version '", absl::CHexEscape(absl::StripTrailingAsciiWhitespace(*version)),
-        "', this program knows 1: use the driver that made it, or another directory"));
-  }
+  RETURN_IF_ERROR(CheckVersion(fd.get()), context);
   for (const char* folder : {kLayers, kImages, kRefs, kLeases, kPins, kTmp, kTrash}) {
     RETURN_IF_ERROR(MakeDirs(absl::StrCat(dir, "/", folder), 0700), context);
   }
@@ -252,13 +262,7 @@ absl::StatusOr<Fd> Store::OpenLayer(const std::string& key) const {
   return OpenAt(dir_.get(), absl::StrCat(kLayers, "/", key), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
 }
 
-absl::StatusOr<Fd> Store::Lock() const {
-  ASSIGN_OR_RETURN(Fd lock, OpenAt(dir_.get(), kLockFile, O_RDWR | O_CREAT, 0600));
-  while (::flock(lock.get(), LOCK_EX) != 0) {
-    if (errno != EINTR) return ErrnoStatus("lock the image store");
-  }
-  return lock;
-}
+absl::StatusOr<Fd> Store::Lock() const { return LockStore(dir_.get()); }
 
 absl::Status Store::SyncFolder(const std::string& folder) const {
   ASSIGN_OR_RETURN(const Fd fd, OpenAt(dir_.get(), folder, O_RDONLY | O_DIRECTORY));

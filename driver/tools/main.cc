@@ -9,6 +9,7 @@
 #include "driver/tools/agents.h"
 #include "driver/tools/controller_check.h"
 #include "driver/tools/explain.h"
+#include "driver/tools/images.h"
 #include "driver/tools/worker.h"
 
 int main(int argc, char** argv) {
@@ -17,6 +18,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   int exit_code = 0;
   jenkins_agent::AddAgentsCommand(app, exit_code);
+  jenkins_agent::AddImageCommands(app, exit_code);
   jenkins_agent::ExplainOptions explain_options;
   const CLI::App* explain = jenkins_agent::AddExplain(app, explain_options);
   app.add_subcommand("version", "Print the version")->callback([] {

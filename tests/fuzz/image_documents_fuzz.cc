@@ -1,6 +1,7 @@
-// Names and documents of images. The first byte chooses which.
+// Names and documents of images, and what registries ask for. The first byte chooses which.
 #include <string>
 
+#include "driver/image/challenge.h"
 #include "driver/image/manifest.h"
 #include "driver/image/reference.h"
 #include "tests/fuzz/fuzz.h"
@@ -9,7 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace jenkins_agent;
   if (size == 0) return 0;
   const absl::string_view text(reinterpret_cast<const char*>(data + 1), size - 1);
-  switch (data[0] % 3) {
+  switch (data[0] % 4) {
     case 0: {
       const absl::StatusOr<Reference> reference = ParseReference(text);
       if (!reference.ok()) return 0;
@@ -26,6 +27,12 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       } else {
         Require(std::get<Manifest>(*document).layers.size() <= kMaxLayers);
       }
+      return 0;
+    }
+    case 3: {
+      Require(ParseChallenges(text).size() <= 8);
+      const absl::StatusOr<Token> token = ParseToken(text);
+      if (token.ok()) Require(token->value.find_first_of("\r\n ") == std::string::npos);
       return 0;
     }
     default: {

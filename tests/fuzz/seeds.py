@@ -132,6 +132,8 @@ def image_documents():
     yield b"\2" + json.dumps({"os": "linux", "architecture": "amd64", "config": {
         "Env": ["A=b"], "Entrypoint": ["/x"], "Cmd": ["-y"], "User": "1:1", "WorkingDir": "/w"},
         "rootfs": {"type": "layers", "diff_ids": [digest]}}).encode()
+    yield b"\3" + b'Bearer realm="https://a.example/token",service="x",scope="repository:a/b:pull", Basic realm=y'
+    yield b"\3" + b'{"token":"abc","expires_in":300}'
 
 
 def layer():

@@ -160,7 +160,7 @@ TEST_F(StoreTest, PinsAreNames) {
 TEST_F(StoreTest, AnotherVersionIsRefusedAndLeftAlone) {
   ASSERT_OK(WriteFileAtomic(store_->dir() + "/VERSION", "2\n"));
   EXPECT_THAT(Store::Open(store_->dir()),
-              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("version '2'")));
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("of version '2'")));
   EXPECT_EQ(*ReadFile(store_->dir() + "/VERSION"), "2\n");
 }
 

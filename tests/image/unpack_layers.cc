@@ -1,7 +1,6 @@
 // unpack_layers DIR BLOB...: unpacks layers, lowest first, into DIR/0, DIR/1, ... as a pull does,
 // and prints one line for each: "ok <bytes> <entries>", or "<code>: <message>", which is the last.
 #include <fcntl.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <iostream>
@@ -59,7 +58,6 @@ absl::Status UnpackAll(const std::string& dir, const std::vector<std::string>& b
 }  // namespace jenkins_agent
 
 int main(int argc, char** argv) {
-  ::umask(0);
   const absl::Status status = jenkins_agent::UnpackAll(argv[1], {argv + 2, argv + argc});
   if (status.ok()) return 0;
   std::cout << absl::StatusCodeToString(status.code()) << ": " << status.message() << std::endl;

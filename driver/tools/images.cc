@@ -1,0 +1,457 @@
+#include "driver/tools/images.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/statvfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <iostream>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "absl/time/time.h"
+#include "driver/base/file.h"
+#include "driver/base/status.h"
+#include "driver/image/credentials.h"
+#include "driver/image/gc.h"
+#include "driver/image/layout.h"
+#include "driver/image/manifest.h"
+#include "driver/image/pull.h"
+#include "driver/image/reference.h"
+#include "driver/image/registry.h"
+#include "driver/image/store.h"
+
+namespace jenkins_agent {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr char kDefaultStore[] = "/var/lib/nomad-driver-jenkins-agent/images";
+constexpr char kLayoutPrefix[] = "oci:";
+constexpr size_t kMaxConfigFileBytes = 1 << 20;
+constexpr size_t kMinDigestDigits = 6;  // of an image named by the beginning of its digest
+
+// What the command line said.
+struct Options {
+  std::string store = kDefaultStore;
+  bool json = false;
+  std::string name;
+  std::vector<std::string> names;
+  bool plain_http = false;
+  std::string ca_file;
+  std::string auth_file;
+  std::vector<std::string> mirrors;
+  bool dry_run = false;
+  GcPolicy policy;
+  std::string max_age = "0s";
+  std::string delay = "3m";
+};
+
+std::string Size(int64_t bytes) {
+  if (bytes < 1 << 20) return absl::StrFormat("%.1f KiB", bytes / 1024.0);
+  if (bytes < int64_t{1} << 30) return absl::StrFormat("%.1f MiB", bytes / 1048576.0);
+  return absl::StrFormat("%.2f GiB", bytes / 1073741824.0);
+}
+
+std::string Time(int64_t seconds) {
+  return absl::FormatTime("%Y-%m-%d %H:%M:%S", absl::FromUnixSeconds(seconds),
+                          absl::LocalTimeZone());
+}
+
+void PrintJson(const Json& document) {
+  // Names may hold bytes that are no UTF-8.
+  std::cout << document.dump(2, ' ', false, Json::error_handler_t::replace) << "\n";
+}
+
+int64_t ImageBytes(const StoredImage& image) { return StoreBytes({image}); }
+
+// "oci:DIR[:NAME]".
+bool IsLayout(absl::string_view name) { return absl::StartsWith(name, kLayoutPrefix); }
+
+// How the store calls what people write.
+absl::StatusOr<std::string> StoredName(const std::string& name) {
+  if (IsLayout(name)) return name;
+  ASSIGN_OR_RETURN(const Reference reference, ParseReference(name));
+  return reference.ToString();
+}
+
+// By its name, or by the beginning of its digest.
+absl::StatusOr<StoredImage> Find(const Store& store, const std::string& name) {
+  if (const absl::StatusOr<std::string> stored = StoredName(name); stored.ok()) {
+    if (const std::optional<StoredRef> ref = store.FindRef(*stored)) {
+      if (std::optional<StoredImage> image = store.FindImage(ref->manifest))
+        return *std::move(image);
+    }
+  }
+  const absl::string_view digits = absl::StripPrefix(name, "sha256:");
+  std::vector<StoredImage> found;
+  for (StoredImage& image : store.Images()) {
+    if (digits.size() >= kMinDigestDigits && absl::StartsWith(image.manifest.hex(), digits)) {
+      found.push_back(std::move(image));
+    }
+  }
+  if (found.size() > 1) {
+    return absl::InvalidArgumentError(absl::StrCat("'", name, "' means several images"));
+  }
+  if (found.empty())
+    return absl::NotFoundError(absl::StrCat("image '", name, "' is not in ", store.dir()));
+  return std::move(found[0]);
+}
+
+std::map<Digest, std::vector<std::string>> NamesOf(const Store& store) {
+  std::map<Digest, std::vector<std::string>> names;
+  for (const StoredRef& ref : store.Refs()) names[ref.manifest].push_back(ref.name);
+  return names;
+}
+
+// Images that nothing may remove, and why.
+std::map<Digest, std::string> Kept(const Store& store) {
+  std::map<Digest, std::string> kept;
+  const std::vector<std::string> pins = store.Pins();
+  for (const StoredRef& ref : store.Refs()) {
+    if (std::find(pins.begin(), pins.end(), ref.name) != pins.end()) kept[ref.manifest] = "pinned";
+  }
+  for (const Lease& lease : store.Leases()) kept[lease.manifest] = "in use";
+  return kept;
+}
+
+absl::StatusOr<std::optional<Credentials>> CredentialsFor(const Options& options,
+                                                          const Reference& reference) {
+  std::string path = options.auth_file;
+  if (path.empty()) {
+    const char* const config = ::getenv("DOCKER_CONFIG");
+    const char* const home = ::getenv("HOME");
+    path = config != nullptr ? absl::StrCat(config, "/config.json")
+           : home != nullptr ? absl::StrCat(home, "/.docker/config.json")
+                             : "";
+    if (path.empty() || ::access(path.c_str(), F_OK) != 0) return std::optional<Credentials>();
+  }
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxConfigFileBytes), "credentials");
+  ASSIGN_OR_RETURN(const CredentialSource source,
+                   FindCredentials(text, reference.host, reference.repository), path);
+  if (source.helper.empty()) return source.credentials;
+  return AskCredentialHelper(source.helper, reference.host);
+}
+
+absl::StatusOr<std::unique_ptr<ImageSource>> MakeSource(const Options& options, Digest& digest) {
+  if (IsLayout(options.name)) {
+    const absl::string_view rest = absl::StripPrefix(options.name, kLayoutPrefix);
+    const size_t colon = rest.rfind(':');
+    return MakeLayoutSource(
+        std::string(rest.substr(0, colon)),
+        colon == absl::string_view::npos ? "" : std::string(rest.substr(colon + 1)));
+  }
+  ASSIGN_OR_RETURN(const Reference reference, ParseReference(options.name));
+  RegistryOptions registry = {.plain_http = options.plain_http,
+                              .ca_file = options.ca_file,
+                              .mirrors = options.mirrors,
+                              .credentials = std::nullopt};
+  ASSIGN_OR_RETURN(registry.credentials, CredentialsFor(options, reference));
+  digest = reference.digest;
+  return MakeRegistrySource(reference, registry);
+}
+
+// One line that is written over and over; nothing where nobody looks.
+class ProgressLine {
+ public:
+  void Show(const PullProgress& progress) {
+    if (!on_terminal_) return;
+    const double seconds = absl::ToDoubleSeconds(absl::Now() - start_);
+    const double speed = seconds > 0 ? static_cast<double>(progress.done_bytes) / seconds : 0;
+    const auto left = static_cast<double>(progress.bytes - progress.done_bytes);
+    constexpr int kBar = 24;
+    const int full =
+        progress.bytes == 0 ? kBar : static_cast<int>(progress.done_bytes * kBar / progress.bytes);
+    absl::FPrintF(stderr, "\r\x1b[K[%s%s] %d/%d layers  %s of %s  %s/s%s",
+                  std::string(std::clamp(full, 0, kBar), '='),
+                  std::string(kBar - std::clamp(full, 0, kBar), ' '),
+                  progress.cached_layers + progress.done_layers, progress.layers,
+                  Size(progress.done_bytes), Size(progress.bytes),
+                  Size(static_cast<int64_t>(speed)),
+                  speed > 0 && left > 0 ? absl::StrFormat("  %.0f s left", left / speed) : "");
+    ::fflush(stderr);
+  }
+  void End() const {
+    if (on_terminal_) absl::FPrintF(stderr, "\r\x1b[K");
+  }
+  double seconds() const { return absl::ToDoubleSeconds(absl::Now() - start_); }
+
+ private:
+  const bool on_terminal_ = ::isatty(STDERR_FILENO) == 1;
+  const absl::Time start_ = absl::Now();
+};
+
+absl::Status RunPull(const Options& options) {
+  if (::geteuid() != 0) {
+    return absl::PermissionDeniedError("needs root: layers hold files of other users");
+  }
+  Digest digest;
+  ASSIGN_OR_RETURN(const std::unique_ptr<ImageSource> source, MakeSource(options, digest));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::Open(options.store));
+  RETURN_IF_ERROR(store->Sweep());
+  ProgressLine line;
+  PullRequest request;
+  ASSIGN_OR_RETURN(request.name, StoredName(options.name));
+  request.digest = digest;
+  request.on_progress = [&line](const PullProgress& progress) { line.Show(progress); };
+  const absl::StatusOr<PullResult> result = Pull(*store, *source, request);
+  line.End();
+  if (!result.ok()) return Annotate(result.status(), request.name);
+  const PullProgress& done = result->progress;
+  if (options.json) {
+    PrintJson({{"name", request.name},
+               {"manifest", result->manifest.ToString()},
+               {"cached", result->cached},
+               {"layers", done.layers},
+               {"cached_layers", done.cached_layers},
+               {"fetched_bytes", done.done_bytes},
+               {"seconds", line.seconds()}});
+  } else if (result->cached) {
+    std::cout << request.name << ": is here already (" << result->manifest.Short() << ")\n";
+  } else {
+    std::cout << request.name << ": " << result->manifest.Short() << ", " << done.layers
+              << " layers, " << done.cached_layers << " of them here before, "
+              << Size(done.done_bytes) << " fetched in "
+              << absl::StrFormat("%.1f s\n", line.seconds());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunList(const Options& options) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::Open(options.store));
+  const auto names = NamesOf(*store);
+  const auto kept = Kept(*store);
+  Json list = Json::array();
+  for (const StoredImage& image : store->Images()) {
+    const auto own = names.find(image.manifest);
+    const auto why = kept.find(image.manifest);
+    list.push_back({{"manifest", image.manifest.ToString()},
+                    {"names", own == names.end() ? std::vector<std::string>() : own->second},
+                    {"layers", image.layers.size()},
+                    {"bytes", ImageBytes(image)},
+                    {"pulled_at", image.pulled_at},
+                    {"last_used", image.last_used},
+                    {"kept", why == kept.end() ? "" : why->second}});
+  }
+  if (options.json) {
+    PrintJson(list);
+    return absl::OkStatus();
+  }
+  std::cout << absl::StrFormat("%-14s%-12s%-21s%-8s  %s\n", "DIGEST", "SIZE", "LAST USED", "KEPT",
+                               "NAMES");
+  for (const Json& image : list) {
+    std::cout << absl::StrFormat(
+        "%-14s%-12s%-21s%-8s  %s\n", image["manifest"].get<std::string>().substr(7, 12),
+        Size(image["bytes"]), Time(image["last_used"]), image["kept"].get<std::string>(),
+        absl::StrJoin(image["names"].get<std::vector<std::string>>(), ", "));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunInspect(const Options& options) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::Open(options.store));
+  ASSIGN_OR_RETURN(const StoredImage image, Find(*store, options.name));
+  ASSIGN_OR_RETURN(const ImageConfig config, ParseImageConfig(image.config), options.name);
+  Json layers = Json::array();
+  for (const StoredLayer& layer : image.layers) {
+    layers.push_back({{"path", store->LayerPath(layer.key)}, {"bytes", layer.bytes}});
+  }
+  PrintJson({{"manifest", image.manifest.ToString()},
+             {"names", NamesOf(*store)[image.manifest]},
+             {"platform", config.platform.ToString()},
+             {"pulled_at", image.pulled_at},
+             {"last_used", image.last_used},
+             {"bytes", ImageBytes(image)},
+             {"env", config.env},
+             {"entrypoint", config.entrypoint},
+             {"command", config.command},
+             {"user", config.user},
+             {"work_dir", config.work_dir},
+             {"layers", layers}});
+  return absl::OkStatus();
+}
+
+// For each image its whole size, and what removing it alone would free.
+absl::Status RunDiskUse(const Options& options) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::Open(options.store));
+  const std::vector<StoredImage> images = store->Images();
+  auto names = NamesOf(*store);
+  const int64_t total = StoreBytes(images);
+  Json list = Json::array();
+  for (const StoredImage& image : images) {
+    std::vector<StoredImage> others;
+    for (const StoredImage& other : images) {
+      if (other.manifest != image.manifest) others.push_back(other);
+    }
+    list.push_back({{"manifest", image.manifest.ToString()},
+                    {"names", names[image.manifest]},
+                    {"bytes", ImageBytes(image)},
+                    {"own_bytes", total - StoreBytes(others)}});
+  }
+  if (options.json) {
+    PrintJson({{"images", list}, {"bytes", total}});
+    return absl::OkStatus();
+  }
+  std::cout << absl::StrFormat("%-14s%-12s%-12s  %s\n", "DIGEST", "SIZE", "ITS ALONE", "NAMES");
+  for (const Json& image : list) {
+    std::cout << absl::StrFormat(
+        "%-14s%-12s%-12s  %s\n", image["manifest"].get<std::string>().substr(7, 12),
+        Size(image["bytes"]), Size(image["own_bytes"]),
+        absl::StrJoin(image["names"].get<std::vector<std::string>>(), ", "));
+  }
+  std::cout << "all images: " << Size(total) << "\n";
+  return absl::OkStatus();
+}
+
+absl::Status RunRemove(const Options& options) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::Open(options.store));
+  for (const std::string& name : options.names) {
+    ASSIGN_OR_RETURN(const StoredImage image, Find(*store, name));
+    const auto kept = Kept(*store);
+    if (const auto why = kept.find(image.manifest); why != kept.end() && why->second == "pinned") {
+      return absl::FailedPreconditionError(absl::StrCat(name, " is pinned: images unpin it first"));
+    }
+    ASSIGN_OR_RETURN(const int64_t freed, store->Remove(image.manifest), name);
+    std::cout << name << ": removed, " << Size(freed) << " freed\n";
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<DiskSpace> DiskSpaceOf(const std::string& dir) {
+  struct statvfs info = {};
+  if (::statvfs(dir.c_str(), &info) != 0) return ErrnoStatus(absl::StrCat("statvfs ", dir));
+  const auto unit = static_cast<int64_t>(info.f_frsize);
+  return DiskSpace{.total = static_cast<int64_t>(info.f_blocks) * unit,
+                   .free = static_cast<int64_t>(info.f_bavail) * unit};
+}
+
+absl::StatusOr<std::chrono::seconds> ParseSeconds(const std::string& option,
+                                                  const std::string& text) {
+  absl::Duration duration;
+  if (!absl::ParseDuration(text, &duration)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(option, " '", text, "' is no duration such as 90s or 72h"));
+  }
+  return absl::ToChronoSeconds(duration);
+}
+
+absl::Status RunGc(const Options& options) {
+  GcPolicy policy = options.policy;
+  ASSIGN_OR_RETURN(policy.max_age, ParseSeconds("--max-age", options.max_age));
+  ASSIGN_OR_RETURN(policy.delay, ParseSeconds("--delay", options.delay));
+  RETURN_IF_ERROR(CheckGcPolicy(policy));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::Open(options.store));
+  if (!options.dry_run) RETURN_IF_ERROR(store->Sweep());
+  ASSIGN_OR_RETURN(const DiskSpace disk, DiskSpaceOf(options.store));
+  std::set<Digest> kept;
+  for (const auto& [digest, why] : Kept(*store)) kept.insert(digest);
+  const GcChoice choice = ChooseImages(policy, store->Images(), kept, disk, ::time(nullptr));
+  auto names = NamesOf(*store);
+  Json removed = Json::array();
+  for (const Digest& digest : choice.images) {
+    if (!options.dry_run) RETURN_IF_ERROR(store->Remove(digest).status());
+    removed.push_back({{"manifest", digest.ToString()}, {"names", names[digest]}});
+    if (!options.json) {
+      std::cout << (options.dry_run ? "would remove " : "removed ") << digest.Short() << " "
+                << absl::StrJoin(names[digest], ", ") << "\n";
+    }
+  }
+  if (options.json) {
+    PrintJson({{"removed", removed},
+               {"bytes", choice.freed},
+               {"missing_bytes", choice.missing},
+               {"dry_run", options.dry_run}});
+    return absl::OkStatus();
+  }
+  std::cout << choice.images.size() << " images, " << Size(choice.freed) << "\n";
+  if (choice.missing > 0) {
+    std::cout << "still too much by " << Size(choice.missing)
+              << ": what is left is in use, pinned, recent or not of this store\n";
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RunPin(const Options& options, bool pin) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::Open(options.store));
+  ASSIGN_OR_RETURN(const std::string name, StoredName(options.name));
+  return pin ? store->Pin(name) : store->Unpin(name);
+}
+
+}  // namespace
+
+void AddImageCommands(CLI::App& app, int& exit_code) {
+  // Lives as long as the callbacks.
+  const auto options = std::make_shared<Options>();
+  CLI::App* const images = app.add_subcommand("images", "The images on this node");
+  images->require_subcommand(1);
+  images->add_option("--store", options->store, "The store's directory")->capture_default_str();
+  const auto add = [&](const char* name, const char* help, absl::Status (*run)(const Options&)) {
+    CLI::App* const command = images->add_subcommand(name, help);
+    command->callback([options, run, &exit_code] {
+      if (const absl::Status status = run(*options); !status.ok()) {
+        std::cerr << "nomad-driver-jenkins-agent: " << status.message() << std::endl;
+        exit_code = EXIT_FAILURE;
+      }
+    });
+    return command;
+  };
+  const auto add_json = [&](CLI::App* command) {
+    command->add_flag("--json", options->json, "Print JSON");
+  };
+  const auto add_name = [&](CLI::App* command, const char* help) {
+    command->add_option("name", options->name, help)->required();
+  };
+
+  add_json(add("ls", "List the images", &RunList));
+  add_json(add("du", "What the images take, together and each alone", &RunDiskUse));
+  CLI::App* const pull = add("pull", "Fetch an image, or what has changed of it", &RunPull);
+  add_name(pull, "[HOST/]REPOSITORY[:TAG][@DIGEST], or oci:DIRECTORY[:NAME]");
+  add_json(pull);
+  pull->add_flag("--plain-http", options->plain_http, "The registry has no TLS");
+  pull->add_option("--ca-file", options->ca_file,
+                   "Certificates (PEM) to trust instead of the system's");
+  pull->add_option("--mirror", options->mirrors, "https://HOST[:PORT] to ask first for content");
+  pull->add_option("--auth-file", options->auth_file,
+                   "docker's config.json (default: that of $DOCKER_CONFIG or $HOME/.docker)");
+  add_name(add("inspect", "One image as JSON", &RunInspect), "Name, or beginning of the digest");
+  add("rm", "Remove images", &RunRemove)
+      ->add_option("names", options->names, "Names, or beginnings of digests")
+      ->required();
+  add_name(add("pin", "Keep an image whatever happens",
+               [](const Options& all) { return RunPin(all, true); }),
+           "The image's name; it need not be here yet");
+  add_name(add("unpin", "Undo a pin", [](const Options& all) { return RunPin(all, false); }),
+           "The image's name");
+  CLI::App* const gc = add("gc", "Remove what the policy does not keep", &RunGc);
+  add_json(gc);
+  GcPolicy& policy = options->policy;
+  gc->add_flag("--dry-run", options->dry_run, "Only say what would go");
+  gc->add_option("--max-age", options->max_age, "Remove what nobody used for so long; 0s: never")
+      ->capture_default_str();
+  gc->add_option("--delay", options->delay, "Keep what was used within this time")
+      ->capture_default_str();
+  gc->add_option("--high", policy.high_percent, "Collect when the file system is fuller, percent")
+      ->capture_default_str();
+  gc->add_option("--low", policy.low_percent, "... down to this")->capture_default_str();
+  gc->add_option("--min-free", policy.min_free, "Collect when less is free")
+      ->transform(CLI::AsSizeValue(false))
+      ->capture_default_str();
+  gc->add_option("--max-size", policy.max_bytes, "Collect when the store is larger; 0: no limit")
+      ->transform(CLI::AsSizeValue(false))
+      ->capture_default_str();
+  gc->add_option("--keep-recent", policy.keep_recent, "Images that stay for their last use")
+      ->capture_default_str();
+}
+
+}  // namespace jenkins_agent

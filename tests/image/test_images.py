@@ -1,0 +1,488 @@
+"""The operator's `images` commands against registries and layouts, as root. Numbers are those of the acceptance
+cases of the image store."""
+import base64
+import gzip
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+import test_layers as layers
+from registries import DockerRegistry, Fake, Image, digest, make_certificate
+from test_layers import directory, entry, tar
+
+TOOLS = os.environ["TOOLS_PROGRAM"]
+
+
+def sample_layers(seed=1, size=60000):
+    rng = random.Random(seed)
+    return [gzip.compress(tar(directory("./"), directory("bin"), entry("bin/sh", data=rng.randbytes(size), mode=0o755))),
+            gzip.compress(tar(directory("opt"), entry("opt/a", data=rng.randbytes(size)), entry("bin/.wh.sh"))),
+            gzip.compress(tar(entry("opt/b", data=rng.randbytes(size))))]
+
+
+@unittest.skipUnless(os.geteuid() == 0, "needs root")
+class Images(unittest.TestCase):
+    def setUp(self):
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="jenkins-agent-images-"))
+        self.addCleanup(shutil.rmtree, self.dir, ignore_errors=True)
+        self.store = self.dir / "images"
+
+    def fake(self, **more):
+        fake = Fake(**more)
+        self.addCleanup(fake.close)
+        return fake
+
+    def run_images(self, *arguments, store=None):
+        environment = {"PATH": "/usr/bin:/bin", "HOME": str(self.dir), "LSAN_OPTIONS": "detect_leaks=0"}
+        done = subprocess.run([TOOLS, "images", "--store", store or self.store, *arguments], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True, check=False, env=environment)
+        self.assertIn(done.returncode, (0, 1), done.stderr)
+        return done
+
+    def images(self, *arguments, **more):
+        done = self.run_images(*arguments, **more)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def pull(self, name, *options, **more):
+        return json.loads(self.images("pull", "--json", name, *options, **more))
+
+    def refused(self, name, *options, store=None):
+        """The one line that a failed pull says; nothing is left of it."""
+        done = self.run_images("pull", "--plain-http", name, *options, store=store)
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertEqual(self.leftovers(store or self.store), [])
+        return done.stderr
+
+    def leftovers(self, store):
+        return [p.name for folder in ("tmp", "trash") for p in (store / folder).iterdir()] if store.exists() else []
+
+    def list(self):
+        return json.loads(self.images("ls", "--json"))
+
+    def rootfs(self, name):
+        """The image's tree, as overlayfs shows it."""
+        paths = [x["path"] for x in json.loads(self.images("inspect", name))["layers"]]
+        work = pathlib.Path(tempfile.mkdtemp(dir=self.dir))
+        layers.overlay(work / "merged", work / "empty", paths)
+        try:
+            return layers.tree(work / "merged")
+        finally:
+            subprocess.run(["umount", work / "merged"], check=True)
+
+    def umoci(self, layout):
+        bundle = self.dir / "bundle"
+        subprocess.run(["umoci", "unpack", "--image", f"{layout}:x", bundle], stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL, check=True)
+        return layers.tree(bundle / "rootfs")
+
+
+@unittest.skipUnless(all(shutil.which(p) for p in ("docker-registry", "skopeo", "umoci", "zstd")),
+                     "needs docker-registry, skopeo, umoci and zstd")
+class RealRegistry(Images):
+    def setUp(self):
+        super().setUp()
+        self.registry = DockerRegistry(self.dir)
+        self.addCleanup(self.registry.close)
+
+    def push(self, blobs, name, *options):
+        layout = self.dir / f"layout-{len(list(self.dir.iterdir()))}"
+        Image(blobs).write_layout(layout)
+        self.registry.push(layout, name, *options)
+        return layout
+
+    def test_01_a_pulled_image_looks_as_under_umoci(self):
+        layout = self.push(layers.random_layers(random.Random(3)), "a/b:1")
+        name = f"{self.registry.host}/a/b:1"
+        self.pull(name, "--plain-http")
+        mine = self.rootfs(name)
+        self.assertEqual(mine, self.umoci(layout))
+        self.assertGreater(len(mine), 10)
+
+    def test_02_every_format(self):
+        blobs = sample_layers()
+        packed = layers.tar(entry("z", data=b"zstd" * 1000))
+        zstd = subprocess.run(["zstd", "-c"], input=packed, stdout=subprocess.PIPE, check=True).stdout
+        half = len(packed) // 2
+        for number, (layer, options) in enumerate([
+                (packed, []), (zstd, []), (gzip.compress(packed), ["--format", "v2s2"]),
+                (gzip.compress(packed[:half]) + gzip.compress(packed[half:]), [])]):
+            self.push([*blobs, layer], f"formats:{number}", *options)
+            name = f"{self.registry.host}/formats:{number}"
+            self.pull(name, "--plain-http")
+            self.assertIn("z", self.rootfs(name))
+
+    def test_03_and_04_only_what_is_missing_is_fetched(self):
+        base, changed = sample_layers(), sample_layers(seed=2)
+        self.push(base, "a:1")
+        self.push([base[0], base[1], changed[2]], "a:2")
+        name = f"{self.registry.host}/a"
+        first = self.pull(name + ":1", "--plain-http")
+        self.assertEqual((first["layers"], first["cached_layers"], first["cached"]), (3, 0, False))
+        blobs = self.registry.blob_requests()
+        self.assertEqual(blobs, 4)  # three layers and the config
+        again = self.pull(name + ":1", "--plain-http")
+        self.assertTrue(again["cached"])
+        self.assertEqual(self.registry.blob_requests(), blobs + 1)  # the config alone
+        second = self.pull(name + ":2", "--plain-http")
+        self.assertEqual((second["cached_layers"], second["fetched_bytes"]), (2, len(changed[2])))
+        use = json.loads(self.images("du", "--json"))
+        self.assertEqual(len(use["images"]), 2)
+        self.assertLess(use["bytes"], sum(i["bytes"] for i in use["images"]))
+
+    def test_17_a_moved_tag_brings_the_changed_layers_only(self):
+        base = sample_layers()
+        self.push(base, "a:1")
+        name = f"{self.registry.host}/a:1"
+        old = self.pull(name, "--plain-http")["manifest"]
+        self.push([*base[:2], sample_layers(seed=3)[2]], "a:1")
+        new = self.pull(name, "--plain-http")
+        self.assertNotEqual(new["manifest"], old)
+        self.assertEqual(new["cached_layers"], 2)
+        by_digest = {i["manifest"]: i["names"] for i in self.list()}
+        self.assertEqual(by_digest, {old: [], new["manifest"]: [name]})
+
+    def test_19_names_and_digests(self):
+        self.push(sample_layers(), "deep/er/name_x:v1")
+        name = f"{self.registry.host}/deep/er/name_x"
+        found = self.pull(name + ":v1", "--plain-http")["manifest"]
+        for other in f"{name}@{found}", f"{name}:ignored@{found}", f"docker://{name}:v1":
+            self.assertEqual(self.pull(other, "--plain-http")["manifest"], found)
+        self.assertIn("manifest unknown", self.refused(f"{name}@sha256:{'0' * 64}"))
+        self.assertIn("MANIFEST_UNKNOWN", self.refused(name + ":nope"))
+
+    def test_10_killed_at_any_moment_the_next_pull_works(self):
+        image = [gzip.compress(tar(*[entry(f"d{n}/f{i}", data=os.urandom(2000)) for i in range(150)])) for n in range(4)]
+        self.push(image, "big:1")
+        name = f"{self.registry.host}/big:1"
+        rng = random.Random(5)
+        for _ in range(25):
+            process = subprocess.Popen([TOOLS, "images", "--store", self.store, "pull", "--plain-http", name],
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                process.wait(timeout=rng.random() * 0.6)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+            process.wait()
+            for image_ in self.list():
+                self.assertEqual(len(self.rootfs(image_["names"][0])), 604)
+                self.images("rm", image_["names"][0])
+        self.pull(name, "--plain-http")
+        self.assertEqual(self.leftovers(self.store), [])
+        self.assertEqual(len(self.rootfs(name)), 604)
+
+    def test_pulls_of_one_image_at_the_same_time(self):
+        self.push(sample_layers(size=2000000), "same:1")
+        name = f"{self.registry.host}/same:1"
+        running = [subprocess.Popen([TOOLS, "images", "--store", self.store, "pull", "--plain-http", name],
+                                    stdout=subprocess.DEVNULL) for _ in range(6)]
+        self.assertEqual([p.wait() for p in running], [0] * 6)
+        self.assertEqual(len(self.list()), 1)
+        self.assertEqual(self.leftovers(self.store), [])
+        self.assertIn("opt/b", self.rootfs(name))
+
+
+class Misbehaving(Images):
+    def setUp(self):
+        super().setUp()
+        self.registry = self.fake()
+        self.image = Image(sample_layers())
+        self.registry.put(self.image)
+        self.name = f"{self.registry.host}/a/b:1"
+
+    def test_18_a_registry_that_is_down(self):
+        self.registry.close()
+        self.registry.close = lambda: None
+        self.assertIn(f"{self.registry.host}: Connection refused", self.refused(self.name))
+
+    def test_20_the_platform_of_this_node(self):
+        other = Image(sample_layers(seed=9), architecture="arm64")
+        entries = [{"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest(m), "size": len(m),
+                    "platform": {"os": system, "architecture": cpu}}
+                   for m, system, cpu in ((other.manifest, "linux", "arm64"), (b"{}", "unknown", "unknown"),
+                                          (self.image.manifest, "linux", "amd64"))]
+        index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries}
+        self.registry.put(other, "arm")
+        self.registry.manifests["multi"] = json.dumps(index).encode()
+        found = self.pull(f"{self.registry.host}/a/b:multi", "--plain-http")
+        self.assertEqual(found["manifest"], digest(self.image.manifest))
+        index["manifests"] = entries[:2]
+        self.registry.manifests["none"] = json.dumps(index).encode()
+        self.assertIn("has nothing for linux/amd64; it has: linux/arm64", self.refused(f"{self.registry.host}/a/b:none"))
+        self.assertIn("is for linux/arm64", self.refused(f"{self.registry.host}/a/b:arm"))
+
+    def auths(self, **entry_):
+        path = self.dir / "auth.json"
+        path.write_text(json.dumps({"auths": {self.registry.host: entry_}}))
+        return ["--auth-file", str(path)]
+
+    def test_21_basic_authentication(self):
+        secret = base64.b64encode(b"me:pass:word").decode()
+
+        def hook(request):
+            if request.headers.get("Authorization") == f"Basic {secret}":
+                return False
+            return request.error(401, "UNAUTHORIZED", "who?", WWW_Authenticate='Basic realm="x"')
+        self.registry.hook = hook
+        self.assertIn("wants credentials", self.refused(self.name))
+        wrong = self.refused(self.name, *self.auths(username="me", password="hunter2"))
+        self.assertIn("401", wrong)
+        self.assertNotIn("hunter2", wrong)
+        self.pull(self.name, "--plain-http", *self.auths(auth=secret))
+
+    def test_21_tokens(self):
+        issued = []
+
+        def hook(request):
+            if request.path.startswith("/token"):
+                issued.append((request.path, request.headers.get("Authorization"), getattr(request, "form", "")))
+                return request.answer(200, json.dumps({"token": f"t{len(issued)}", "expires_in": 300}).encode())
+            if issued and request.headers.get("Authorization") == f"Bearer t{len(issued)}":
+                return False
+            return request.error(401, "UNAUTHORIZED", "no token", WWW_Authenticate=(
+                f'Bearer realm="http://{self.registry.host}/token",service="the registry",scope="repository:a/b:pull"'))
+        self.registry.hook = hook
+        self.pull(self.name, "--plain-http")
+        self.assertEqual(len(issued), 1)
+        self.assertEqual(issued[0][:2], ("/token?service=the%20registry&scope=repository%3Aa%2Fb%3Apull", None))
+        self.images("rm", self.name)
+        self.pull(self.name, "--plain-http", *self.auths(username="me", password="pw"))
+        self.assertEqual(issued[1][1], "Basic " + base64.b64encode(b"me:pw").decode())
+        self.images("rm", self.name)
+        self.pull(self.name, "--plain-http", *self.auths(identitytoken="refresh me"))
+        self.assertIn("refresh_token=refresh%20me", issued[2][2])
+        self.assertIsNone(issued[2][1])
+
+    def test_21_an_aged_token_is_replaced_amid_the_pull(self):
+        valid = ["t1"]
+
+        def hook(request):
+            if request.path.startswith("/token"):
+                return request.answer(200, json.dumps({"token": valid[0]}).encode())
+            if request.headers.get("Authorization") != f"Bearer {valid[0]}":
+                return request.error(401, "UNAUTHORIZED", "old", WWW_Authenticate=(
+                    f'Bearer realm="http://{self.registry.host}/token"'))
+            if "/manifests/" in request.path:
+                valid[0] = "t2"
+            return False
+        self.registry.hook = hook
+        self.pull(self.name, "--plain-http")
+
+    def test_21_redirects_carry_no_credentials_to_another_host(self):
+        storage = self.fake()
+        storage.put(self.image)
+        secret = base64.b64encode(b"me:pw").decode()
+
+        def hook(request):
+            if request.headers.get("Authorization") != f"Basic {secret}":
+                return request.error(401, "UNAUTHORIZED", "who?", WWW_Authenticate='Basic realm="x"')
+            if "/blobs/" in request.path:
+                return request.answer(307, Location=f"http://{storage.host}{request.path}?signature=s3cret")
+            return False
+        self.registry.hook = hook
+        self.pull(self.name, "--plain-http", *self.auths(auth=secret))
+        self.assertEqual(len(storage.requests), 4)
+        self.assertFalse(any("Authorization" in headers for _, headers in storage.requests))
+        # What the storage asks for it does not get.
+        storage.hook = lambda request: request.error(401, "X", "y", WWW_Authenticate='Basic realm="x"')
+        self.images("rm", self.name)
+        self.refused(self.name, *self.auths(auth=secret))
+        self.assertFalse(any("Authorization" in headers for _, headers in storage.requests))
+
+    def test_22_a_connection_cut_again_and_again_is_continued(self):
+        rng = random.Random(1)
+        self.image = Image([gzip.compress(tar(entry("f", data=rng.randbytes(3000000))))])
+        self.registry.put(self.image)
+        ranges = []
+
+        def hook(request):
+            if "/blobs/" + self.image.layers[0] not in request.path:
+                return False
+            data = self.image.blobs[self.image.layers[0]]
+            begin = int(request.headers.get("Range", "bytes=0-")[6:-1])
+            ranges.append(begin)
+            request.send_response(206 if begin else 200)
+            if begin:
+                request.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
+            request.send_header("Content-Length", str(len(data) - begin))
+            request.end_headers()
+            request.wfile.write(data[begin:begin + 1000000])
+            request.wfile.flush()
+            return True
+        self.registry.hook = hook
+        self.pull(self.name, "--plain-http")
+        self.assertEqual(len(ranges), 4)
+        self.assertEqual(ranges, sorted(ranges))
+
+    def test_22_servers_that_do_not_understand_ranges(self):
+        blob = self.image.layers[0]
+        data = self.image.blobs[blob]
+        mode, asked = ["whole"], []
+
+        def hook(request):
+            if f"/blobs/{blob}" not in request.path:
+                return False
+            asked.append(request.headers.get("Range"))
+            if request.headers.get("Range") is None:
+                request.send_response(200)
+                request.send_header("Content-Length", str(len(data)))
+                request.end_headers()
+                request.wfile.write(data[:20000])
+                return True
+            if mode[0] == "whole":
+                return request.answer(200, data)
+            return request.answer(206, data, Content_Range=f"bytes 0-{len(data) - 1}/{len(data)}")
+        self.registry.hook = hook
+        self.pull(self.name, "--plain-http")
+        self.assertEqual(asked, [None, "bytes=20000-"])
+        self.images("rm", self.name)
+        mode[0] = "wrong"
+        self.assertIn("another range", self.refused(self.name))
+
+    def test_23_busy_servers_are_asked_again_when_they_say(self):
+        times = []
+
+        def hook(request):
+            if "/manifests/" not in request.path:
+                return False
+            times.append(time.monotonic())
+            if len(times) == 1:
+                return request.error(429, "TOOMANYREQUESTS", "slowly", Retry_After="2")
+            return request.error(503, "X", "busy") if len(times) == 2 else False
+        self.registry.hook = hook
+        self.pull(self.name, "--plain-http")
+        self.assertEqual(len(times), 3)
+        self.assertGreaterEqual(times[1] - times[0], 2)
+        self.registry.hook = lambda request: request.error(503, "BUSY", "still busy")
+        self.assertIn("503 Service Unavailable (BUSY: still busy)", self.refused(f"{self.registry.host}/a/b:2"))
+        # What is final is not asked twice.
+        self.registry.hook = lambda request: request.error(403, "DENIED", "not you")
+        self.registry.requests.clear()
+        self.assertIn("403 Forbidden (DENIED: not you)", self.refused(f"{self.registry.host}/a/b:2"))
+        self.assertEqual(len(self.registry.requests), 1)
+
+    def test_24_content_that_lies(self):
+        layer = self.image.layers[1]
+        data = self.image.blobs[layer]
+        flipped = data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
+        for bad in flipped, data[:-1] + bytes([data[-1] ^ 1]), data + b"x", b"", b"x" * len(data):
+            self.registry.blobs[layer] = bad
+            self.assertIn(f"layer {layer[7:19]}: ", self.refused(self.name))
+        self.registry.blobs[layer] = data
+        lies = Image(sample_layers(), diff_ids=["sha256:" + "1" * 64] * 3)
+        self.registry.put(lies, "lies")
+        self.assertIn("unpacks to has the digest", self.refused(f"{self.registry.host}/a/b:lies"))
+        short = Image(sample_layers())
+        short.document["layers"][2]["size"] -= 1
+        self.registry.put(short, "short")
+        self.assertIn("is longer than", self.refused(f"{self.registry.host}/a/b:short"))
+        few = Image(sample_layers())
+        del few.document["layers"][2]
+        self.registry.put(few, "few")
+        self.assertIn("names 3 layers, its manifest 2", self.refused(f"{self.registry.host}/a/b:few"))
+        self.registry.manifests[digest(self.image.manifest)] = self.image.manifest + b" "
+        self.assertIn("does not have the digest",
+                      self.refused(f"{self.registry.host}/a/b@{digest(self.image.manifest)}"))
+        self.assertEqual(self.list(), [])
+
+    def test_24_a_mirror_that_lies_is_left_for_the_registry(self):
+        mirror = self.fake()
+        mirror.put(self.image)
+        layer = self.image.layers[0]
+        data = self.image.blobs[layer]
+        mirror.blobs[layer] = data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
+        del mirror.blobs[self.image.layers[1]]
+        options = ["--mirror", f"http://{mirror.host}", *self.auths(username="me", password="pw")]
+        self.pull(self.name, "--plain-http", *options)
+        self.assertEqual(sorted(p.rpartition("/")[2] for p in self.registry.asked("blobs")),
+                         sorted([layer, self.image.layers[1]]))
+        # What a tag means only the registry says; a mirror is never told who we are.
+        self.assertEqual(mirror.asked("manifests"), [])
+        self.assertTrue(all(f"ns={self.registry.host.replace(':', '%3A')}" in p for p, _ in mirror.requests))
+        self.assertFalse(any("Authorization" in headers for _, headers in mirror.requests))
+
+    def test_28_redirects_that_are_not_followed(self):
+        self.registry.hook = lambda request: request.answer(307, Location=request.path)
+        self.assertIn("redirects too often", self.refused(self.name))
+        for target in "http://169.254.169.254/latest", "http://[fe80::1]/x":
+            self.registry.hook = lambda request, to=target: request.answer(307, Location=to)
+            self.assertIn("link-local", self.refused(self.name))
+        self.registry.hook = lambda request: request.answer(307, Location="file:///etc/shadow")
+        self.assertIn("no url", self.refused(self.name))
+
+    def test_28_a_token_server_without_tls_is_not_asked(self):
+        both, cert = make_certificate(self.dir)
+        secure, thief = self.fake(tls=both), self.fake()
+        secure.put(self.image)
+        name = f"{secure.host}/a/b:1"
+        self.pull(name, "--ca-file", str(cert))
+        self.images("rm", name)
+        self.assertIn("certificate", self.run_images("pull", name).stderr)
+        secure.hook = lambda request: request.error(
+            401, "UNAUTHORIZED", "x", WWW_Authenticate=f'Bearer realm="http://{thief.host}/token"')
+        self.assertIn("without https", self.run_images("pull", name, "--ca-file", str(cert)).stderr)
+        secure.hook = lambda request: request.answer(307, Location=f"http://{thief.host}/x")
+        self.assertIn("https to http", self.run_images("pull", name, "--ca-file", str(cert)).stderr)
+        self.assertEqual(thief.requests, [])
+
+    def test_29_a_full_disk(self):
+        small = self.dir / "small"
+        small.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], check=True)
+        self.addCleanup(subprocess.run, ["umount", "-l", small], check=True)
+        zeros = Image([gzip.compress(tar(entry("f", data=bytes(3000000))))])
+        self.registry.put(zeros, "zeros")
+        store = small / "images"
+        self.assertIn("No space left", self.refused(f"{self.registry.host}/a/b:zeros", store=store))
+        big = Image([gzip.compress(tar(entry("f", data=random.Random(1).randbytes(900000))))])
+        self.registry.put(big, "big")
+        self.assertRegex(self.refused(f"{self.registry.host}/a/b:big", store=store), "needs about 2 MiB in .* 0 MiB are free")
+        self.pull(self.name, "--plain-http", store=store)
+
+    def test_layouts(self):
+        layout = self.dir / "layout"
+        self.image.write_layout(layout)
+        for name in f"oci:{layout}:x", f"oci:{layout}":
+            self.assertEqual(self.pull(name)["manifest"], digest(self.image.manifest))
+        self.assertIn("has no image 'y'", self.refused(f"oci:{layout}:y"))
+        blob = layout / "blobs/sha256" / self.image.layers[0][7:]
+        self.images("rm", f"oci:{layout}:x")
+        blob.unlink()
+        blob.symlink_to("/etc/passwd")
+        self.assertIn("layer", self.refused(f"oci:{layout}:x"))
+
+    def test_commands_on_what_is_here(self):
+        self.pull(self.name, "--plain-http")
+        other = Image([*sample_layers()[:2], sample_layers(seed=5)[2]], env=["A=b"])
+        self.registry.put(other, "2")
+        second = f"{self.registry.host}/a/b:2"
+        self.pull(second, "--plain-http")
+        self.assertIn(self.name, self.images("ls"))
+        self.assertEqual(json.loads(self.images("inspect", second))["env"], ["A=b"])
+        self.assertEqual(json.loads(self.images("inspect", digest(other.manifest)[7:17]))["names"], [second])
+        self.images("pin", self.name)
+        self.assertIn("is pinned", self.run_images("rm", self.name).stderr)
+        everything = ["gc", "--json", "--delay", "0s", "--keep-recent", "0", "--max-size", "1"]
+        planned = json.loads(self.images(*everything, "--dry-run"))
+        self.assertEqual(len(self.list()), 2)
+        done = json.loads(self.images(*everything))
+        self.assertEqual(done["removed"], planned["removed"])
+        self.assertEqual([x["names"] for x in done["removed"]], [[second]])
+        self.assertEqual([x["names"] for x in self.list()], [[self.name]])
+        self.assertIn("opt/b", self.rootfs(self.name))
+        self.images("unpin", self.name)
+        self.images("rm", self.name)
+        self.assertEqual(os.listdir(self.store / "layers"), [])
+        self.assertIn("is not in", self.run_images("rm", self.name).stderr)
+        self.assertIn("low watermark (90)", self.run_images("gc", "--low", "90").stderr)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
