@@ -18,6 +18,7 @@
 #include "driver/base/paths.h"
 #include "driver/base/status.h"
 #include "driver/supervisor/client.h"
+#include "tests/config/msgpack_bytes.h"
 #include "tests/support/command_config.h"
 
 namespace jenkins_agent::bench {
@@ -156,6 +157,35 @@ absl::Status Fleet::StartScript(const std::string& script) {
   return Keep(handle);
 }
 
+absl::Status Fleet::StartAgents(int count, const std::string& java_home, const std::string& jar,
+                                bool watched) {
+  for (int i = 0; i < count; ++i) {
+    ASSIGN_OR_RETURN(nomad::StartTaskRequest request, NextResting());
+    nomad::TaskConfig& config = *request.mutable_task();
+    RETURN_IF_ERROR(WriteFileAtomic(config.alloc_dir() + "/agent/local/agent.jar", jar, 0644));
+    (*config.mutable_env())["JENKINS_SECRET"] = "secret";
+    config.set_msgpack_driver_config(Map({{"agent", Map({{"url", Str("http://127.0.0.1:1/")},
+                                                         {"name", Str(absl::StrCat("bench-", i))},
+                                                         {"jar", Str("/local/agent.jar")}})},
+                                          {"health", Map({{"enabled", watched ? kTrue : kFalse}})},
+                                          {"java_home", Str(java_home)}}));
+    ASSIGN_OR_RETURN(const nomad::TaskHandle handle, Start(request), "agent ", i);
+    RETURN_IF_ERROR(Keep(handle));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Fleet::Agents> Fleet::LookAtAgents() {
+  Agents agents;
+  for (auto& [id, task] : tasks_) {
+    ASSIGN_OR_RETURN(task, Inspect(task.handle));
+    agents.connected += task.connected ? 1 : 0;
+    agents.restarts += task.restarts;
+    agents.payloads.push_back(task.payload);
+  }
+  return agents;
+}
+
 nomad::StartTaskRequest Fleet::StartRequest(const std::string& name,
                                             const std::vector<std::string>& args,
                                             const std::string& stdout_path) const {
@@ -276,12 +306,18 @@ absl::StatusOr<Fleet::Task> Fleet::Inspect(const nomad::TaskHandle& handle) {
   RETURN_IF_ERROR(
       FromGrpc(host_->driver().InspectTask(&context, request, &response), "InspectTask"));
   const auto& attributes = response.driver().attributes();
-  const auto pid = [&](const char* name) {
+  const auto number = [&](const char* name) {
     const auto it = attributes.find(name);
-    pid_t value = 0;
+    int value = 0;
     return it != attributes.end() && absl::SimpleAtoi(it->second, &value) ? value : 0;
   };
-  return Task{handle, pid("pid"), pid("supervisor_pid"), pid("init_pid")};
+  const auto phase = attributes.find("phase");
+  return Task{.handle = handle,
+              .payload = number("pid"),
+              .supervisor = number("supervisor_pid"),
+              .init = number("init_pid"),
+              .restarts = number("restarts"),
+              .connected = phase != attributes.end() && phase->second == "connected"};
 }
 
 // ---- ends ----

@@ -52,6 +52,15 @@ class Fleet {
   absl::StatusOr<double> StopTogether();
   // A task that runs a shell's script until it is stopped.
   absl::Status StartScript(const std::string& script);
+  // Agents that run `jar` with <java_home>/bin/java; `watched`: with health.enabled.
+  absl::Status StartAgents(int count, const std::string& java_home, const std::string& jar,
+                           bool watched);
+  struct Agents {
+    size_t connected = 0;  // by their own words
+    int restarts = 0;      // in place
+    std::vector<pid_t> payloads;
+  };
+  absl::StatusOr<Agents> LookAtAgents();
   absl::Status DestroyAll();
 
   // Follows the statistics of all tasks for `duration`, as Nomad's client does; returns how many
@@ -86,6 +95,8 @@ class Fleet {
     pid_t payload = 0;
     pid_t supervisor = 0;  // 0: this driver has none
     pid_t init = 0;
+    int restarts = 0;
+    bool connected = false;
   };
   struct Waits;
 

@@ -39,6 +39,10 @@ int main(int argc, char** argv) {
   explain.add_option("--runs", explain_options.runs, "of the command")->capture_default_str();
   explain.add_option("--nodes", explain_options.nodes, "with 10 allocations each")
       ->capture_default_str();
+  HealthOptions health_options;
+  CLI::App& health = *app.add_subcommand("health", "many agents watched from outside; one hangs");
+  health.add_option("--agents", health_options.agents, "stand-ins")->capture_default_str();
+  health.add_option("--seconds", health_options.seconds, "at rest")->capture_default_str();
   NeighbourOptions neighbour_options;
   CLI::App& neighbour = *app.add_subcommand("neighbour",
                                             "a timer's lateness beside a task that "
@@ -58,6 +62,7 @@ int main(int argc, char** argv) {
   if (all || memory) status.Update(BenchMemory(report));
   if (all || recover) status.Update(BenchRecover(recover_options, report));
   if (all || density) status.Update(BenchDensity(density_options, report));
+  if (all || health) status.Update(BenchHealth(health_options, report));
   if (all || nomad) status.Update(BenchNomad(nomad_options, report));
   if (all || explain) status.Update(BenchExplain(explain_options, report));
   // Both hide a mount: last.

@@ -42,6 +42,12 @@ struct RecoverOptions {
 };
 absl::Status BenchRecover(const RecoverOptions& options, Report& report);
 
+struct HealthOptions {
+  int agents = 200;
+  int seconds = 60;  // of their rest, to see the CPU time
+};
+absl::Status BenchHealth(const HealthOptions& options, Report& report);
+
 struct NeighbourOptions {
   int seconds = 10;  // of each load
 };
