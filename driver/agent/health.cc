@@ -35,8 +35,7 @@ bool Exhausted(const HealthSample& sample) {
 }  // namespace
 
 Health HealthWatch::Judge(const HealthSample& sample) {
-  if (!last_.has_value()) last_good_ = connected_last_ = sample.time;
-  if (!last_.has_value() || last_->phase != sample.phase) phase_since_ = sample.time;
+  if (last_.has_value() && last_->phase != sample.phase) phase_since_ = sample.time;
   const std::string symptom = Symptom(sample);
   Health health;
   health.news = News(sample);

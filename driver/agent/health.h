@@ -71,10 +71,10 @@ class HealthWatch {
   // Less CPU than that and bytes unread: a JVM at rest uses about a thousandth.
   static constexpr double kIdleCpuShare = 0.01;
 
-  explicit HealthWatch(HealthLimits limits) : limits_(limits) {}
+  // Of a JVM that was in order at `begin`, as far as anybody knows; its successor gets another one.
+  HealthWatch(HealthLimits limits, std::chrono::steady_clock::time_point begin)
+      : limits_(limits), last_good_(begin), phase_since_(begin), connected_last_(begin) {}
 
-  // Another JVM is looked at from now on.
-  void OnLaunch() { *this = HealthWatch(limits_); }
   Health Judge(const HealthSample& sample);
   // When the next look is due, from the last one on: rarely while all is well, often while not.
   std::chrono::milliseconds NextLook(Health::Kind last) const;

@@ -53,7 +53,7 @@ void AgentWatch::OnStatus(const pb::TaskStatus& status) {
   }
   if (probe_.has_value() && launches_ == status.launches()) return;
   launches_ = status.launches();
-  health_ = HealthWatch(LimitsOf(status.health()));
+  health_ = HealthWatch(LimitsOf(status.health()), EventLoop::Clock::now());
   probe_.emplace(AgentProbe::Target{
       .pid = status.payload_pid(),
       .start_time = status.payload_start_time(),

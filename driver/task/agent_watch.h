@@ -47,7 +47,7 @@ class AgentWatch {
       : loop_(loop),
         network_namespace_(std::move(network_namespace)),
         handlers_(std::move(handlers)),
-        health_(HealthLimits()) {}
+        health_(HealthLimits(), EventLoop::Clock::now()) {}
   ~AgentWatch();
   AgentWatch(const AgentWatch&) = delete;
   AgentWatch& operator=(const AgentWatch&) = delete;

@@ -37,7 +37,7 @@ class HealthTest : public ::testing::Test {
     return -1;
   }
 
-  HealthWatch watch_{HealthLimits()};
+  HealthWatch watch_{HealthLimits(), {}};
   HealthSample sample_ = [] {
     HealthSample sample;
     sample.phase = pb::PHASE_CONNECTED;
@@ -218,7 +218,7 @@ TEST_F(HealthTest, AJvmThatNeverBeginsIsAWedge) {
   Health last;
   int64_t waited = 0;
   for (; waited < 1000 && last.kind != Health::kWedged; waited += 10) last = After(seconds(10));
-  EXPECT_EQ(waited, 360);  // start_timeout and wedge_timeout
+  EXPECT_EQ(waited, 350);  // start_timeout, and wedge_timeout from the look before
   EXPECT_THAT(last.cause, HasSubstr("has not begun to look for its controller"));
 }
 
@@ -272,12 +272,12 @@ TEST_F(HealthTest, LooksAreRareWhileAllIsWellAndMeetTheLimitExactly) {
   EXPECT_EQ(After(seconds(3), stopped).kind, Health::kWedged);
 }
 
-TEST_F(HealthTest, AnotherJvmStartsAfresh) {
-  After(seconds(10));
-  After(seconds(50), [](HealthSample& sample) { sample.process_state = 'T'; });
-  watch_.OnLaunch();
-  EXPECT_EQ(After(seconds(20), [](HealthSample& sample) { sample.process_state = 'T'; }).kind,
-            Health::kSuspect);
+// From the launch on, and not from the first look.
+TEST_F(HealthTest, AJvmThatHangsBeforeTheFirstLookIsFoundInTimeToo) {
+  const auto stopped = [](HealthSample& sample) { sample.process_state = 'T'; };
+  EXPECT_EQ(After(seconds(15), stopped).kind, Health::kSuspect);
+  EXPECT_EQ(After(seconds(44), stopped).kind, Health::kSuspect);
+  EXPECT_EQ(After(seconds(1), stopped).kind, Health::kWedged);
 }
 
 }  // namespace
