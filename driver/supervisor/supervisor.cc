@@ -192,8 +192,13 @@ void Supervisor::OnPhase(const PhaseChange& change) {
   if (change.phase == pb::PHASE_CONNECTED && timings_.connected_ms() == 0) {
     timings_.set_connected_ms(ElapsedMs());
   }
-  Publish(change.detail.empty() ? std::string(PhaseName(change.phase))
-                                : absl::StrCat(PhaseName(change.phase), ": ", change.detail));
+  // Its own phase: of lines that came together the tracker knows the last one's by now.
+  pb::Event event;
+  event.set_phase(change.phase);
+  event.set_message(change.detail.empty()
+                        ? std::string(PhaseName(change.phase))
+                        : absl::StrCat(PhaseName(change.phase), ": ", change.detail));
+  Publish(std::move(event));
   Act(policy_->OnPhase(change, EventLoop::Clock::now()));
 }
 

@@ -110,6 +110,16 @@ TEST_F(Agent, WaitsForTheJarThenConnects) {
   ExpectNothingLeft(running);
 }
 
+TEST_F(Agent, LinesThatComeTogetherAreEventsOfTheirOwnPhases) {
+  ASSERT_OK(
+      Start(AgentSpec("printf 'INFO: Locating server among [x]\\nINFO: Connecting to h:1\\n"
+                      "INFO: Connected\\n' >&2; exec sleep 1000")));
+  EXPECT_OK(watcher().JarReady(OldJar()));
+  EXPECT_TRUE(watcher().WaitEvent("PHASE_LOCATING locating"));
+  EXPECT_TRUE(watcher().WaitEvent("PHASE_HANDSHAKING handshaking: h:1"));
+  EXPECT_TRUE(watcher().WaitEvent("PHASE_CONNECTED connected"));
+}
+
 TEST_F(Agent, WithoutAUsableJavaTheStartFails) {
   pb::LaunchSpec spec = AgentSpec("true");
   spec.mutable_agent()->mutable_java_homes()->RemoveLast();

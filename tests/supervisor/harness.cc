@@ -58,7 +58,7 @@ Watcher::Watcher(EventLoop* loop, Fd connection) {
   Control::Handlers handlers;
   handlers.on_event = [news = news_](const pb::Event& event) {
     MutexLock lock(news->mutex);
-    news->events.push_back(event.message());
+    news->events.push_back(absl::StrCat(pb::AgentPhase_Name(event.phase()), " ", event.message()));
     news->changed.NotifyAll();
   };
   handlers.on_exit = [news = news_](const pb::ExitRecord& exit) {
