@@ -75,7 +75,7 @@ bool IsSameForAll(const pb::MountSpec& entry, const pb::SandboxSpec& sandbox,
     case pb::MountSpec::SYSFS:
       return sandbox.network_namespace().empty() && !sandbox.own_network();
     case pb::MountSpec::DEV:
-      return entry.devices().empty();
+      return entry.read_only() && entry.devices().empty();
     case pb::MountSpec::BIND:
       return user.id_map().empty();
     default:

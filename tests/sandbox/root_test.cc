@@ -18,7 +18,6 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <thread>
 
 #include "absl/strings/str_split.h"
 #include "driver/base/fd.h"
@@ -257,16 +256,19 @@ class PropagationTest : public RootTest {
     pb::MountSpec& mount = AddMount(pb::MountSpec::BIND, "/volume");
     mount.set_source(Volume());
     mount.set_propagation(propagation);
-    std::thread host([this] {
+    // No thread: the sandbox is forked from here, and would inherit the locks that it holds.
+    const pid_t host = ::fork();
+    if (host == 0) {
       // Opens when the task reads: it stands then.
       const Fd go(::open((sandbox_.directory() + "/local/go").c_str(), O_WRONLY | O_CLOEXEC));
       ::mount("later", (Volume() + "/sub").c_str(), "tmpfs", 0, "size=64k");
       std::ofstream(Volume() + "/sub/file") << "later";
-    });
+      ::_exit(0);
+    }
     const std::string seen = Ask("read line < /local/go; cat /volume/sub/file 2>/dev/null; true");
     const Fd release(::open((sandbox_.directory() + "/local/go").c_str(),
                             O_RDONLY | O_NONBLOCK | O_CLOEXEC));  // of a sandbox that never stood
-    host.join();
+    ::waitpid(host, nullptr, 0);
     ::umount2((Volume() + "/sub").c_str(), MNT_DETACH);
     return seen;
   }

@@ -72,7 +72,7 @@ TEST_F(TemplatePlanTest, InsideOfItsMountsEverythingStaysWithTheTask) {
 }
 
 TEST_F(TemplatePlanTest, NothingIsMadeInsideOfSharedMounts) {
-  AddShared(pb::MountSpec::DEV, "/dev");
+  AddShared(pb::MountSpec::DEV, "/dev").set_read_only(true);
   Add(pb::MountSpec::DEVPTS, "/dev/pts");
   Divide();
   EXPECT_THAT(Shared(), ElementsAre("DEV /dev"));
@@ -151,17 +151,26 @@ TEST_F(TemplatePlanTest, ATaskWithANetworkOfItsOwnBringsItsSysAlong) {
 }
 
 TEST_F(TemplatePlanTest, DevicesOfATaskStayWithIt) {
-  AddShared(pb::MountSpec::DEV, "/dev").add_devices()->set_path("gpu");
+  pb::MountSpec& dev = AddShared(pb::MountSpec::DEV, "/dev");
+  dev.set_read_only(true);
+  dev.add_devices()->set_path("gpu");
   Add(pb::MountSpec::DEVPTS, "/dev/pts");
   Divide();
   EXPECT_THAT(Shared(), ElementsAre("DIRECTORY_POINT /dev"));
   EXPECT_THAT(Own(), ElementsAre("DEV /dev", "DEVPTS /dev/pts"));
 }
 
+TEST_F(TemplatePlanTest, ADevThatCanBeWrittenIsTheTasksOwn) {
+  AddShared(pb::MountSpec::DEV, "/dev");
+  Divide();
+  EXPECT_THAT(Shared(), ElementsAre("DIRECTORY_POINT /dev"));
+  EXPECT_THAT(Own(), ElementsAre("DEV /dev"));
+}
+
 TEST_F(TemplatePlanTest, BindsAreTheTasksWhereItsIdsAreMapped) {
   user_.add_id_map()->set_count(1);
   AddShared(pb::MountSpec::BIND, "/usr").set_source("/usr");
-  AddShared(pb::MountSpec::DEV, "/dev");
+  AddShared(pb::MountSpec::DEV, "/dev").set_read_only(true);
   Divide();
   EXPECT_THAT(Shared(), ElementsAre("DIRECTORY_POINT /usr", "DEV /dev"));
   EXPECT_THAT(Own(), ElementsAre("BIND /usr"));
