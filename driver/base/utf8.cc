@@ -1,5 +1,6 @@
 #include "driver/base/utf8.h"
 
+#include <algorithm>
 #include <cstdint>
 
 namespace jenkins_agent {
@@ -47,6 +48,12 @@ std::string ToUtf8(absl::string_view text) {
     text.remove_prefix(size == 0 ? 1 : size);
   }
   return utf8;
+}
+
+bool ContinuesCharacter(char byte) { return (static_cast<uint8_t>(byte) & 0xC0) == 0x80; }
+
+size_t CountCharacters(absl::string_view text) {
+  return text.size() - std::count_if(text.begin(), text.end(), ContinuesCharacter);
 }
 
 }  // namespace jenkins_agent

@@ -2,6 +2,7 @@
 // our own readers and for Nomad's.
 #pragma once
 
+#include <cstddef>
 #include <string>
 
 #include "absl/strings/string_view.h"
@@ -12,5 +13,10 @@ namespace jenkins_agent {
 bool IsUtf8(absl::string_view text);
 // Each byte that is not part of a character becomes U+FFFD.
 std::string ToUtf8(absl::string_view text);
+
+// Whether `byte` goes on a character that an earlier byte began.
+bool ContinuesCharacter(char byte);
+// How many columns UTF-8 text of single-width characters takes on a terminal.
+size_t CountCharacters(absl::string_view text);
 
 }  // namespace jenkins_agent

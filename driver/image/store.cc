@@ -305,26 +305,29 @@ absl::Status Store::Publish(const Staging& staging, const StoredImage& image,
   RETURN_IF_ERROR(SyncFolder(kLayers));
   RETURN_IF_ERROR(
       WriteRecord(kImages, absl::StrCat(image.manifest.hex(), kSuffix), ImageText(image)));
+  return WriteRef(ref);
+}
+
+absl::Status Store::WriteRef(const StoredRef& ref) const {
   const Json record = {
       {"name", ref.name}, {"manifest", ref.manifest.ToString()}, {"resolved_at", ref.resolved_at}};
   return WriteRecord(kRefs, RecordName(ref.name), record.dump());
+}
+
+absl::Status Store::CheckIsHere(const Digest& manifest) const {
+  if (FindImage(manifest).has_value()) return absl::OkStatus();
+  return absl::NotFoundError(absl::StrCat("image ", manifest.ToString(), " is not here"));
 }
 
 absl::Status Store::SetRef(const StoredRef& ref) const {
   ASSIGN_OR_RETURN(const Fd lock, Lock());
-  if (!FindImage(ref.manifest).has_value()) {
-    return absl::NotFoundError(absl::StrCat("image ", ref.manifest.ToString(), " is not here"));
-  }
-  const Json record = {
-      {"name", ref.name}, {"manifest", ref.manifest.ToString()}, {"resolved_at", ref.resolved_at}};
-  return WriteRecord(kRefs, RecordName(ref.name), record.dump());
+  RETURN_IF_ERROR(CheckIsHere(ref.manifest));
+  return WriteRef(ref);
 }
 
 absl::Status Store::TakeLease(const Lease& lease) const {
   ASSIGN_OR_RETURN(const Fd lock, Lock());
-  if (!FindImage(lease.manifest).has_value()) {
-    return absl::NotFoundError(absl::StrCat("image ", lease.manifest.ToString(), " is not here"));
-  }
+  RETURN_IF_ERROR(CheckIsHere(lease.manifest));
   const Json record = {{"task", lease.task}, {"manifest", lease.manifest.ToString()}};
   return WriteRecord(kLeases, RecordName(lease.task), record.dump());
 }

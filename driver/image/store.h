@@ -123,6 +123,8 @@ class Store {
   absl::StatusOr<Fd> Lock() const;
   absl::Status WriteRecord(const char* folder, const std::string& name,
                            const std::string& text) const;
+  absl::Status WriteRef(const StoredRef& ref) const;
+  absl::Status CheckIsHere(const Digest& manifest) const;  // NotFound
   absl::Status Discard(const std::string& folder, const std::string& name) const;
   absl::Status DiscardUnreferenced() const;
   absl::Status DiscardDeadPulls() const;

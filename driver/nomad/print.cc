@@ -8,6 +8,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "driver/base/utf8.h"
 #include "driver/nomad/metric.h"
 
 namespace jenkins_agent::nomad {
@@ -51,11 +52,6 @@ std::string Clean(absl::string_view text) {
 
 std::string Bold(const std::string& text, const TextOptions& options) {
   return options.terminal ? absl::StrCat("\x1b[1m", text, "\x1b[0m") : text;
-}
-
-// Columns on a terminal: continuation bytes of UTF-8 take none.
-size_t Width(const std::string& text) {
-  return std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; });
 }
 
 std::string Bar(const Figure& figure) {
@@ -460,13 +456,14 @@ std::string Table(const std::vector<std::vector<std::string>>& rows,
   std::vector<size_t> widths;
   for (const Row& row : rows) {
     widths.resize(std::max(widths.size(), row.size()));
-    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], Width(row[i]));
+    for (size_t i = 0; i < row.size(); ++i)
+      widths[i] = std::max(widths[i], CountCharacters(row[i]));
   }
   std::string text;
   for (const Row& row : rows) {
     std::string line = indent;
     for (size_t i = 0; i < row.size(); ++i) {
-      const std::string padding(widths[i] - Width(row[i]), ' ');
+      const std::string padding(widths[i] - CountCharacters(row[i]), ' ');
       if (i > 0) line += "  ";
       line += to_the_right[i] ? padding + row[i] : row[i] + padding;
     }

@@ -13,14 +13,8 @@ namespace {
 constexpr char kGap[] = "  ";
 constexpr char kCut[] = "...";
 
-bool ContinuesCharacter(char byte) { return (static_cast<uint8_t>(byte) & 0xC0) == 0x80; }
-
-size_t Characters(absl::string_view text) {
-  return text.size() - std::count_if(text.begin(), text.end(), ContinuesCharacter);
-}
-
 std::string Cut(const std::string& line, size_t width) {
-  if (width == 0 || Characters(line) <= width) return line;
+  if (width == 0 || CountCharacters(line) <= width) return line;
   const size_t kept = width - std::min(width, sizeof(kCut) - 1);
   size_t end = 0;
   for (size_t characters = 0; end < line.size(); ++end) {
@@ -34,7 +28,8 @@ std::string Line(const std::vector<std::string>& cells, const std::vector<size_t
   for (size_t column = 0; column < cells.size(); ++column) {
     if (column > 0) line += kGap;
     line += cells[column];
-    if (column + 1 < widths.size()) line.append(widths[column] - Characters(cells[column]), ' ');
+    if (column + 1 < widths.size())
+      line.append(widths[column] - CountCharacters(cells[column]), ' ');
   }
   line.erase(line.find_last_not_of(' ') + 1);
   return line;
@@ -45,10 +40,10 @@ std::string Line(const std::vector<std::string>& cells, const std::vector<size_t
 std::string FormatTable(const std::vector<std::string>& header,
                         const std::vector<std::vector<std::string>>& rows, size_t width) {
   std::vector<size_t> widths;
-  for (const std::string& title : header) widths.push_back(Characters(title));
+  for (const std::string& title : header) widths.push_back(CountCharacters(title));
   for (const std::vector<std::string>& row : rows) {
     for (size_t column = 0; column < row.size(); ++column) {
-      widths[column] = std::max(widths[column], Characters(row[column]));
+      widths[column] = std::max(widths[column], CountCharacters(row[column]));
     }
   }
   std::string table = Cut(Line(header, widths), width) + "\n";
