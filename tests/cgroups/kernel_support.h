@@ -1,9 +1,10 @@
-// Children and snapshots for the tests on the real kernel.
+// A task's cgroup on the real kernel: fixture, children and snapshots.
 #pragma once
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -11,16 +12,23 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <set>
 #include <string>
 
+#include "absl/strings/str_cat.h"
+#include "cgroups/cgroup.h"
+#include "cgroups/files.h"
 #include "driver/base/fd.h"
+#include "tests/support/requires.h"
 #include "tests/support/status_matchers.h"
 
 namespace jenkins_agent::cgroups {
+
+constexpr std::chrono::milliseconds kLimit(20000);
 
 // A forked child that runs `body` and exits with its result; killed and reaped at the end of the
 // test. `body` may tell "ready" by a byte in the pipe that it gets.
@@ -136,5 +144,42 @@ inline std::set<std::string> DirectoriesNamed(const std::string& root, const std
   }
   return named;
 }
+
+#define REQUIRES_CONTROLLER(name) \
+  if (!hierarchy_.Has(name)) GTEST_SKIP() << "needs the controller " << (name)
+
+// One task's cgroup, of a name that only this test has.
+class KernelTest : public testing::Test {
+ protected:
+  // kV2 is also the tree without controllers that hybrid hosts have beside v1.
+  void SetUpFor(Version version) {
+    REQUIRES_ROOT();
+    for (const char* root : {"/sys/fs/cgroup/unified", "/sys/fs/cgroup"}) {
+      absl::StatusOr<Hierarchy> found = Hierarchy::Detect("/proc", root);
+      if (found.ok() && found->version() == version) hierarchy_ = *found;
+    }
+    if (hierarchy_.version() != version) {
+      GTEST_SKIP() << "needs cgroup v" << (version == Version::kV1 ? 1 : 2);
+    }
+    if (version == Version::kV1) return;
+    parent_ = absl::StrCat(hierarchy_.root(), "/jenkins-agent-test-", ::getpid());
+  }
+  Placement PlacementOf(const std::string& name) const {
+    return {.name = name, .cpuset_cgroup = parent_.empty() ? "" : parent_ + "/" + name + ".scope"};
+  }
+  absl::StatusOr<Cgroup> Create(const Limits& limits = {}) const {
+    Placement placement = PlacementOf(name_);
+    placement.extra_controllers = ExtraControllers(limits);
+    return Cgroup::Create(hierarchy_, placement, limits);
+  }
+  // What this test has made and not removed, tasks whose names begin with name_ included.
+  std::set<std::string> Leftovers() const {
+    return DirectoriesNamed(hierarchy_.root(), parent_.empty() ? name_ : parent_);
+  }
+
+  Hierarchy hierarchy_;
+  const std::string name_ = absl::StrCat("test-", ::getpid(), ".task");
+  std::string parent_;  // v2: where Nomad would make the scopes
+};
 
 }  // namespace jenkins_agent::cgroups
