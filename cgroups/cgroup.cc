@@ -341,6 +341,12 @@ absl::StatusOr<Ceiling> Cgroup::ReadCeiling() const {
   return IsV2() ? CeilingFromV2(Reader()) : CeilingFromV1(Reader());
 }
 
+absl::StatusOr<Stalls> Cgroup::ReadStalls() const {
+  const std::string dir = MembersDir();
+  if (::access(dir.c_str(), F_OK) != 0) return ErrnoStatus(Title(dir));
+  return IsV2() ? StallsFromV2(Reader()) : Stalls();
+}
+
 // pids.max says "max" without a limit, in both versions.
 absl::StatusOr<Cgroup::Pids> Cgroup::ReadPids() const {
   const std::string dir = DirOf("pids");

@@ -105,6 +105,8 @@ class Cgroup {
 
   absl::StatusOr<Usage> ReadUsage() const;
   absl::StatusOr<Ceiling> ReadCeiling() const;
+  // v1: nothing is known.
+  absl::StatusOr<Stalls> ReadStalls() const;
   // Processes and threads inside, and how many may be; no limit: 0. Cheaper than ReadUsage.
   struct Pids {
     uint64_t current = 0;

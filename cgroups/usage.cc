@@ -1,6 +1,9 @@
 #include "cgroups/usage.h"
 
+#include <cstring>
+
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
 
@@ -17,6 +20,17 @@ std::optional<uint64_t> Number(const FileReader& read, const char* controller, c
 std::optional<uint64_t> NsFromUs(std::optional<uint64_t> us) {
   if (!us.has_value()) return std::nullopt;
   return *us * kNsPerUs;
+}
+
+// "some avg10=0.00 avg60=0.00 avg300=0.00 total=12345" in microseconds, and a second line "full".
+std::optional<uint64_t> SomeTotal(const FileReader& read, const char* controller,
+                                  const char* file) {
+  const std::optional<std::string> text = read(controller, file);
+  if (!text.has_value()) return std::nullopt;
+  const absl::string_view some = absl::string_view(*text).substr(0, text->find('\n'));
+  const size_t at = some.find("total=");
+  if (!absl::StartsWith(some, "some ") || at == absl::string_view::npos) return std::nullopt;
+  return NsFromUs(ParseNumber(some.substr(at + strlen("total="))));
 }
 
 }  // namespace
@@ -103,6 +117,12 @@ Ceiling CeilingFromV1(const FileReader& read) {
 Ceiling CeilingFromV2(const FileReader& read) {
   return {.memory_bytes = Number(read, "memory", "memory.max"),
           .pids = Number(read, "pids", "pids.max")};
+}
+
+Stalls StallsFromV2(const FileReader& read) {
+  return {.cpu_ns = SomeTotal(read, "cpu", "cpu.pressure"),
+          .memory_ns = SomeTotal(read, "memory", "memory.pressure"),
+          .io_ns = SomeTotal(read, "io", "io.pressure")};
 }
 
 }  // namespace jenkins_agent::cgroups

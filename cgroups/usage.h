@@ -44,6 +44,16 @@ struct Ceiling {
 Ceiling CeilingFromV1(const FileReader& read);
 Ceiling CeilingFromV2(const FileReader& read);
 
+// How long some process of the task has stood still so far because the resource was short
+// (Documentation/accounting/psi.rst, the total of the lines "some"). v2 only; empty: the kernel
+// does not tell (before 4.20, or psi=0).
+struct Stalls {
+  std::optional<uint64_t> cpu_ns;
+  std::optional<uint64_t> memory_ns;
+  std::optional<uint64_t> io_ns;
+};
+Stalls StallsFromV2(const FileReader& read);
+
 // A file with one number.
 std::optional<uint64_t> ParseNumber(absl::string_view text);
 // The number behind `key` in lines of "key number".

@@ -86,6 +86,7 @@ void ReadCgroup(const cgroups::Hierarchy& hierarchy, TaskFindings& findings) {
   if (dirs.empty() || !cgroup.ok()) return;
   if (const auto usage = cgroup->ReadUsage(); usage.ok()) findings.usage = *usage;
   if (const auto ceiling = cgroup->ReadCeiling(); ceiling.ok()) findings.ceiling = *ceiling;
+  if (const auto stalls = cgroup->ReadStalls(); stalls.ok()) findings.stalls = *stalls;
   if (const auto members = cgroup->Members(); members.ok()) findings.members = *members;
 }
 

@@ -131,11 +131,13 @@ void TakeCgroup(const TaskFindings& findings, AgentRow& row) {
     row.threads = findings.usage->pids;
     row.memory_bytes = MemoryInUse(*findings.usage);
     row.memory_peak_bytes = findings.usage->memory_peak_bytes;
+    row.cpu_throttled_ns = findings.usage->cpu_throttled_ns;
   }
   if (findings.ceiling.has_value()) {
     row.threads_limit = findings.ceiling->pids;
     row.memory_limit_bytes = findings.ceiling->memory_bytes;
   }
+  row.stalls = findings.stalls.value_or(cgroups::Stalls());
   if (!findings.members.has_value() || !findings.status.ok()) return;
   // pid 1 of the sandbox is outside, except for the moment in which it starts something.
   const pb::TaskStatus& status = *findings.status;
@@ -197,7 +199,8 @@ Json OrNull(const std::optional<Number>& number) {
   return number.has_value() ? Json(*number) : Json();
 }
 
-Json Milliseconds(const std::optional<int64_t>& ns) {
+template <typename Number>
+Json Milliseconds(const std::optional<Number>& ns) {
   return ns.has_value() ? Json(*ns / kNsPerMs) : Json();
 }
 
@@ -222,6 +225,10 @@ Json ToJson(const AgentRow& row) {
           {"memory_bytes", OrNull(row.memory_bytes)},
           {"memory_peak_bytes", OrNull(row.memory_peak_bytes)},
           {"memory_limit_bytes", OrNull(row.memory_limit_bytes)},
+          {"cpu_throttled_ms", Milliseconds(row.cpu_throttled_ns)},
+          {"cpu_stalled_ms", Milliseconds(row.stalls.cpu_ns)},
+          {"memory_stalled_ms", Milliseconds(row.stalls.memory_ns)},
+          {"io_stalled_ms", Milliseconds(row.stalls.io_ns)},
           {"build_processes", OrNull(row.build_processes)},
           {"supervisor_pid", PidOrNull(row.supervisor_pid)},
           {"jvm_pid", PidOrNull(row.jvm_pid)},

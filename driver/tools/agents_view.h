@@ -28,6 +28,7 @@ struct TaskFindings {
   std::optional<pb::ExitRecord> exit = {};
   std::optional<cgroups::Usage> usage = {};
   std::optional<cgroups::Ceiling> ceiling = {};
+  std::optional<cgroups::Stalls> stalls = {};
   std::optional<std::vector<pid_t>> members = {};  // of the task's cgroup
 };
 
@@ -57,6 +58,8 @@ struct AgentRow {
   std::optional<uint64_t> memory_bytes;  // without what the kernel gives up first
   std::optional<uint64_t> memory_peak_bytes;
   std::optional<uint64_t> memory_limit_bytes;
+  std::optional<uint64_t> cpu_throttled_ns;  // by cpu_hard_limit
+  cgroups::Stalls stalls;
   std::optional<uint64_t> build_processes;  // all but the JVM
   int supervisor_pid = 0;
   int jvm_pid = 0;

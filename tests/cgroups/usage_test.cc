@@ -106,5 +106,18 @@ TEST(UsageTest, ReadsV2InNanoseconds) {
   EXPECT_THAT(usage.pids, Optional(17u));
 }
 
+TEST(UsageTest, StallsAreTheTotalOfSome) {
+  const Stalls stalls = StallsFromV2(FromMap({
+      {"cpu/cpu.pressure",
+       "some avg10=0.00 avg60=0.00 avg300=0.00 total=12345\n"
+       "full avg10=0.00 avg60=0.00 avg300=0.00 total=7\n"},
+      {"memory/memory.pressure", "full avg10=0.00 avg60=0.00 avg300=0.00 total=7\n"},
+      {"io/io.pressure", "some avg10=0.00 total=\n"},
+  }));
+  EXPECT_THAT(stalls.cpu_ns, Optional(12'345'000u));
+  EXPECT_EQ(stalls.memory_ns, std::nullopt);
+  EXPECT_EQ(stalls.io_ns, std::nullopt);
+}
+
 }  // namespace
 }  // namespace jenkins_agent::cgroups

@@ -110,6 +110,25 @@ TEST_F(V2KernelTest, ATaskNeverSwaps) {
   }
 }
 
+// Two that never rest share one core: one of them waits at any time.
+TEST_F(V2KernelTest, WhoWaitsForACoreIsTold) {
+  REQUIRES_CONTROLLER("cpuset");
+  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create({.cpuset_cpus = "0"}));
+  if (!cgroup.ReadStalls()->cpu_ns.has_value()) GTEST_SKIP() << "needs a kernel with psi=1";
+  const auto busy = [&cgroup](int) {
+    if (!cgroup.Enter().ok()) return 1;
+    while (true) {
+    }
+  };
+  const Child one(busy);
+  const Child other(busy);
+  while (*cgroup.ReadStalls()->cpu_ns < 10'000'000) ::sched_yield();  // or the test's time limit
+  EXPECT_TRUE(cgroup.ReadStalls()->memory_ns.has_value());
+  EXPECT_TRUE(cgroup.ReadStalls()->io_ns.has_value());
+  EXPECT_OK(cgroup.KillAll(kLimit));
+  EXPECT_OK(cgroup.Remove());
+}
+
 TEST_F(V2KernelTest, ReservedCoresAreTheTasksOwn) {
   REQUIRES_CONTROLLER("cpuset");
   ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create({.cpuset_cpus = "0"}));

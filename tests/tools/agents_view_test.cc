@@ -52,6 +52,8 @@ TaskFindings Connected() {
   usage.memory_idle_cache_bytes = 100 << 20;
   usage.memory_peak_bytes = 500 << 20;
   usage.pids = 37;
+  usage.cpu_throttled_ns = 12'000'000;
+  findings.stalls = cgroups::Stalls{.cpu_ns = 3'400'000'000, .memory_ns = 56'000'000, .io_ns = {}};
   findings.ceiling = cgroups::Ceiling{.memory_bytes = 1 << 30, .pids = 2048};
   findings.members = std::vector<pid_t>{41, 42, 43, 44};
   return findings;
@@ -150,6 +152,10 @@ TEST(AgentsView, JsonHasRawNumbersAndNullForWhatIsNotKnown) {
       "memory_bytes": 314572800,
       "memory_peak_bytes": 524288000,
       "memory_limit_bytes": 1073741824,
+      "cpu_throttled_ms": 12,
+      "cpu_stalled_ms": 3400,
+      "memory_stalled_ms": 56,
+      "io_stalled_ms": null,
       "build_processes": 2,
       "supervisor_pid": 40,
       "jvm_pid": 42,
