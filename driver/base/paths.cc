@@ -1,25 +1,13 @@
-// The three functions of before OpenSSL 3: EVP_Digest would link every algorithm, 3.8 MB, into a
-// plugin that Nomad starts three times.
-#define OPENSSL_SUPPRESS_DEPRECATED
-
 #include "driver/base/paths.h"
 
-#include <openssl/sha.h>
-
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "driver/base/digest.h"
 
 namespace jenkins_agent {
 
 std::string StatePaths::Task(absl::string_view task_id) const {
-  constexpr size_t kNameBytes = 16;  // 128 bits: no collisions, and a readable length
-  unsigned char digest[SHA256_DIGEST_LENGTH];
-  SHA256_CTX context;
-  SHA256_Init(&context);
-  SHA256_Update(&context, task_id.data(), task_id.size());
-  SHA256_Final(digest, &context);
-  const absl::string_view bytes(reinterpret_cast<const char*>(digest), kNameBytes);
-  return absl::StrCat(Tasks(), "/", absl::BytesToHexString(bytes));
+  constexpr size_t kNameDigits = 32;  // 128 bits: no collisions, and a readable length
+  return absl::StrCat(Tasks(), "/", Sha256Hex(task_id).substr(0, kNameDigits));
 }
 
 }  // namespace jenkins_agent

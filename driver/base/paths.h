@@ -11,7 +11,10 @@
 //       supervisor.log           what the supervisor has to say when nobody listens
 //       resolv.conf              only when Nomad gave DNS settings
 //       jar/agent.jar            hard link into the cache, bound into the sandbox read-only
-//     cache/agent/<sha256>.jar   agent jars, by digest
+//       jar/agent.jsa            its class-data archive, likewise, when there was one
+//       jar/vm.options           options of the JVM that are known when its jar is
+//     cds/<boot id>/<key>.<digest>.jsa   class-data archives (task/class_archives.h)
+//     cache/agent/<sha256>.jar   agent jars, by digest; beside them what is known of their origins
 #pragma once
 
 #include <string>
@@ -27,6 +30,8 @@ inline constexpr char kRemovalMark[] = "removed";
 inline constexpr char kSupervisorLog[] = "supervisor.log";
 inline constexpr char kResolvConf[] = "resolv.conf";
 inline constexpr char kAgentJar[] = "agent.jar";
+inline constexpr char kClassArchive[] = "agent.jsa";
+inline constexpr char kVmOptionsFile[] = "vm.options";
 
 class StatePaths {
  public:
@@ -36,6 +41,10 @@ class StatePaths {
   std::string OwnerLock() const { return root_ + "/owner.lock"; }
   std::string Tasks() const { return root_ + "/tasks"; }
   std::string AgentJarCache() const { return root_ + "/cache/agent"; }
+  std::string ClassArchives() const { return root_ + "/cds"; }
+  std::string ClassArchives(const std::string& boot_id) const {
+    return ClassArchives() + "/" + boot_id;
+  }
 
   // Directory of one task. Nomad's id ("<alloc>/<task>/<8 hex>") may hold any character of a job's
   // choosing, so it never becomes part of a path.

@@ -169,6 +169,10 @@ std::vector<Option> OptionsFor(TaskConfig& config) {
        "the Java installation to run, an absolute path; left out: the newest that fits"},
       {"java_version", &config.java_version, "the Java version to run, such as `17`"},
       {"jvm_options", &config.jvm_options, "options of the JVM; they win over the driver's own"},
+      {"class_data_sharing", &config.class_data_sharing,
+       "whether an agent's JVM starts with an archive of its classes, which the driver makes in "
+       "the "
+       "background and keeps for each JDK and `agent.jar`"},
       {"jar_path", &config.jar_path, "run this jar"},
       {"class", &config.class_name, "run this class"},
       {"class_path", &config.class_path, "where Java looks for `class`"},

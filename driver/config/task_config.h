@@ -29,6 +29,7 @@ struct TaskConfig {
   std::string java_home = "";
   std::string java_version = "";  // "8" to "99"
   std::vector<std::string> jvm_options = {};
+  bool class_data_sharing = true;
 
   std::string jar_path = "";  // relative to the task's directory, or absolute
   std::string class_name = "";

@@ -1,9 +1,6 @@
 // One run of `tools agent-jar`: finds or fetches a task's agent.jar and looks into it; or of `tools
-// controller-check`: asks its controller once.
-//
-// The worker is a process of its own, without privileges, in the task's network namespace, because
-// it talks to whatever the job names and opens what comes back. It waits for a controller that is
-// not up yet. Closing its standard input ends it, so it never outlives the plugin.
+// controller-check`: asks its controller once. It works without privileges, in the task's network
+// namespace. `agent-jar` waits for a controller that is not up yet.
 //
 // Lives on the event loop's thread, destructor included.
 #pragma once
@@ -15,17 +12,10 @@
 
 #include "absl/status/statusor.h"
 #include "driver/base/event_loop.h"
-#include "driver/base/fd.h"
-#include "driver/base/subprocess.h"
+#include "driver/task/tools_worker.h"
 #include "proto/supervisor.pb.h"
 
 namespace jenkins_agent {
-
-// The tools program, in memory, and where jars are kept.
-struct JarWorkerProgram {
-  Fd executable;          // sealed memfd
-  std::string cache_dir;  // <state_dir>/cache/agent
-};
 
 class JarWorker {
  public:
@@ -38,6 +28,7 @@ class JarWorker {
     std::string resolv_conf;        // path; "": the host's
     std::string file;               // a jar that the job names, path inside the sandbox; "": fetch
     int root_pid = 0;               // process whose root `file` and `ca_file` are looked up in
+    std::string job;                // namespace and id: jars over plain http are kept for it alone
     // Only whether the controller would take an agent now: on_ready, without a jar, or on_failed.
     bool only_ask = false;
   };
@@ -52,27 +43,18 @@ class JarWorker {
                                                           const JarWorkerProgram& program,
                                                           const Request& request,
                                                           Handlers handlers);
-  ~JarWorker();
   JarWorker(const JarWorker&) = delete;
   JarWorker& operator=(const JarWorker&) = delete;
 
  private:
-  JarWorker(EventLoop* loop, Subprocess process, Fd input, Handlers handlers)
-      : loop_(loop),
-        process_(std::move(process)),
-        input_(std::move(input)),
-        handlers_(std::move(handlers)) {}
-  void OnOutput();
+  explicit JarWorker(Handlers handlers) : handlers_(std::move(handlers)) {}
   // True when that was the last word; `this` may be gone then.
-  bool OnLine(const std::string& line);
+  bool OnLine(const nlohmann::json& line);
   void Fail(const std::string& error);
 
-  EventLoop* const loop_;
-  Subprocess process_;
-  Fd input_;  // its standard input; closed = told to end
   Handlers handlers_;
-  std::string partial_line_;
   bool finished_ = false;
+  std::unique_ptr<ToolsWorker> worker_;
 };
 
 }  // namespace jenkins_agent

@@ -18,6 +18,7 @@
 #include "driver/base/status.h"
 #include "driver/base/utf8.h"
 #include "driver/config/agent_check.h"
+#include "driver/jvm/class_data.h"
 #include "driver/jvm/options.h"
 #include "driver/sandbox/host_rootfs.h"
 #include "driver/sandbox/template_plan.h"
@@ -267,6 +268,9 @@ absl::Status PlanAgent(const PlanInput& input, const std::vector<pb::JavaHome>& 
   for (const pb::JavaHome& home : javas) *agent.add_java_homes() = home;
   for (std::string& option : DefaultJvmOptions(spec.cgroup().memory_bytes(), jvm_options)) {
     agent.add_jvm_options(std::move(option));
+  }
+  if (input.options.class_data_sharing && CanShareClassData(agent)) {
+    agent.add_jvm_options(ClassDataOption());
   }
   spec.mutable_program()->set_work_dir(agent.root_dir());
   spec.mutable_program()->add_make_dirs(agent.root_dir());

@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -16,6 +17,7 @@
 #include "driver/base/log.h"
 #include "driver/base/status.h"
 #include "driver/config/task_config.h"
+#include "driver/jvm/class_data.h"
 #include "driver/sandbox/seccomp.h"
 #include "driver/task/disk_space.h"
 #include "driver/task/host_limits.h"
@@ -113,6 +115,11 @@ absl::Status MakeTaskDir(const std::string& task_dir, bool has_agent,
   return WriteFileAtomic(absl::StrCat(task_dir, "/", kResolvConf), resolv_conf, 0644);
 }
 
+bool SharesClassData(const pb::LaunchSpec& spec) {
+  const auto& options = spec.agent().jvm_options();
+  return std::find(options.begin(), options.end(), ClassDataOption()) != options.end();
+}
+
 absl::Status WriteHandle(const pb::TaskRecord& record) {
   ASSIGN_OR_RETURN(const Fd dir, OpenFile(record.task_dir(), O_RDONLY | O_DIRECTORY));
   return ReplaceFileAt(dir.get(), kHandleFile, record.SerializeAsString());
@@ -131,10 +138,20 @@ absl::StatusOr<std::unique_ptr<TaskStore>> TaskStore::Open(Options options) {
   ASSIGN_OR_RETURN(Fd lock, BecomeOwner(paths.OwnerLock()), "state_dir");
   RETURN_IF_ERROR(MakeDirs(paths.Tasks(), 0700), "state_dir");
   RETURN_IF_ERROR(MakeDirs(paths.AgentJarCache(), 0755), "state_dir");
+  ASSIGN_OR_RETURN(const std::string boot_id, BootId());
+  const std::string payload_filter = PayloadFilter();
+  const std::string init_filter = InitFilter();
+  options.shared.archives = ClassArchives::Open({.loop = options.shared.loop,
+                                                 .cleaner = options.shared.cleaner,
+                                                 .spawner = options.spawner,
+                                                 .paths = paths,
+                                                 .boot_id = boot_id,
+                                                 .payload_filter = payload_filter,
+                                                 .init_filter = init_filter});
   std::unique_ptr<TaskStore> store(new TaskStore(std::move(options), std::move(lock)));
-  ASSIGN_OR_RETURN(store->boot_id_, BootId());
-  store->payload_filter_ = PayloadFilter();
-  store->init_filter_ = InitFilter();
+  store->boot_id_ = boot_id;
+  store->payload_filter_ = payload_filter;
+  store->init_filter_ = init_filter;
   absl::StatusOr<std::unique_ptr<OomOrder>> oom_order =
       OomOrder::Create(store->options_.shared.loop);
   if (oom_order.ok()) {
@@ -232,6 +249,9 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
   if (oom_order_ != nullptr) {
     for (const pb::JavaHome& java : spec.agent().java_homes()) oom_order_->Watch(java.path());
   }
+  if (SharesClassData(spec)) {
+    RETURN_IF_ERROR(WriteVmOptions(task_dir, ""));
+  }
   FaultPoint("plugin.start.directory_made");
   ASSIGN_OR_RETURN(Fd connection, options_.spawner->Spawn(spec, received_ns));
   FaultPoint("plugin.start.spawned");
@@ -240,7 +260,11 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
   const pb::TaskRecord record = MakeRecord(config, spec, status, boot_id_, !resolv_conf.empty());
   RETURN_IF_ERROR(WriteHandle(record));
   FaultPoint("plugin.start.handle_written");
-  auto task = std::make_shared<Task>(record, options_.shared);
+  AgentStart agent;
+  agent.job = absl::StrCat(config.namespace_(), "/", config.job_id());
+  agent.class_data_sharing = SharesClassData(spec);
+  agent.java_homes.assign(spec.agent().java_homes().begin(), spec.agent().java_homes().end());
+  auto task = std::make_shared<Task>(record, options_.shared, std::move(agent));
   RETURN_IF_ERROR(task->Attach(std::move(connection)));
   FaultPoint("plugin.start.attached");
   std::move(remove).Cancel();

@@ -4,19 +4,25 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <future>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "driver/agent/command.h"
 #include "driver/base/fault.h"
 #include "driver/base/log.h"
 #include "driver/base/paths.h"
 #include "driver/base/sandbox_paths.h"
 #include "driver/base/status.h"
+#include "driver/jvm/class_data.h"
 #include "driver/supervisor/exit_record.h"
 #include "driver/supervisor/protocol.h"
+#include "driver/task/preflight.h"
 #include "driver/task/remains.h"
 #include "driver/task/start_phases.h"
 
@@ -28,6 +34,10 @@ constexpr std::chrono::hours kWhileItLives{24 * 365};
 constexpr std::chrono::seconds kLostLimit{10};  // to end what a dead supervisor left
 // Beyond the job's own kill timeout: signal, reap and clean-up of a large process tree.
 constexpr std::chrono::seconds kStopGrace{20};
+// An agent that is not connected by then is looked after, and again after four times as long.
+constexpr std::chrono::seconds kConnectionOverdue{15};
+constexpr std::chrono::seconds kLongestOverdue{1200};
+constexpr absl::string_view kHandshakingPrefix = "handshaking: ";  // of the supervisor's events
 
 constexpr int kRestartEvents = -1;  // a kind of paced events beside the phases
 
@@ -45,7 +55,26 @@ absl::Status ReplaceByHardLink(const std::string& file, const std::string& link)
   return absl::OkStatus();
 }
 
-std::string Milliseconds(double value) { return absl::StrFormat("%.0f", value); }
+// When each part of a start was over, in ms since StartTask; 0: not seen.
+struct StartPart {
+  const char* name;
+  const char* key;
+  double reached_ms;
+};
+using StartTimes = std::vector<StartPart>;
+
+// "agent connected after 620 ms: sandbox 3, agent.jar 37, JVM 390, discovery 60, handshake 130 ms"
+std::string DescribeStart(const StartTimes& times) {
+  std::vector<std::string> texts;
+  double before_ms = 0;
+  for (const auto& [name, key, reached_ms] : times) {
+    if (reached_ms < before_ms || reached_ms == 0) continue;  // not seen
+    texts.push_back(absl::StrFormat("%s %.0f", name, reached_ms - before_ms));
+    before_ms = reached_ms;
+  }
+  return absl::StrFormat("agent connected after %.0f ms: %s ms", before_ms,
+                         absl::StrJoin(texts, ", "));
+}
 
 // Where a task's controller is, as seen from the task.
 JarWorker::Request ControllerOf(const pb::TaskStatus& status, const pb::TaskRecord& record) {
@@ -116,10 +145,14 @@ void Task::Follow(Fd connection) {
 // Worker and watch belong to the loop's thread, also their end. A task that still has one was given
 // up before its exit was known.
 Task::~Task() {
-  if (jar_worker_ == nullptr && watch_ == nullptr && controller_check_ == nullptr) return;
+  if (jar_worker_ == nullptr && watch_ == nullptr && controller_check_ == nullptr &&
+      preflight_ == nullptr) {
+    return;
+  }
   shared_.loop->Post([worker = std::shared_ptr<JarWorker>(std::move(jar_worker_)),
                       watch = std::shared_ptr<AgentWatch>(std::move(watch_)),
-                      check = std::shared_ptr<JarWorker>(std::move(controller_check_))] {});
+                      check = std::shared_ptr<JarWorker>(std::move(controller_check_)),
+                      preflight = std::shared_ptr<ToolsWorker>(std::move(preflight_))] {});
 }
 
 void Task::KeepStatus(const pb::TaskStatus& status) {
@@ -131,6 +164,7 @@ void Task::OnFirstStatus(const pb::TaskStatus& status) {
   if (status.timings().connected_ms() > 0) connected_before_ = true;
   if (status.state() == pb::WAITING_FOR_JAR) GetAgentJar(status);
   if (status.has_health() && !status.health().disabled()) WatchAgent(status);
+  if (status.phase() > pb::PHASE_NONE && status.phase() < pb::PHASE_CONNECTED) ExpectConnection();
 }
 
 void Task::SetExited(const pb::ExitRecord& exit) {
@@ -154,6 +188,8 @@ void Task::SetExited(const pb::ExitRecord& exit) {
     self->jar_worker_.reset();
     self->watch_.reset();
     self->controller_check_.reset();
+    self->preflight_.reset();
+    self->shared_.loop->Cancel(self->overdue_);
   });
 }
 
@@ -270,6 +306,7 @@ void Task::OnEvent(const pb::Event& event) {
   if (event.phase() != pb::PHASE_NONE && watch_ != nullptr) {
     watch_->OnPhase(event.phase(), event.message());
   }
+  KeepPhaseTime(event);
   switch (event.phase()) {
     case pb::PHASE_CONNECTED:
       return PublishConnected(event);
@@ -278,6 +315,8 @@ void Task::OnEvent(const pb::Event& event) {
     case pb::PHASE_STARTING:
     case pb::PHASE_LOCATING:
     case pb::PHASE_HANDSHAKING:
+      ExpectConnection();
+      return Log(LogLevel::kDebug, event.message(), {{"task_id", record_.task_id()}});
     case pb::PHASE_WEDGED:
       return Log(LogLevel::kDebug, event.message(), {{"task_id", record_.task_id()}});
     case pb::PHASE_NONE:
@@ -307,6 +346,10 @@ void Task::PublishPaced(int kind, const pb::Event& event) {
 
 // The first connection is told with the time that each part of the start took.
 void Task::PublishConnected(const pb::Event& event) {
+  shared_.loop->Cancel(std::exchange(overdue_, 0));
+  preflight_.reset();
+  last_preflight_.clear();
+  if (make_archive_) std::exchange(make_archive_, nullptr)();
   const auto publish = [self = shared_from_this(), event](absl::StatusOr<pb::ControlReply> reply) {
     if (!reply.ok() || std::exchange(self->connected_before_, true)) {
       pb::Event again = event;
@@ -314,15 +357,23 @@ void Task::PublishConnected(const pb::Event& event) {
       return self->PublishPaced(pb::PHASE_CONNECTED, again);
     }
     const pb::Timings& timings = reply->status().timings();
-    self->Publish(absl::StrCat("agent connected: sandbox ", Milliseconds(timings.sandbox_ms()),
-                               " ms, agent.jar ", Milliseconds(timings.jar_ms()), " ms, java ",
-                               Milliseconds(timings.launched_ms()), " ms, connected ",
-                               Milliseconds(timings.connected_ms()), " ms"),
-                  {{"sandbox_ms", absl::StrFormat("%.1f", timings.sandbox_ms())},
-                   {"jar_ms", absl::StrFormat("%.1f", timings.jar_ms())},
-                   {"launched_ms", absl::StrFormat("%.1f", timings.launched_ms())},
-                   {"connected_ms", absl::StrFormat("%.1f", timings.connected_ms())}},
-                  event.time_ns());
+    // The supervisor's clock for what it measures, the distance of its events for the rest.
+    const auto reached = [&](pb::AgentPhase phase) {
+      const auto time = self->phase_times_.find(phase);
+      if (time == self->phase_times_.end()) return 0.0;
+      return timings.connected_ms() - static_cast<double>(event.time_ns() - time->second) / 1e6;
+    };
+    const StartTimes times = {{"sandbox", "sandbox_ms", timings.sandbox_ms()},
+                              {"agent.jar", "jar_ms", timings.jar_ms()},
+                              {"JVM", "locating_ms", reached(pb::PHASE_LOCATING)},
+                              {"discovery", "handshaking_ms", reached(pb::PHASE_HANDSHAKING)},
+                              {"handshake", "connected_ms", timings.connected_ms()}};
+    std::map<std::string, std::string> details = {
+        {"launched_ms", absl::StrFormat("%.1f", timings.launched_ms())}};
+    for (const StartPart& part : times) {
+      if (part.reached_ms > 0) details[part.key] = absl::StrFormat("%.1f", part.reached_ms);
+    }
+    self->Publish(DescribeStart(times), std::move(details), event.time_ns());
   };
   control()->Call(Hello(), publish, kCallTimeout);
 }
@@ -438,6 +489,7 @@ void Task::GetAgentJar(const pb::TaskStatus& status) {
   const std::weak_ptr<Task> weak = weak_from_this();
   JarWorker::Request request = ControllerOf(status, record_);
   request.file = status.jar_path();
+  request.job = agent_start_.job.empty() ? record_.alloc_id() : agent_start_.job;
   JarWorker::Handlers handlers;
   handlers.on_waiting = [weak](const std::string& reason) {
     if (const auto self = weak.lock()) self->SendNote(reason);
@@ -458,6 +510,55 @@ void Task::GetAgentJar(const pb::TaskStatus& status) {
   jar_worker_ = *std::move(worker);
 }
 
+void Task::KeepPhaseTime(const pb::Event& event) {
+  if (!connected_before_) phase_times_.emplace(event.phase(), event.time_ns());
+  // Both generations name the port as they try it, a tunnel or agent.direct included.
+  absl::string_view port = event.message();
+  if (event.phase() == pb::PHASE_HANDSHAKING && absl::ConsumePrefix(&port, kHandshakingPrefix)) {
+    agent_port_ = std::string(port);
+  }
+}
+
+void Task::ExpectConnection() {
+  if (overdue_ != 0 || exited()) return;
+  overdue_after_ = kConnectionOverdue;
+  overdue_ = shared_.loop->After(overdue_after_, [weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->OnConnectionOverdue();
+  });
+}
+
+void Task::OnConnectionOverdue() {
+  overdue_after_ = std::min(overdue_after_ * 4, kLongestOverdue);
+  const auto weak = weak_from_this();
+  overdue_ = shared_.loop->After(overdue_after_, [weak] {
+    if (const auto self = weak.lock()) self->OnConnectionOverdue();
+  });
+  const auto look = [weak](absl::StatusOr<pb::ControlReply> reply) {
+    const auto self = weak.lock();
+    if (self != nullptr && reply.ok()) self->Preflight(reply->status());
+  };
+  control()->Call(Hello(), look, kCallTimeout);
+}
+
+void Task::Preflight(const pb::TaskStatus& status) {
+  if (exited() || overdue_ == 0 || status.phase() == pb::PHASE_CONNECTED) return;
+  const auto on_end = [weak = weak_from_this()](const std::string& line) {
+    const auto self = weak.lock();
+    if (self == nullptr) return;
+    self->preflight_.reset();
+    if (line.empty() || line == self->last_preflight_) return;
+    self->last_preflight_ = line;
+    self->Publish(absl::StrCat("agent not connected: ", line), {}, 0);
+  };
+  auto worker = StartPreflight(shared_.loop, *shared_.tools, record_, status, agent_port_, on_end);
+  if (worker.ok()) {
+    preflight_ = *std::move(worker);
+  } else {
+    Log(LogLevel::kWarn, "pre-flight",
+        {{"task_id", record_.task_id()}, {"error", std::string(worker.status().message())}});
+  }
+}
+
 void Task::SendJar(pb::JarInfo jar, const std::string& host_path) {
   if (!host_path.empty()) {
     const std::string link = StatePaths::JarDir(record_.task_dir()) + "/" + kAgentJar;
@@ -466,11 +567,33 @@ void Task::SendJar(pb::JarInfo jar, const std::string& host_path) {
       return;
     }
     jar.set_path(absl::StrCat(kJarDir, "/", kAgentJar));
+    AddClassArchive(jar, host_path);
   }
   pb::ControlRequest request;
   *request.mutable_jar_ready()->mutable_jar() = std::move(jar);
   // A command that cannot be built or executed ends the task in the supervisor, which says why.
   Tell(std::move(request));
+}
+
+// A start never waits for an archive: what is missing is made when the agent is connected.
+void Task::AddClassArchive(const pb::JarInfo& jar, const std::string& host_path) {
+  if (shared_.archives == nullptr || !agent_start_.class_data_sharing) return;
+  const absl::StatusOr<pb::JavaHome> java =
+      ChooseJava(agent_start_.java_homes, jar.generation(), jar.min_java());
+  if (!java.ok()) return;
+  const std::string archive = shared_.archives->Find(java->path(), jar.sha256());
+  if (archive.empty()) {
+    make_archive_ = [archives = shared_.archives, java = *java, jar, host_path] {
+      archives->Make(java, jar, host_path);
+    };
+    return;
+  }
+  const std::string link = StatePaths::JarDir(record_.task_dir()) + "/" + kClassArchive;
+  absl::Status shared = ReplaceByHardLink(archive, link);
+  if (shared.ok()) shared = WriteVmOptions(record_.task_dir(), ClassDataOptionsFile());
+  if (shared.ok()) return;
+  Log(LogLevel::kWarn, "an agent starts without its class-data archive",
+      {{"task_id", record_.task_id()}, {"error", std::string(shared.message())}});
 }
 
 void Task::SendNote(const std::string& waiting_for) {

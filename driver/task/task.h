@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -19,12 +20,22 @@
 #include "driver/base/mutex.h"
 #include "driver/supervisor/control.h"
 #include "driver/task/agent_watch.h"
+#include "driver/task/class_archives.h"
 #include "driver/task/event_pace.h"
 #include "driver/task/events.h"
 #include "driver/task/jar_worker.h"
+#include "driver/task/tools_worker.h"
 #include "proto/supervisor.pb.h"
 
 namespace jenkins_agent {
+
+// What the fetching of an agent.jar needs to know and a recovered task no longer knows: such a
+// one shares neither jars nor archives with others.
+struct AgentStart {
+  std::string job;  // "<namespace>/<job id>"
+  bool class_data_sharing = false;
+  std::vector<pb::JavaHome> java_homes;  // candidates, best first
+};
 
 class Task : public std::enable_shared_from_this<Task> {
  public:
@@ -36,9 +47,11 @@ class Task : public std::enable_shared_from_this<Task> {
     EventLoop* cleaner = nullptr;  // a loop of its own for work that may block for seconds
     EventBus* events = nullptr;
     const JarWorkerProgram* tools = nullptr;
+    std::shared_ptr<ClassArchives> archives = nullptr;  // null: agents start without
   };
 
-  Task(pb::TaskRecord record, const Shared& shared) : record_(std::move(record)), shared_(shared) {}
+  Task(pb::TaskRecord record, const Shared& shared, AgentStart agent_start = {})
+      : record_(std::move(record)), shared_(shared), agent_start_(std::move(agent_start)) {}
   ~Task();
 
   const pb::TaskRecord& record() const { return record_; }
@@ -89,19 +102,34 @@ class Task : public std::enable_shared_from_this<Task> {
   void SendVerdict(const std::string& cause, uint32_t launches, bool aged);
   void SendDone(uint32_t launches);
   void GetAgentJar(const pb::TaskStatus& status);
+  void ExpectConnection();
+  void OnConnectionOverdue();
+  void Preflight(const pb::TaskStatus& status);
+  void KeepPhaseTime(const pb::Event& event);
   void SendJar(pb::JarInfo jar, const std::string& host_path);
+  void AddClassArchive(const pb::JarInfo& jar, const std::string& host_path);
   void SendNote(const std::string& waiting_for);
   void EndBecause(const std::string& message);
   bool WaitForExit(std::chrono::milliseconds limit) ABSL_LOCKS_EXCLUDED(mutex_);
 
   const pb::TaskRecord record_;
   const Shared shared_;
+  const AgentStart agent_start_;
 
   // Loop's thread only.
   std::unique_ptr<JarWorker> jar_worker_;
   std::unique_ptr<AgentWatch> watch_;
   std::unique_ptr<JarWorker> controller_check_;
   EventPace pace_;
+  std::function<void()> make_archive_;  // for later agents, when this one is connected
+  std::unique_ptr<ToolsWorker> preflight_;
+  EventLoop::TimerId overdue_ = 0;  // while an agent that was launched is not connected
+  std::chrono::seconds overdue_after_{0};
+  std::string last_preflight_;
+  std::string
+      agent_port_;  // HOST:PORT that the agent tries to connect to; "": it never came that far
+  // CLOCK_REALTIME of the first event of each phase on the way to the first connection.
+  std::map<pb::AgentPhase, int64_t> phase_times_;
   bool connected_before_ = false;
 
   mutable Mutex mutex_;

@@ -16,18 +16,10 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr size_t kMaxCertificateFileBytes = 1 << 20;
-
-absl::StatusOr<std::string> ReadCertificates(const AgentJarRequest& request) {
-  if (request.ca_file.empty()) return std::string();
-  ASSIGN_OR_RETURN(const Fd file, OpenJobFile(request.ca_file, request.root_pid));
-  return ReadAll(file.get(), kMaxCertificateFileBytes);
-}
-
 absl::Status Check(int in_fd) {
   ASSIGN_OR_RETURN(const std::string line, ReadRequestLine(in_fd));
   ASSIGN_OR_RETURN(const AgentJarRequest request, ParseAgentJarRequest(line));
-  ASSIGN_OR_RETURN(std::string ca_pem, ReadCertificates(request), "agent.ca_file");
+  ASSIGN_OR_RETURN(std::string ca_pem, ReadCaFile(request.ca_file, request.root_pid));
   RETURN_IF_ERROR(EnterTaskNetwork(request.network_namespace, request.resolv_conf));
   RETURN_IF_ERROR(BecomeNobody());
   ASSIGN_OR_RETURN(const std::unique_ptr<HttpClient> http,

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -16,6 +17,7 @@ namespace {
 
 constexpr std::chrono::seconds kDiscoveryTimeout{60};
 constexpr std::chrono::seconds kJarTimeout{600};
+constexpr size_t kMaxValidatorBytes = 256;
 constexpr const char* kJarNames[] = {"agent.jar", "remoting.jar", "slave.jar"};
 
 std::string Join(const std::string& url, absl::string_view path) {
@@ -57,6 +59,31 @@ bool IsStarting(const HttpResponse& response) {
   return response.status == 502 || response.status == 503 || response.status == 504;
 }
 
+// Both, as RFC 9110 13.2.2 wants it: a server that knows ETags heeds only the first.
+std::vector<std::string> Conditions(const JarValidators& validators) {
+  std::vector<std::string> headers;
+  if (!validators.etag.empty()) {
+    headers.push_back(absl::StrCat("If-None-Match: ", validators.etag));
+  }
+  if (!validators.last_modified.empty()) {
+    headers.push_back(absl::StrCat("If-Modified-Since: ", validators.last_modified));
+  }
+  return headers;
+}
+
+// They are kept and sent back: nothing that could be more than one header's value.
+std::string Validator(const HttpResponse& response, const char* name) {
+  const auto found = response.headers.find(name);
+  if (found == response.headers.end() || found->second.size() > kMaxValidatorBytes) return "";
+  const bool printable = std::all_of(found->second.begin(), found->second.end(),
+                                     [](char c) { return absl::ascii_isprint(c); });
+  return printable ? found->second : "";
+}
+
+JarValidators ValidatorsOf(const HttpResponse& response) {
+  return {Validator(response, "etag"), Validator(response, "last-modified")};
+}
+
 absl::Status JarAnswerError(const HttpResponse& response) {
   if (response.status >= 500) return absl::UnavailableError(response.status_text);
   if (response.status == 404) return absl::NotFoundError(response.status_text);
@@ -64,6 +91,27 @@ absl::Status JarAnswerError(const HttpResponse& response) {
 }
 
 }  // namespace
+
+absl::StatusOr<HttpResponse> AskController(HttpClient& http, const ControllerAddress& address,
+                                           const std::string& url) {
+  HttpRequest request;
+  request.url = Join(url, address.web_socket ? "login" : "tcpSlaveAgentListener/");
+  request.headers = {absl::StrCat("Node-Name: ", address.node_name)};
+  request.timeout = kDiscoveryTimeout;
+  ASSIGN_OR_RETURN(HttpResponse response, http.Get(request));
+  if (response.status == 404) {
+    return absl::UnavailableError(
+        absl::StrCat(response.status_text,
+                     " (is this the controller's root url, and is its TCP port for "
+                     "inbound agents switched on?)"));
+  }
+  if (response.status != 200) return absl::UnavailableError(response.status_text);
+  if (!address.web_socket && !NamesAgentPort(response)) {
+    return absl::UnavailableError(
+        "answers, but names no agent port: it is no Jenkins or Hudson controller");
+  }
+  return response;
+}
 
 Discovery::Discovery(HttpClient& http, ControllerAddress address,
                      std::function<void(const std::string&)> on_waiting,
@@ -77,7 +125,7 @@ absl::StatusOr<std::string> Discovery::WaitForController() {
   for (;;) {
     std::vector<std::string> reasons;
     for (const std::string& url : address_.urls) {
-      const absl::Status status = Ask(url);
+      const absl::Status status = AskController(http_, address_, url).status();
       if (status.ok()) return url;
       if (absl::IsCancelled(status) || absl::IsInternal(status)) return status;
       const std::string reason = absl::StrCat(DisplayUrl(url), ": ", std::string(status.message()));
@@ -91,7 +139,7 @@ absl::StatusOr<std::string> Discovery::WaitForController() {
 absl::Status Discovery::AskOnce() {
   std::vector<std::string> reasons;
   for (const std::string& url : address_.urls) {
-    const absl::Status status = Ask(url);
+    const absl::Status status = AskController(http_, address_, url).status();
     if (status.ok()) return absl::OkStatus();
     reasons.push_back(absl::StrCat(DisplayUrl(url), ": ", std::string(status.message())));
   }
@@ -106,40 +154,33 @@ absl::Status Discovery::WaitAfter(const std::string& reason) {
   return http_.Wait(delay);
 }
 
-absl::Status Discovery::Ask(const std::string& url) {
-  HttpRequest request;
-  request.url = Join(url, address_.web_socket ? "login" : "tcpSlaveAgentListener/");
-  request.headers = {absl::StrCat("Node-Name: ", address_.node_name)};
-  request.timeout = kDiscoveryTimeout;
-  ASSIGN_OR_RETURN(const HttpResponse response, http_.Get(request));
-  if (response.status == 404) {
-    return absl::UnavailableError(
-        absl::StrCat(response.status_text,
-                     " (is this the controller's root url, and is its TCP port for "
-                     "inbound agents switched on?)"));
-  }
-  if (response.status != 200) return absl::UnavailableError(response.status_text);
-  if (!address_.web_socket && !NamesAgentPort(response)) {
-    return absl::UnavailableError(
-        "answers, but names no agent port: it is no Jenkins or Hudson controller");
-  }
-  return absl::OkStatus();
+std::vector<std::string> JarUrls(const std::string& url) {
+  std::vector<std::string> urls;
+  for (const char* name : kJarNames) urls.push_back(Join(url, absl::StrCat("jnlpJars/", name)));
+  return urls;
 }
 
-absl::Status FetchAgentJar(HttpClient& http, const std::string& url, int fd,
-                           const std::function<void(const std::string&)>& on_fetching) {
+absl::StatusOr<FetchedJar> FetchAgentJar(
+    HttpClient& http, const std::string& url, int fd,
+    const std::map<std::string, JarValidators>& known,
+    const std::function<void(const std::string&)>& on_fetching) {
   JarSink sink(fd);
   absl::Status last;
-  for (const char* name : kJarNames) {
+  for (const std::string& jar_url : JarUrls(url)) {
     HttpRequest request;
-    request.url = Join(url, absl::StrCat("jnlpJars/", name));
+    request.url = jar_url;
+    const auto kept = known.find(jar_url);
+    if (kept != known.end()) request.headers = Conditions(kept->second);
     request.timeout = kJarTimeout;
     request.on_body = [&sink](absl::string_view piece) { return sink.Write(piece); };
     on_fetching(DisplayUrl(request.url));
     RETURN_IF_ERROR(sink.Start());
     absl::StatusOr<HttpResponse> response = http.Get(request);
     RETURN_IF_ERROR(response.status(), DisplayUrl(request.url));
-    if (response->status == 200) return absl::OkStatus();
+    if (response->status == 200) return FetchedJar{jar_url, false, ValidatorsOf(*response)};
+    if (response->status == 304 && kept != known.end()) {
+      return FetchedJar{jar_url, true, kept->second};
+    }
     last = Annotate(JarAnswerError(*response), DisplayUrl(request.url));
     // Not 404 alone: the older controllers answer 500 for a name that they do not have.
     if (IsStarting(*response)) return last;

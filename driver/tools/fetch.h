@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,11 @@ struct ControllerAddress {
   std::string node_name;          // header Node-Name, as the agent itself sends it
   bool web_socket = false;        // then /login must answer, and no agent port is needed
 };
+
+// One question as an agent asks it: the answer with the agent port's headers, or why this url is
+// not ready. InvalidArgument: it never will be.
+absl::StatusOr<HttpResponse> AskController(HttpClient& http, const ControllerAddress& address,
+                                           const std::string& url);
 
 // Asks the controllers as an agent does (GET <url>/tcpSlaveAgentListener/) until one is ready; its
 // url. There is no limit in time: the caller cancels. `on_waiting` gets the reason, whenever it
@@ -37,9 +43,6 @@ class Discovery {
   absl::Status WaitAfter(const std::string& reason);
 
  private:
-  // OK, or why this url is not ready. InvalidArgument: it never will be.
-  absl::Status Ask(const std::string& url);
-
   HttpClient& http_;
   const ControllerAddress address_;
   const std::function<void(const std::string&)> on_waiting_;
@@ -47,9 +50,29 @@ class Discovery {
   std::string last_reason_;
 };
 
-// GET <url>/jnlpJars/agent.jar, on 404 the older names remoting.jar and slave.jar, into `fd` from
-// its beginning. `on_fetching` gets each url tried. Unavailable: worth another try.
-absl::Status FetchAgentJar(HttpClient& http, const std::string& url, int fd,
-                           const std::function<void(const std::string&)>& on_fetching);
+// What an answer said of its version; sent back with the next request for the same url (RFC 9110
+// 13.1). Both may be empty.
+struct JarValidators {
+  std::string etag;
+  std::string last_modified;
+
+  bool empty() const { return etag.empty() && last_modified.empty(); }
+};
+
+// <url>/jnlpJars/agent.jar and the older names remoting.jar and slave.jar, in the order of trying.
+std::vector<std::string> JarUrls(const std::string& url);
+
+struct FetchedJar {
+  std::string url;         // of JarUrls()
+  bool unchanged = false;  // nothing was transferred: the jar that `known` stands for
+  JarValidators validators;
+};
+
+// GETs the first of JarUrls() that the controller has into `fd` from its beginning. `known`: by
+// url, what is kept already. `on_fetching` gets each url tried. Unavailable: worth another try.
+absl::StatusOr<FetchedJar> FetchAgentJar(
+    HttpClient& http, const std::string& url, int fd,
+    const std::map<std::string, JarValidators>& known,
+    const std::function<void(const std::string&)>& on_fetching);
 
 }  // namespace jenkins_agent

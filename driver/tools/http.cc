@@ -168,6 +168,25 @@ class CurlClient : public HttpClient {
     return absl::PermissionDeniedError("redirects too often");
   }
 
+  absl::Status Connect(const std::string& host, int port) override {
+    const bool v6 = absl::StrContains(host, ':') && !absl::StartsWith(host, "[");
+    const std::string url = absl::StrCat("http://", v6 ? "[" : "", host, v6 ? "]" : "", ":", port);
+    CURL* easy = ::curl_easy_init();
+    ::curl_easy_setopt(easy, CURLOPT_URL, url.c_str());
+    ::curl_easy_setopt(easy, CURLOPT_PROXY, "");
+    ::curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    ::curl_easy_setopt(easy, CURLOPT_CONNECT_ONLY, 1L);
+    ::curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, static_cast<long>(kConnectTimeout.count()));
+    ::curl_multi_add_handle(multi_, easy);
+    const absl::Cleanup free_all = [&] {
+      ::curl_multi_remove_handle(multi_, easy);
+      ::curl_easy_cleanup(easy);
+    };
+    CURLcode code = CURLE_OK;
+    RETURN_IF_ERROR(Run(code));
+    return code == CURLE_OK ? absl::OkStatus() : TransferError(easy, code);
+  }
+
   absl::Status Wait(std::chrono::milliseconds duration) override {
     const auto end = std::chrono::steady_clock::now() + duration;
     for (;;) {
@@ -273,6 +292,11 @@ absl::StatusOr<std::unique_ptr<HttpClient>> HttpClient::Create(std::string ca_pe
     if (system.ok()) absl::StrAppend(&ca_pem, "\n", *system);
   }
   return std::make_unique<CurlClient>(std::move(ca_pem), cancel_fd);
+}
+
+std::string HostOfUrl(const std::string& text) {
+  const Url url = ParseUrl(text);
+  return url == nullptr ? "" : UrlPart(url, CURLUPART_HOST);
 }
 
 std::string DisplayUrl(const std::string& text) {

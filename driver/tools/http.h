@@ -18,6 +18,7 @@
 namespace jenkins_agent {
 
 inline constexpr int kMaxRedirects = 5;
+inline constexpr std::chrono::seconds kConnectTimeout{10};
 inline constexpr size_t kMaxHeaderBytes = 64 << 10;  // of one answer
 inline constexpr size_t kMaxStatusLineBytes = 128;
 
@@ -45,9 +46,15 @@ class HttpClient {
   // its status. Unavailable: no answer, for the reason in the message (without the url).
   // InvalidArgument: the url is none. PermissionDenied: a redirect that is not followed.
   virtual absl::StatusOr<HttpResponse> Get(const HttpRequest& request) = 0;
+  // Opens a TCP connection and closes it again. Unavailable: not within kConnectTimeout, or why
+  // not.
+  virtual absl::Status Connect(const std::string& host, int port) = 0;
   // Waits; Cancelled when `cancel_fd` says so.
   virtual absl::Status Wait(std::chrono::milliseconds duration) = 0;
 };
+
+// Host of a url, in lower case; "" when it is none.
+std::string HostOfUrl(const std::string& text);
 
 // The url without user and password, for messages.
 std::string DisplayUrl(const std::string& text);

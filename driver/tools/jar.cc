@@ -183,4 +183,13 @@ absl::StatusOr<std::string> Sha256OfFile(int fd) {
   return absl::BytesToHexString({reinterpret_cast<char*>(digest), size});
 }
 
+absl::StatusOr<std::string> Sha256OfText(absl::string_view text) {
+  unsigned char digest[EVP_MAX_MD_SIZE];
+  unsigned int size = 0;
+  if (::EVP_Digest(text.data(), text.size(), digest, &size, ::EVP_sha256(), nullptr) != 1) {
+    return absl::InternalError("libcrypto offers no SHA-256");
+  }
+  return absl::BytesToHexString({reinterpret_cast<char*>(digest), size});
+}
+
 }  // namespace jenkins_agent

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "proto/supervisor.pb.h"
 
 namespace jenkins_agent {
@@ -14,5 +15,6 @@ absl::StatusOr<pb::JarInfo> InspectJar(int fd);
 
 // Hex digest of the whole file, whatever the descriptor's position.
 absl::StatusOr<std::string> Sha256OfFile(int fd);
+absl::StatusOr<std::string> Sha256OfText(absl::string_view text);
 
 }  // namespace jenkins_agent

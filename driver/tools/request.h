@@ -1,4 +1,4 @@
-// What the plugin asks the agent-jar worker for: one JSON document on one line of stdin. It never
+// What the plugin asks its workers for: one JSON document on one line of stdin. It never
 // holds a secret.
 #pragma once
 
@@ -22,13 +22,27 @@ struct AgentJarRequest {
   std::string cache_dir;          // "cache_dir": made when missing; not needed with "file"
   std::string file;               // "file": a given jar to inspect; empty: fetch
   int root_pid = 0;     // "root_pid": file and ca_file are paths in /proc/PID/root; 0: host
+  std::string job;      // "job": whose it is; what is known of a server holds for it alone
   std::string ca_file;  // "ca_file": PEM file of further trusted certificates
 };
 
-// The line itself; "" at the end of `fd`.
+// What it asks the preflight worker for. The same names mean the same.
+struct PreflightRequest {
+  std::vector<std::string> urls = {};  // may be empty with "agent_port"
+  std::string name = "";
+  bool web_socket = false;
+  std::string agent_port = "";  // "agent_port": HOST:PORT that the agent tries; "": as discovered
+  std::string network_namespace = "";
+  std::string resolv_conf = "";
+  int root_pid = 0;
+  std::string ca_file = "";
+};
+
+// The first line of `fd`, at most kMaxRequestBytes; what follows is left unread.
 absl::StatusOr<std::string> ReadRequestLine(int fd);
 
 // Unknown keys are ignored: an older worker understands a newer plugin.
 absl::StatusOr<AgentJarRequest> ParseAgentJarRequest(absl::string_view line);
+absl::StatusOr<PreflightRequest> ParsePreflightRequest(absl::string_view line);
 
 }  // namespace jenkins_agent

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -19,6 +20,7 @@
 #include "driver/tools/fetch.h"
 #include "driver/tools/http.h"
 #include "driver/tools/jar.h"
+#include "driver/tools/jar_cache.h"
 #include "driver/tools/privileges.h"
 #include "driver/tools/request.h"
 
@@ -29,7 +31,6 @@ using Json = nlohmann::json;
 
 constexpr size_t kMaxReportBytes = 64 << 10;  // one line from the child
 constexpr mode_t kCacheDirMode = 0700;
-constexpr mode_t kCachedJarMode = 0444;  // bound into sandboxes, read there by any user
 
 absl::Status Say(int fd, const Json& line) {
   // Names and status lines come from outside and need not be UTF-8.
@@ -44,6 +45,7 @@ absl::Status SayFailed(int fd, const absl::Status& error) {
 struct Workplace {
   Fd cache;  // directory; only when fetching
   Fd jar;    // the given file, or an unnamed one in the cache
+  CachedJars cached;
   std::string ca_pem;
 };
 
@@ -58,27 +60,31 @@ absl::StatusOr<Workplace> OpenWorkplace(const AgentJarRequest& request) {
   ASSIGN_OR_RETURN(place.cache, OpenFile(request.cache_dir, O_RDONLY | O_DIRECTORY));
   ASSIGN_OR_RETURN(place.jar, OpenAt(place.cache.get(), ".", O_TMPFILE | O_RDWR, 0600),
                    "new file in ", request.cache_dir);
+  place.cached = FindCachedJars(place.cache.get(), request);
   return place;
 }
 
 // ---- the child ---------------------------------------------------------------------------------
 
-absl::Status Fetch(const AgentJarRequest& request, Workplace& place, int cancel_fd, int report) {
+absl::StatusOr<FetchedJar> Fetch(const AgentJarRequest& request, Workplace& place, int cancel_fd,
+                                 int report) {
   ASSIGN_OR_RETURN(const std::unique_ptr<HttpClient> http,
                    HttpClient::Create(std::move(place.ca_pem), cancel_fd));
+  std::map<std::string, JarValidators> known;
+  for (const auto& [jar_url, cached] : place.cached) known.emplace(jar_url, cached.validators);
   Discovery discovery(*http, {request.urls, request.name, request.web_socket},
                       [report](const std::string& reason) {
                         Say(report, {{"state", "waiting"}, {"reason", reason}}).IgnoreError();
                       });
   for (;;) {
     ASSIGN_OR_RETURN(const std::string url, discovery.WaitForController());
-    const absl::Status fetched =
-        FetchAgentJar(*http, url, place.jar.get(), [report](const std::string& jar_url) {
+    absl::StatusOr<FetchedJar> fetched =
+        FetchAgentJar(*http, url, place.jar.get(), known, [report](const std::string& jar_url) {
           // A parent that is gone takes this process along; nobody else misses the line.
           Say(report, {{"state", "fetching"}, {"url", jar_url}}).IgnoreError();
         });
-    if (!absl::IsUnavailable(fetched)) return fetched;
-    RETURN_IF_ERROR(discovery.WaitAfter(std::string(fetched.message())));
+    if (!absl::IsUnavailable(fetched.status())) return fetched;
+    RETURN_IF_ERROR(discovery.WaitAfter(std::string(fetched.status().message())));
   }
 }
 
@@ -88,20 +94,29 @@ absl::StatusOr<Json> DoChildsWork(const AgentJarRequest& request, Workplace& pla
     RETURN_IF_ERROR(EnterTaskNetwork(request.network_namespace, request.resolv_conf));
   }
   RETURN_IF_ERROR(BecomeNobody());
-  if (request.file.empty()) RETURN_IF_ERROR(Fetch(request, place, cancel_fd, report));
+  FetchedJar fetched;
+  if (request.file.empty()) {
+    ASSIGN_OR_RETURN(fetched, Fetch(request, place, cancel_fd, report));
+  }
   const std::string subject = request.file.empty() ? "the controller's agent.jar" : request.file;
-  ASSIGN_OR_RETURN(const pb::JarInfo info, InspectJar(place.jar.get()), subject);
-  return Json{{"main_class", info.main_class()},
-              {"version", info.version()},
-              {"generation", pb::LauncherGeneration_Name(info.generation())},
-              {"min_java", info.min_java()}};
+  const Fd& jar = fetched.unchanged ? place.cached.at(fetched.url).file : place.jar;
+  ASSIGN_OR_RETURN(const pb::JarInfo info, InspectJar(jar.get()), subject);
+  return Json{{"state", "ready"},
+              {"jar",
+               {{"main_class", info.main_class()},
+                {"version", info.version()},
+                {"generation", pb::LauncherGeneration_Name(info.generation())},
+                {"min_java", info.min_java()}}},
+              {"url", fetched.url},
+              {"unchanged", fetched.unchanged},
+              {"etag", fetched.validators.etag},
+              {"last_modified", fetched.validators.last_modified}};
 }
 
 [[noreturn]] void ChildMain(const AgentJarRequest& request, Workplace& place, int cancel_fd,
                             int report) {
-  const absl::StatusOr<Json> jar = DoChildsWork(request, place, cancel_fd, report);
-  const absl::Status told =
-      jar.ok() ? Say(report, {{"state", "ready"}, {"jar", *jar}}) : SayFailed(report, jar.status());
+  const absl::StatusOr<Json> ready = DoChildsWork(request, place, cancel_fd, report);
+  const absl::Status told = ready.ok() ? Say(report, *ready) : SayFailed(report, ready.status());
   ::_exit(told.ok() ? 0 : 1);
 }
 
@@ -141,7 +156,7 @@ std::string StringOf(const Json& object, const char* key) {
   return found != object.end() && found->is_string() ? found->get<std::string>() : "";
 }
 
-// Forwards news; the jar when it is ready, or the child's error.
+// Forwards news; the last line when the jar is ready, or the child's error.
 absl::StatusOr<std::optional<Json>> TakeReport(const Json& line, int out_fd) {
   const std::string state = StringOf(line, "state");
   if (state == "waiting") {
@@ -151,7 +166,7 @@ absl::StatusOr<std::optional<Json>> TakeReport(const Json& line, int out_fd) {
   } else if (state == "failed") {
     return absl::FailedPreconditionError(StringOf(line, "error"));
   } else if (state == "ready" && line.contains("jar") && line["jar"].is_object()) {
-    return std::optional<Json>(line["jar"]);
+    return std::optional<Json>(line);
   } else {
     return ChildReports::Nonsense();
   }
@@ -160,7 +175,7 @@ absl::StatusOr<std::optional<Json>> TakeReport(const Json& line, int out_fd) {
 
 absl::StatusOr<Json> FollowChild(int reports_fd, int in_fd, int out_fd) {
   ChildReports reports(reports_fd);
-  std::optional<Json> jar;
+  std::optional<Json> ready;
   for (;;) {
     pollfd fds[] = {{reports_fd, POLLIN, 0}, {in_fd, POLLIN, 0}};
     if (::poll(fds, 2, -1) < 0 && errno != EINTR) return ErrnoStatus("poll");
@@ -170,39 +185,43 @@ absl::StatusOr<Json> FollowChild(int reports_fd, int in_fd, int out_fd) {
     std::vector<Json> lines;
     ASSIGN_OR_RETURN(const bool more, reports.Read(lines));
     for (const Json& line : lines) {
-      ASSIGN_OR_RETURN(std::optional<Json> ready, TakeReport(line, out_fd));
-      if (ready.has_value()) jar = std::move(ready);
+      ASSIGN_OR_RETURN(std::optional<Json> last, TakeReport(line, out_fd));
+      if (last.has_value()) ready = std::move(last);
     }
     if (more) continue;
-    if (jar.has_value()) return *std::move(jar);
+    if (ready.has_value()) return *std::move(ready);
     return absl::InternalError("the agent.jar worker's unprivileged part died");
   }
 }
 
-// The child is gone, nobody can write to the file any more.
-absl::StatusOr<std::string> KeepInCache(const AgentJarRequest& request, const Workplace& place,
-                                        const std::string& sha256) {
-  const std::string name = absl::StrCat(sha256, ".jar");
-  if (::fchmod(place.jar.get(), kCachedJarMode) != 0 || ::fsync(place.jar.get()) != 0) {
-    return ErrnoStatus("agent.jar in the cache");
-  }
-  const std::string unnamed = absl::StrCat("/proc/self/fd/", place.jar.get());
-  if (::linkat(AT_FDCWD, unnamed.c_str(), place.cache.get(), name.c_str(), AT_SYMLINK_FOLLOW) !=
-          0 &&
-      errno != EEXIST) {
-    return ErrnoStatus(absl::StrCat("link ", request.cache_dir, "/", name));
-  }
-  return absl::StrCat(request.cache_dir, "/", name);
+// The child's word that a jar is unchanged counts only for one that was in the cache.
+absl::StatusOr<std::string> TakeCached(const AgentJarRequest& request, const Workplace& place,
+                                       const std::string& jar_url, std::string& sha256) {
+  const auto cached = place.cached.find(jar_url);
+  if (cached == place.cached.end()) return ChildReports::Nonsense();
+  sha256 = cached->second.sha256;
+  return absl::StrCat(request.cache_dir, "/", sha256, ".jar");
 }
 
-absl::Status FinishReady(const AgentJarRequest& request, const Workplace& place, Json jar,
+absl::Status FinishReady(const AgentJarRequest& request, const Workplace& place, Json ready,
                          int out_fd) {
-  ASSIGN_OR_RETURN(const std::string sha256, Sha256OfFile(place.jar.get()));
-  jar["sha256"] = sha256;
+  FetchedJar fetched{StringOf(ready, "url"),
+                     ready.value("unchanged", Json()) == true,
+                     {StringOf(ready, "etag"), StringOf(ready, "last_modified")}};
   std::string path;
-  if (request.file.empty()) {
-    ASSIGN_OR_RETURN(path, KeepInCache(request, place, sha256));
+  std::string sha256;
+  if (fetched.unchanged) {
+    ASSIGN_OR_RETURN(path, TakeCached(request, place, fetched.url, sha256));
+  } else {
+    ASSIGN_OR_RETURN(sha256, Sha256OfFile(place.jar.get()));
   }
+  if (request.file.empty() && !fetched.unchanged) {
+    ASSIGN_OR_RETURN(path, KeepJar(place.cache.get(), request, place.jar.get(), sha256));
+    // Best effort: without it the jar is transferred again.
+    KeepOrigin(place.cache.get(), request, fetched, sha256).IgnoreError();
+  }
+  Json jar = ready["jar"];
+  jar["sha256"] = sha256;
   return Say(out_fd, {{"state", "ready"}, {"path", path}, {"jar", std::move(jar)}});
 }
 
@@ -219,11 +238,11 @@ absl::Status Work(int in_fd, int out_fd) {
     ChildMain(request, place, in_fd, reports.write.get());
   }
   reports.write.Reset();
-  absl::StatusOr<Json> jar = FollowChild(reports.read.get(), in_fd, out_fd);
+  absl::StatusOr<Json> ready = FollowChild(reports.read.get(), in_fd, out_fd);
   ::kill(child, SIGKILL);
   ::waitpid(child, nullptr, 0);
-  RETURN_IF_ERROR(jar.status());
-  return FinishReady(request, place, *std::move(jar), out_fd);
+  RETURN_IF_ERROR(ready.status());
+  return FinishReady(request, place, *std::move(ready), out_fd);
 }
 
 }  // namespace

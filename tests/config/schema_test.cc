@@ -83,6 +83,7 @@ TEST(SchemaTest, TaskConfig) {
                           Pair("cap_add", "list(string)"),                        //
                           Pair("cap_drop", "list(string)"),                       //
                           Pair("class", "string"),                                //
+                          Pair("class_data_sharing", "bool = true"),              //
                           Pair("class_path", "string"),                           //
                           Pair("command", "string"),                              //
                           Pair("cpu_hard_limit", "bool = false"),                 //

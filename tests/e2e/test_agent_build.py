@@ -79,7 +79,7 @@ class AgentBuildTest(unittest.TestCase):
     def test_events_tell_the_start(self):
         event = nomad.wait_event(allocation, r"^Driver: .*connected", 10)
         details = event["Details"]
-        for key in ("sandbox_ms", "launched_ms", "connected_ms"):
+        for key in ("sandbox_ms", "jar_ms", "launched_ms", "locating_ms", "handshaking_ms", "connected_ms"):
             self.assertRegex(details.get(key, "missing"), r"^\d+(\.\d+)?$", key)
         self.assertLessEqual(float(details["launched_ms"]), float(details["connected_ms"]))
         sandbox = nomad.wait_event(allocation, r"^Driver: sandbox ready in \d+\.\d ms: plan ", 5)["Details"]

@@ -1,33 +1,49 @@
 #!/usr/bin/env python3
-"""A controller that cannot be asked: each cause is one line in an event."""
+"""An agent that does not get on: each cause is one line in an event. And what is fetched only once."""
 import http.server
+import json
 import shutil
 import ssl
 import subprocess
 import threading
 import unittest
+import urllib.error
+import urllib.request
 
 import cluster
-from fixtures import module_nomad, module_scratch, run_program
+from fixtures import module_controller, module_nomad, module_scratch, run_program
+from machine import free_port
 
 NODE = "linux-1"
+JAR = cluster.CACHE / "maven/hudson-remoting-3.0.3.jar"
 CONFIG = 'agent {\n url = "%s"\n name = "%s"\n}'
 
 
 def setUpModule():
-    global nomad, scratch
+    global nomad, controller, scratch
     scratch = module_scratch()
+    controller = module_controller(scratch, [NODE])
+    controller.launch()
     nomad = module_nomad(scratch)
+    controller.wait_ready()
 
 
 class Server:
-    """Answers as no real controller would on demand."""
+    """Answers as no real controller would on demand; what it was asked is in `requests`."""
 
-    def __init__(self, test, status, tls=None):
+    def __init__(self, test, status, agent_port=None, tls=None):
+        outer = self
+        self.requests = []
+
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
-                body = b"<html>a page</html>"
-                self.send_response(status)
+                outer.requests.append(self.path)
+                jar = self.path == "/jnlpJars/remoting.jar"
+                found = jar or self.path == "/tcpSlaveAgentListener/"
+                self.send_response(status if found else 404)
+                if agent_port:
+                    self.send_header("X-Hudson-JNLP-Port", str(agent_port))
+                body = JAR.read_bytes() if jar else b"<html>a page</html>"
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -49,10 +65,12 @@ class Server:
 
 
 class WayToControllerTest(unittest.TestCase):
-    def says(self, job, url, text):
-        allocation = run_program(self, nomad, job, CONFIG % (url, NODE), "service", memory=256,
-                                 lines='env {\n JENKINS_SECRET = "%s"\n }' % ("0" * 64))
-        event = nomad.wait_event(allocation, text, 30)
+    def run_agent(self, job, url, name=NODE):
+        return run_program(self, nomad, job, CONFIG % (url, name), "service", memory=256,
+                           lines=f'env {{\n JENKINS_SECRET = "{controller.secret}"\n }}')
+
+    def says(self, job, url, text, seconds=30):
+        event = nomad.wait_event(self.run_agent(job, url), text, seconds)
         self.assertNotIn("\n", event["DisplayMessage"])
         self.assertNotIn("html", event["DisplayMessage"])
 
@@ -72,9 +90,54 @@ class WayToControllerTest(unittest.TestCase):
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         with open(pem, "ab") as file:
             file.write((scratch.path / "server.pem.crt").read_bytes())
-        url = Server(self, 200, tls=pem).url
+        url = Server(self, 200, agent_port=1, tls=pem).url
         self.says("untrusted", url, f"waiting for the controller: {url}: its certificate is not trusted "
                                     r"\(self.signed certificate.*\); set agent.ca_file")
+
+    def test_agent_port_that_is_closed(self):
+        closed = free_port()
+        url = Server(self, 200, agent_port=closed).url
+        self.says("port-closed", url, "agent not connected: the controller answers HTTP 200, but its agent port "
+                                      rf"127.0.0.1:{closed} cannot be reached \(Connection refused\): "
+                                      "open the port or set agent.tunnel", 60)
+
+    def test_start_in_parts_and_what_is_asked_again(self):
+        allocation = self.run_agent("parts", controller.url)
+        event = nomad.wait_event(allocation, "agent connected after", 60)
+        self.assertRegex(event["DisplayMessage"],
+                         r"agent connected after \d+ ms: sandbox \d+, agent.jar \d+, JVM \d+, discovery \d+, "
+                         r"handshake \d+ ms$")
+        # What is kept beside the jar is what the real controller answers "unchanged" to.
+        kept = [json.loads(path.read_text()) for path in nomad.state.glob("cache/agent/*.origin")]
+        self.assertTrue(kept)
+        self.assertTrue(any(self.unchanged(origin["last_modified"]) for origin in kept), kept)
+
+    @staticmethod
+    def unchanged(since):
+        request = urllib.request.Request(f"{controller.url}jnlpJars/remoting.jar", headers={"If-Modified-Since": since})
+        try:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=20):
+                return False
+        except urllib.error.HTTPError as answer:
+            return answer.code == 304
+
+
+class ClassDataTest(unittest.TestCase):
+    def test_the_second_agent_starts_with_an_archive(self):
+        def run(job):
+            allocation = run_program(self, nomad, job, CONFIG % (controller.url, NODE), "service", memory=256,
+                                     lines=f'env {{\n JENKINS_SECRET = "{controller.secret}"\n }}')
+            nomad.wait_event(allocation, "agent connected after", 60)
+            java = next(pid for pid, line in cluster.sandboxed_processes().items() if "@/run/jenkins-agent" in line)
+            with open(f"/proc/{java}/maps", encoding="utf-8") as maps:
+                return [line.split()[5] for line in maps if "agent.jsa" in line]
+
+        run("first")
+        cluster.wait_for("an archive", lambda: list(nomad.state.glob("cds/*/*.jsa")), 120)
+        cluster.wait_for("its sandbox to end", lambda: len(list((nomad.state / "tasks").iterdir())) == 1, 20)
+        nomad.stop_job("first")
+        cluster.wait_for("the controller to see it", lambda: not controller.online(NODE), 20)
+        self.assertIn("/run/jenkins-agent/jar/agent.jsa", run("second"))
 
 
 if __name__ == "__main__":

@@ -212,6 +212,20 @@ TEST_F(Plan, TheAgentIsCheckedWithWhatTheEnvironmentAdds) {
                               HasSubstr("agent.web_socket_headers need")));
 }
 
+TEST_F(Plan, ClassDataIsSharedUnlessTheJobSaysOtherwise) {
+  const std::string option = "-XX:VMOptionsFile=/run/jenkins-agent/jar/vm.options";
+  UseAgent();
+  ASSERT_OK_AND_ASSIGN(const pb::LaunchSpec spec, Run());
+  EXPECT_THAT(spec.agent().jvm_options(), Contains(option));
+  options_.jvm_options = {"-XX:+UseZGC"};
+  ASSERT_OK_AND_ASSIGN(const pb::LaunchSpec hindered, Run());
+  EXPECT_THAT(hindered.agent().jvm_options(), Not(Contains(option)));
+  options_.jvm_options = {};
+  options_.class_data_sharing = false;
+  ASSERT_OK_AND_ASSIGN(const pb::LaunchSpec off, Run());
+  EXPECT_THAT(off.agent().jvm_options(), Not(Contains(option)));
+}
+
 TEST_F(Plan, WhatIsMissingIsNamed) {
   EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("JENKINS_URL")));
   UseAgent();

@@ -42,8 +42,9 @@ class FetchTest : public ::testing::Test {
         milliseconds(1));
     return discovery.WaitForController();
   }
-  absl::Status Fetch(const std::string& url) {
-    return FetchAgentJar(*http_, url, jar_.get(),
+  absl::StatusOr<FetchedJar> Fetch(const std::string& url,
+                                   const std::map<std::string, JarValidators>& known = {}) {
+    return FetchAgentJar(*http_, url, jar_.get(), known,
                          [this](const std::string& jar_url) { tried_.push_back(jar_url); });
   }
   std::string JarContent() {
@@ -155,6 +156,37 @@ TEST_F(FetchTest, FallsBackToOlderJarNames) {
                                   url + "/jnlpJars/slave.jar"));
 }
 
+TEST_F(FetchTest, AnUnchangedJarIsNotTransferred) {
+  const FakeController controller([&](const std::string&, const FakeController::Send& send) {
+    send("HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\n");
+  });
+  const std::string jar_url = controller.url() + "jnlpJars/agent.jar";
+  ASSERT_OK_AND_ASSIGN(
+      const FetchedJar jar,
+      Fetch(controller.url(), {{jar_url, {"\"v1\"", "Sat, 21 Nov 2026 00:00:00 GMT"}}}));
+  EXPECT_TRUE(jar.unchanged);
+  EXPECT_EQ(jar.url, jar_url);
+  EXPECT_EQ(JarContent(), "");
+  EXPECT_THAT(controller.requests().front(),
+              AllOf(HasSubstr("\r\nIf-None-Match: \"v1\"\r\n"),
+                    HasSubstr("\r\nIf-Modified-Since: Sat, 21 Nov 2026 00:00:00 GMT\r\n")));
+  // Nobody asked this one with a condition.
+  EXPECT_THAT(Fetch(controller.url()),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("304")));
+}
+
+TEST_F(FetchTest, ValidatorsAreKeptUnlessTheyCouldHarm) {
+  const FakeController controller([&](const std::string& path, const FakeController::Send& send) {
+    const std::string tag = path == "/a/jnlpJars/agent.jar" ? "W/\"1\"" : std::string(5000, 'x');
+    send(FakeController::Answer("200 OK", "ETag: " + tag + "\r\nLast-Modified: \x01\r\n", "jar"));
+  });
+  ASSERT_OK_AND_ASSIGN(const FetchedJar sane, Fetch(controller.url() + "a"));
+  EXPECT_EQ(sane.validators.etag, "W/\"1\"");
+  EXPECT_EQ(sane.validators.last_modified, "");
+  ASSERT_OK_AND_ASSIGN(const FetchedJar odd, Fetch(controller.url() + "b"));
+  EXPECT_TRUE(odd.validators.empty());
+}
+
 TEST_F(FetchTest, FollowsARedirectWithinTheHost) {
   const FakeController controller([&](const std::string& path, const FakeController::Send& send) {
     send(path == "/new/agent.jar"
@@ -193,7 +225,7 @@ TEST_F(FetchTest, ShortBodyAndServerErrorsAreWorthAnotherTry) {
   const FakeController half([&](const std::string&, const FakeController::Send& send) {
     send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
   });
-  EXPECT_TRUE(absl::IsUnavailable(Fetch(half.url())));
+  EXPECT_TRUE(absl::IsUnavailable(Fetch(half.url()).status()));
   const FakeController busy([&](const std::string&, const FakeController::Send& send) {
     send(FakeController::Answer("502 Bad Gateway", "", "body"));
   });

@@ -15,6 +15,7 @@
 #include <future>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "driver/base/fd.h"
 #include "driver/base/file.h"
@@ -135,6 +136,82 @@ TEST_F(WorkerTest, FetchesIntoTheCacheUnderTheDigest) {
     EXPECT_EQ(status.st_uid, 0u);
   }
   EXPECT_EQ(CachedFiles(), 1u);
+}
+
+// A controller that knows its jar's version.
+class VersionedController {
+ public:
+  explicit VersionedController(const std::string& jar) : jar_(jar) {}
+  void Change(const std::string& jar) { jar_ = jar; }
+  int transfers() const { return transfers_; }
+  std::string url() const { return server_.url(); }
+
+ private:
+  void Answer(const std::string& path, const FakeController::Send& send) {
+    if (path != "/jnlpJars/agent.jar") {
+      send(FakeController::Answer("200 OK", "X-Jenkins-JNLP-Port: 1\r\n", ""));
+      return;
+    }
+    const std::string tag = absl::StrCat("\"", std::hash<std::string>()(jar_), "\"");
+    if (absl::StrContains(server_.requests().back(), "If-None-Match: " + tag)) {
+      send("HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\n");
+      return;
+    }
+    ++transfers_;
+    send(FakeController::Answer("200 OK", "ETag: " + tag + "\r\n", jar_));
+  }
+
+  std::string jar_;
+  std::atomic<int> transfers_ = 0;
+  FakeController server_{
+      [this](const std::string& path, const FakeController::Send& send) { Answer(path, send); }};
+};
+
+TEST_F(WorkerTest, TransfersAJarOnlyWhenItHasChanged) {
+  REQUIRES_ROOT();
+  VersionedController controller(CurrentAgentJar());
+  const auto fetch = [&](const std::string& job) {
+    Worker worker({{"urls", {controller.url()}}, {"cache_dir", cache()}, {"job", job}});
+    const Json ready = worker.Result();
+    EXPECT_EQ(ready["state"], "ready") << ready;
+    EXPECT_EQ(ready["jar"]["generation"], "LAUNCHER_JENKINS") << ready;
+    return ready["path"].get<std::string>();
+  };
+  const std::string first = fetch("default/a");
+  EXPECT_EQ(fetch("default/a"), first);
+  EXPECT_EQ(controller.transfers(), 1);
+  // Over plain http nobody proved who answered: another job asks for itself.
+  EXPECT_EQ(fetch("default/b"), first);
+  EXPECT_EQ(controller.transfers(), 2);
+
+  controller.Change(CurrentAgentJar() + "changed");
+  const std::string second = fetch("default/a");
+  EXPECT_NE(second, first);
+  EXPECT_EQ(controller.transfers(), 3);
+  EXPECT_EQ(fetch("default/a"), second);
+  EXPECT_EQ(controller.transfers(), 3);
+
+  // Damaged on the disk: not taken, though the controller would call it unchanged.
+  ASSERT_EQ(::chmod(second.c_str(), 0644), 0);
+  std::ofstream(second) << "damaged";
+  EXPECT_EQ(fetch("default/a"), second);
+  EXPECT_EQ(controller.transfers(), 4);
+  ASSERT_OK_AND_ASSIGN(const std::string repaired, ReadFile(second, 1 << 20));
+  EXPECT_EQ(repaired, CurrentAgentJar() + "changed");
+}
+
+TEST_F(WorkerTest, TheCacheIsBounded) {
+  REQUIRES_ROOT();
+  ASSERT_OK(MakeDirs(cache()));
+  for (int i = 0; i < 400; ++i) {
+    std::ofstream(absl::StrCat(cache(), "/", i, ".jar"));
+    std::ofstream(absl::StrCat(cache(), "/", i, ".origin"));
+  }
+  VersionedController controller(CurrentAgentJar());
+  Worker worker({{"urls", {controller.url()}}, {"cache_dir", cache()}});
+  const Json ready = worker.Result();
+  EXPECT_EQ(CachedFiles(), 32u + 256u);
+  EXPECT_TRUE(std::filesystem::exists(ready["path"].get<std::string>()));
 }
 
 TEST_F(WorkerTest, TheRealOldAgentThroughASlowStart) {
