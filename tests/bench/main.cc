@@ -34,6 +34,9 @@ int main(int argc, char** argv) {
   CLI::App& nomad = *app.add_subcommand("nomad", "a real Nomad agent: our driver, exec, raw_exec");
   nomad.add_option("--runs", nomad_options.runs, "single tasks")->capture_default_str();
   nomad.add_option("--rounds", nomad_options.rounds, "batches of 50")->capture_default_str();
+  ConnectOptions connect_options;
+  CLI::App& connect = *app.add_subcommand("connect", "StartTask to an agent's `Connected`");
+  connect.add_option("--runs", connect_options.runs, "of each variant")->capture_default_str();
   ExplainOptions explain_options;
   CLI::App& explain = *app.add_subcommand("explain", "the command `explain` on a large cluster");
   explain.add_option("--runs", explain_options.runs, "of the command")->capture_default_str();
@@ -64,6 +67,7 @@ int main(int argc, char** argv) {
   if (all || density) status.Update(BenchDensity(density_options, report));
   if (all || health) status.Update(BenchHealth(health_options, report));
   if (all || nomad) status.Update(BenchNomad(nomad_options, report));
+  if (all || connect) status.Update(BenchConnect(connect_options, report));
   if (all || explain) status.Update(BenchExplain(explain_options, report));
   // Both hide a mount: last.
   if (all || neighbour) status.Update(BenchNeighbour(neighbour_options, report));

@@ -21,6 +21,11 @@ struct NomadOptions {
 };
 absl::Status BenchNomad(const NomadOptions& options, Report& report);
 
+struct ConnectOptions {
+  int runs = 10;  // of each variant, alternated
+};
+absl::Status BenchConnect(const ConnectOptions& options, Report& report);
+
 struct ExplainOptions {
   int runs = 10;
   int nodes = 5000;  // with 10 allocations each
