@@ -249,6 +249,8 @@ std::unique_ptr<Decoder> MakeGzipDecoder(GzipLibrary library) {
 
 }  // namespace
 
+void LoadGzipLibrary() { (void)LoadIsal(); }
+
 absl::StatusOr<std::unique_ptr<ByteSource>> Decompress(ByteSource& packed, GzipLibrary library) {
   Input input(packed);
   RETURN_IF_ERROR(input.Fill(kMagicBytes));

@@ -20,6 +20,9 @@ inline constexpr int64_t kMaxRatio = 200;
 
 enum class GzipLibrary { kBest, kZlib };
 
+// Looks for ISA-L now and not when the first gzip stream begins: before a change of the root.
+void LoadGzipLibrary();
+
 // What `packed`, which must outlive the result, unpacks to. A stream of several gzip members or
 // zstd frames is read to its end. Its errors are InvalidArgument (damaged, cut) and OutOfRange (a
 // bomb).

@@ -322,6 +322,8 @@ absl::StatusOr<PullResult> PullOnce(const Store& store, ImageSource& source,
                        .pulled_at = now};
   for (const LayerTask& layer : layers)
     image.layers.push_back({.key = layer.key, .bytes = layer.bytes});
+  // Before anything gets its name.
+  if (request.sync) RETURN_IF_ERROR(staging.Sync());
   RETURN_IF_ERROR(store.Publish(staging, image, ref));
   return result;
 }

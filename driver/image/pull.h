@@ -34,6 +34,7 @@ struct PullResult {
 struct PullRequest {
   std::string name;  // the reference under which the image is kept
   Digest digest;     // what the root document must have; empty: whatever the name means now
+  bool sync = true;  // false: published before it is on the disk, for who can lose it
   // Called by the pull's threads, one at a time, not more often than every 200 ms; may be empty.
   std::function<void(const PullProgress&)> on_progress;
 };

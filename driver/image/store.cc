@@ -183,6 +183,10 @@ absl::StatusOr<Fd> Staging::MakeLayer(const std::string& key) const {
   return OpenAt(lock_.get(), key, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
 }
 
+absl::Status Staging::Sync() const {
+  return ::syncfs(lock_.get()) == 0 ? absl::OkStatus() : ErrnoStatus("sync the image store");
+}
+
 std::string LayerKey(const Digest& diff_id) { return diff_id.hex(); }
 
 Digest ChainId(const std::vector<Digest>& diff_ids) {
@@ -287,8 +291,6 @@ absl::StatusOr<Staging> Store::Stage() const {
 
 absl::Status Store::Publish(const Staging& staging, const StoredImage& image,
                             const StoredRef& ref) const {
-  // Before anything gets its name. Without the store's lock: it may take seconds.
-  if (::syncfs(staging.fd()) != 0) return ErrnoStatus("sync the image store");
   ASSIGN_OR_RETURN(const Fd lock, Lock());
   for (const StoredLayer& layer : image.layers) {
     const std::string to = absl::StrCat(kLayers, "/", layer.key);

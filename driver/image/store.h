@@ -66,6 +66,8 @@ class Staging {
 
   // A new empty directory for the layer `key`, under that name.
   absl::StatusOr<Fd> MakeLayer(const std::string& key) const;
+  // Waits until all that was written is on the disk: seconds.
+  absl::Status Sync() const;
   const std::string& path() const { return path_; }
   int fd() const { return lock_.get(); }
 
@@ -97,8 +99,8 @@ class Store {
   const std::string& dir() const { return path_; }
 
   absl::StatusOr<Staging> Stage() const;
-  // Syncs and moves the layers that `staging` holds, then writes image and ref. Aborted: a layer
-  // that was here when the pull began is gone; pull again.
+  // Moves the layers that `staging` holds, which the caller has synced, then writes image and ref.
+  // Aborted: a layer that was here when the pull began is gone; pull again.
   absl::Status Publish(const Staging& staging, const StoredImage& image,
                        const StoredRef& ref) const;
   // Another name, or a newer look-up, of an image that is here. NotFound when it is not.

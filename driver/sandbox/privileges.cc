@@ -11,7 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <initializer_list>
+#include <array>
 #include <string>
 #include <vector>
 
@@ -44,7 +44,8 @@ absl::Status Apply(CapabilitySets& sets) {
 
 // Permitted becomes `used` and `payload`, effective `used`, inheritable `payload`; the kernel then
 // leaves of the ambient set what is in both of the latter.
-absl::Status SetCapabilities(std::initializer_list<uint32_t> used, const Capabilities& payload) {
+template <typename Used>
+absl::Status SetCapabilities(const Used& used, const Capabilities& payload) {
   CapabilitySets sets;
   for (const uint32_t capability : used) {
     sets.data[CAP_TO_INDEX(capability)].effective |= CAP_TO_MASK(capability);
@@ -145,7 +146,8 @@ absl::Status DropBoundingSet() {
 absl::Status BecomeInit(const pb::SandboxSpec& spec) {
   ::umask(kUmask);
   RETURN_IF_ERROR(DropBoundingSet());  // needs CAP_SETPCAP, hence before the next step
-  RETURN_IF_ERROR(SetCapabilities({CAP_SETUID, CAP_SETGID, CAP_KILL}, spec.capabilities()));
+  RETURN_IF_ERROR(
+      SetCapabilities(std::array{CAP_SETUID, CAP_SETGID, CAP_KILL}, spec.capabilities()));
   RETURN_IF_ERROR(Prctl("set no_new_privs", PR_SET_NO_NEW_PRIVS, 1));
   RETURN_IF_ERROR(Prctl("become undumpable", PR_SET_DUMPABLE, 0));
   return LoadFilter(spec.init_filter());
@@ -159,17 +161,29 @@ absl::Status BecomePayload(const pb::UserSpec& user, const pb::SandboxSpec& spec
     RETURN_IF_ERROR(EnterUserNamespace(user_namespace));
     // Who enters holds everything in there, the bounding set included.
     RETURN_IF_ERROR(DropBoundingSet());
-    RETURN_IF_ERROR(SetCapabilities({CAP_SETUID, CAP_SETGID}, spec.capabilities()));
+    RETURN_IF_ERROR(SetCapabilities(std::array{CAP_SETUID, CAP_SETGID}, spec.capabilities()));
   }
   // The change of the uid drops all capabilities; exec ends the exception.
   if (!spec.capabilities().empty()) {
     RETURN_IF_ERROR(Prctl("keep the capabilities", PR_SET_KEEPCAPS, 1));
   }
   RETURN_IF_ERROR(SetIds(user));
-  RETURN_IF_ERROR(SetCapabilities({}, spec.capabilities()));  // also for uid 0
+  RETURN_IF_ERROR(
+      SetCapabilities(std::array<uint32_t, 0>(), spec.capabilities()));  // also for uid 0
   RETURN_IF_ERROR(KeepThroughExec(spec.capabilities()));
   RETURN_IF_ERROR(Prctl("set no_new_privs", PR_SET_NO_NEW_PRIVS, 1));
   return LoadFilter(spec.payload_filter());
+}
+
+absl::Status BecomeWorker(const std::vector<uint32_t>& capabilities, const std::string& filter) {
+  ::umask(0);
+  RETURN_IF_ERROR(SetLimit(RLIMIT_CORE, 0, 0));
+  if (::setgroups(0, nullptr) != 0) return ErrnoStatus("set groups");
+  RETURN_IF_ERROR(DropBoundingSet());
+  RETURN_IF_ERROR(SetCapabilities(capabilities, {}));
+  RETURN_IF_ERROR(Prctl("set no_new_privs", PR_SET_NO_NEW_PRIVS, 1));
+  RETURN_IF_ERROR(Prctl("become undumpable", PR_SET_DUMPABLE, 0));
+  return LoadFilter(filter);
 }
 
 }  // namespace jenkins_agent

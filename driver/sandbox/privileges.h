@@ -1,6 +1,10 @@
 // Giving privileges up, for good. Called in the sandbox, single-threaded, after BuildRoot().
 #pragma once
 
+#include <cstdint>
+#include <string>
+#include <vector>
+
 #include "absl/status/status.h"
 #include "proto/supervisor.pb.h"
 
@@ -24,5 +28,10 @@ absl::Status BecomeInit(const pb::SandboxSpec& spec);
 // Neither ever calls setfsuid: a change of the file system ids silently clears PDEATHSIG.
 absl::Status BecomePayload(const pb::UserSpec& user, const pb::SandboxSpec& spec,
                            int user_namespace = -1);
+
+// A worker of ours that reads what others wrote and stays uid 0: keeps `capabilities` and never
+// gets others, an exec's included; no groups, no_new_privs, not dumpable, no core, umask 0, and
+// `filter` last. May start threads afterwards.
+absl::Status BecomeWorker(const std::vector<uint32_t>& capabilities, const std::string& filter);
 
 }  // namespace jenkins_agent

@@ -95,6 +95,35 @@ constexpr const char* kDenied[] = {
     "mbind", "set_mempolicy", "get_mempolicy", "set_mempolicy_home_node", "migrate_pages",
     "move_pages"};
 
+// What unpacking an image needs.
+constexpr const char* kWorkerAllowed[] = {
+    "exit", "exit_group", "getpid", "gettid", "getppid", "tgkill", "set_robust_list", "rseq",
+    "membarrier", "arch_prctl", "getrandom", "restart_syscall", "prctl", "rt_sigaction",
+    "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "getuid", "geteuid", "getgid", "getegid",
+    "prlimit64", "getrusage", "sched_yield", "sched_getaffinity", "uname", "sysinfo", "umask",
+    // memory and time
+    "brk", "mmap", "munmap", "mremap", "mprotect", "madvise", "futex", "clock_gettime",
+    "clock_getres", "clock_nanosleep", "nanosleep", "gettimeofday", "time",
+    // descriptors
+    "read", "write", "readv", "writev", "pread64", "pwrite64", "lseek", "close", "dup", "fcntl",
+    "flock", "pipe", "pipe2", "eventfd2", "poll", "ppoll", "select", "pselect6", "fsync",
+    "fdatasync", "syncfs", "fadvise64", "ftruncate", "fallocate",
+    // files
+    "open", "openat", "openat2", "stat", "fstat", "lstat", "newfstatat", "statx", "statfs",
+    "fstatfs", "access", "faccessat", "faccessat2", "getdents64", "getcwd", "rename", "renameat",
+    "renameat2", "mkdir", "mkdirat", "rmdir", "link", "linkat", "unlink", "unlinkat", "symlinkat",
+    "readlink", "readlinkat", "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown",
+    "lchown", "fchownat", "utimensat", "setxattr", "lsetxattr", "fsetxattr", "getxattr",
+    "lgetxattr", "fgetxattr", "listxattr", "llistxattr", "flistxattr", "mknod", "mknodat"};
+constexpr const char* kWorkerNetwork[] = {
+    "connect",  "bind",     "sendto",      "recvfrom",    "sendmsg",    "recvmsg",   "sendmmsg",
+    "recvmmsg", "shutdown", "getsockname", "getpeername", "setsockopt", "getsockopt"};
+
+// How glibc's pthread_create calls clone(2), the signal's byte being 0: threads, never processes.
+constexpr uint32_t kThreadFlags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SYSVSEM |
+                                  CLONE_SIGHAND | CLONE_THREAD | CLONE_SETTLS |
+                                  CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID;
+
 // What a capability is for, as moby's default profile has it.
 struct CapabilityCall {
   uint32_t capability;
@@ -181,20 +210,23 @@ std::vector<std::pair<const char*, CallRule>> ConditionalRules(
   };
 }
 
+// Names that are not on x86-64, or newer than this libseccomp, stay "missing".
+void Set(CallRules& rules, const char* name, const CallRule& rule) {
+  const int number = seccomp_syscall_resolve_name_arch(SCMP_ARCH_X86_64, name);
+  if (number >= 0) rules[static_cast<uint32_t>(number)] = rule;
+}
+
 }  // namespace
 
 CallRules PayloadCallRules(const std::set<uint32_t>& capabilities) {
   CallRules rules;
-  // Negative: not on x86-64, or newer than this libseccomp. Such a call stays "missing".
-  auto set = [&rules](const char* name, const CallRule& rule) {
-    const int number = seccomp_syscall_resolve_name_arch(SCMP_ARCH_X86_64, name);
-    if (number >= 0) rules[static_cast<uint32_t>(number)] = rule;
-  };
-  for (const char* name : kAllowed) set(name, {CallRule::Kind::kAllow, 0, {}});
-  for (const char* name : kDenied) set(name, {CallRule::Kind::kDeny, 0, {}});
-  for (const auto& [name, rule] : ConditionalRules(capabilities)) set(name, rule);
+  for (const char* name : kAllowed) Set(rules, name, {CallRule::Kind::kAllow, 0, {}});
+  for (const char* name : kDenied) Set(rules, name, {CallRule::Kind::kDeny, 0, {}});
+  for (const auto& [name, rule] : ConditionalRules(capabilities)) Set(rules, name, rule);
   for (const CapabilityCall& call : kOfCapabilities) {
-    if (capabilities.contains(call.capability)) set(call.name, {CallRule::Kind::kAllow, 0, {}});
+    if (capabilities.contains(call.capability)) {
+      Set(rules, call.name, {CallRule::Kind::kAllow, 0, {}});
+    }
   }
   return rules;
 }
@@ -210,6 +242,24 @@ std::string InitFilter(const std::set<uint32_t>& capabilities, bool user_namespa
   rules[SYS_clone3] = {CallRule::Kind::kAllow, 0, {}};
   if (user_namespace && !capabilities.contains(CAP_SYS_ADMIN)) {
     rules[SYS_setns] = {CallRule::Kind::kAllowIfOneOf, 1, {CLONE_NEWUSER}};
+  }
+  return EmitFilter(rules);
+}
+
+std::string ImageWorkerFilter(bool network) {
+  CallRules rules;
+  // Whatever else is known is refused, not missing: EPERM ends it, ENOSYS invites to a fallback.
+  for (const char* name : kAllowed) Set(rules, name, {CallRule::Kind::kDeny, 0, {}});
+  for (const char* name : kDenied) Set(rules, name, {CallRule::Kind::kDeny, 0, {}});
+  for (const char* name : kWorkerAllowed) Set(rules, name, {CallRule::Kind::kAllow, 0, {}});
+  Set(rules, "socket", {CallRule::Kind::kDeny, 0, {}});
+  // Exactly a thread; clone3 stays missing, for which libc falls back to this.
+  Set(rules, "clone", {CallRule::Kind::kAllowIfOneOf, 0, {kThreadFlags}});
+  if (network) {
+    for (const char* name : kWorkerNetwork) Set(rules, name, {CallRule::Kind::kAllow, 0, {}});
+    Set(rules, "socket", {CallRule::Kind::kAllowIfOneOf, 0, {AF_INET, AF_INET6}});
+    // libcurl's wakeup of its resolver; a pair leads nowhere else.
+    Set(rules, "socketpair", {CallRule::Kind::kAllowIfOneOf, 0, {AF_UNIX}});
   }
   return EmitFilter(rules);
 }

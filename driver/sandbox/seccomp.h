@@ -23,6 +23,10 @@ std::string PayloadFilter(const std::set<uint32_t>& capabilities = {});
 // the launch child enter that too; the payload's own filter does not.
 std::string InitFilter(const std::set<uint32_t>& capabilities = {}, bool user_namespace = false);
 
+// For the worker that unpacks images: files, threads, memory, time and, with `network`, IPv4 and
+// IPv6 sockets. No program is executed, no process looked at, no other kind of socket made.
+std::string ImageWorkerFilter(bool network);
+
 // Both for a privileged task: refuses nothing. It exists because no filter at all is an error.
 std::string OpenFilter();
 

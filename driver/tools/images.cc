@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <iostream>
 #include <map>
 #include <memory>
@@ -21,16 +22,13 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "absl/time/time.h"
-#include "driver/base/file.h"
 #include "driver/base/status.h"
-#include "driver/image/credentials.h"
 #include "driver/image/gc.h"
-#include "driver/image/layout.h"
+#include "driver/image/image_job.h"
+#include "driver/image/image_name.h"
 #include "driver/image/manifest.h"
-#include "driver/image/pull.h"
-#include "driver/image/reference.h"
-#include "driver/image/registry.h"
 #include "driver/image/store.h"
+#include "driver/tools/image_worker.h"
 
 namespace jenkins_agent {
 namespace {
@@ -38,8 +36,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr char kDefaultStore[] = "/var/lib/nomad-driver-jenkins-agent/images";
-constexpr char kLayoutPrefix[] = "oci:";
-constexpr size_t kMaxConfigFileBytes = 1 << 20;
 constexpr size_t kMinDigestDigits = 6;  // of an image named by the beginning of its digest
 
 // What the command line said.
@@ -52,6 +48,7 @@ struct Options {
   std::string ca_file;
   std::string auth_file;
   std::vector<std::string> mirrors;
+  bool no_sync = false;
   bool dry_run = false;
   GcPolicy policy;
   std::string max_age = "0s";
@@ -76,14 +73,18 @@ void PrintJson(const Json& document) {
 
 int64_t ImageBytes(const StoredImage& image) { return StoreBytes({image}); }
 
-// "oci:DIR[:NAME]".
-bool IsLayout(absl::string_view name) { return absl::StartsWith(name, kLayoutPrefix); }
+std::string Absolute(const std::string& path) {
+  return std::filesystem::absolute(path).lexically_normal().string();
+}
+
+absl::StatusOr<ImageName> NameOf(const std::string& name) {
+  return ParseImageName(name, std::filesystem::current_path().string());
+}
 
 // How the store calls what people write.
 absl::StatusOr<std::string> StoredName(const std::string& name) {
-  if (IsLayout(name)) return name;
-  ASSIGN_OR_RETURN(const Reference reference, ParseReference(name));
-  return reference.ToString();
+  ASSIGN_OR_RETURN(const ImageName parsed, NameOf(name));
+  return parsed.ToString();
 }
 
 // By its name, or by the beginning of its digest.
@@ -126,40 +127,14 @@ std::map<Digest, std::string> Kept(const Store& store) {
   return kept;
 }
 
-absl::StatusOr<std::optional<Credentials>> CredentialsFor(const Options& options,
-                                                          const Reference& reference) {
-  std::string path = options.auth_file;
-  if (path.empty()) {
-    const char* const config = ::getenv("DOCKER_CONFIG");
-    const char* const home = ::getenv("HOME");
-    path = config != nullptr ? absl::StrCat(config, "/config.json")
-           : home != nullptr ? absl::StrCat(home, "/.docker/config.json")
-                             : "";
-    if (path.empty() || ::access(path.c_str(), F_OK) != 0) return std::optional<Credentials>();
-  }
-  ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxConfigFileBytes), "credentials");
-  ASSIGN_OR_RETURN(const CredentialSource source,
-                   FindCredentials(text, reference.host, reference.repository), path);
-  if (source.helper.empty()) return source.credentials;
-  return AskCredentialHelper(source.helper, reference.host);
-}
-
-absl::StatusOr<std::unique_ptr<ImageSource>> MakeSource(const Options& options, Digest& digest) {
-  if (IsLayout(options.name)) {
-    const absl::string_view rest = absl::StripPrefix(options.name, kLayoutPrefix);
-    const size_t colon = rest.rfind(':');
-    return MakeLayoutSource(
-        std::string(rest.substr(0, colon)),
-        colon == absl::string_view::npos ? "" : std::string(rest.substr(colon + 1)));
-  }
-  ASSIGN_OR_RETURN(const Reference reference, ParseReference(options.name));
-  RegistryOptions registry = {.plain_http = options.plain_http,
-                              .ca_file = options.ca_file,
-                              .mirrors = options.mirrors,
-                              .credentials = std::nullopt};
-  ASSIGN_OR_RETURN(registry.credentials, CredentialsFor(options, reference));
-  digest = reference.digest;
-  return MakeRegistrySource(reference, registry);
+// Where docker and podman look for it; empty: there is none.
+std::string DefaultAuthFile() {
+  const char* const config = ::getenv("DOCKER_CONFIG");
+  const char* const home = ::getenv("HOME");
+  const std::string path = config != nullptr ? absl::StrCat(config, "/config.json")
+                           : home != nullptr ? absl::StrCat(home, "/.docker/config.json")
+                                             : "";
+  return path.empty() || ::access(path.c_str(), F_OK) != 0 ? "" : path;
 }
 
 // One line that is written over and over; nothing where nobody looks.
@@ -196,21 +171,27 @@ absl::Status RunPull(const Options& options) {
   if (::geteuid() != 0) {
     return absl::PermissionDeniedError("needs root: layers hold files of other users");
   }
-  Digest digest;
-  ASSIGN_OR_RETURN(const std::unique_ptr<ImageSource> source, MakeSource(options, digest));
+  ASSIGN_OR_RETURN(const ImageName name, NameOf(options.name));
   ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::Open(options.store));
   RETURN_IF_ERROR(store->Sweep());
+  const ImageJob job = {
+      .store = Absolute(options.store),
+      .image = name.ToString(),
+      .plain_http = options.plain_http,
+      .ca_file = options.ca_file.empty() ? "" : Absolute(options.ca_file),
+      .mirrors = options.mirrors,
+      .credentials = std::nullopt,
+      .auth_file = options.auth_file.empty() ? DefaultAuthFile() : Absolute(options.auth_file),
+      .auth_helper = "",
+      .sync = !options.no_sync};
   ProgressLine line;
-  PullRequest request;
-  ASSIGN_OR_RETURN(request.name, StoredName(options.name));
-  request.digest = digest;
-  request.on_progress = [&line](const PullProgress& progress) { line.Show(progress); };
-  const absl::StatusOr<PullResult> result = Pull(*store, *source, request);
+  const absl::StatusOr<PullResult> result = PullConfined(
+      job, /*cancel_fd=*/-1, [&line](const PullProgress& progress) { line.Show(progress); });
   line.End();
-  if (!result.ok()) return Annotate(result.status(), request.name);
+  RETURN_IF_ERROR(result.status());
   const PullProgress& done = result->progress;
   if (options.json) {
-    PrintJson({{"name", request.name},
+    PrintJson({{"name", name.ToString()},
                {"manifest", result->manifest.ToString()},
                {"cached", result->cached},
                {"layers", done.layers},
@@ -218,9 +199,9 @@ absl::Status RunPull(const Options& options) {
                {"fetched_bytes", done.done_bytes},
                {"seconds", line.seconds()}});
   } else if (result->cached) {
-    std::cout << request.name << ": is here already (" << result->manifest.Short() << ")\n";
+    std::cout << name.ToString() << ": is here already (" << result->manifest.Short() << ")\n";
   } else {
-    std::cout << request.name << ": " << result->manifest.Short() << ", " << done.layers
+    std::cout << name.ToString() << ": " << result->manifest.Short() << ", " << done.layers
               << " layers, " << done.cached_layers << " of them here before, "
               << Size(done.done_bytes) << " fetched in "
               << absl::StrFormat("%.1f s\n", line.seconds());
@@ -424,6 +405,8 @@ void AddImageCommands(CLI::App& app, int& exit_code) {
   pull->add_option("--mirror", options->mirrors, "https://HOST[:PORT] to ask first for content");
   pull->add_option("--auth-file", options->auth_file,
                    "docker's config.json (default: that of $DOCKER_CONFIG or $HOME/.docker)");
+  pull->add_flag("--no-sync", options->no_sync,
+                 "Do not wait for the disk: a power cut may damage the image");
   add_name(add("inspect", "One image as JSON", &RunInspect), "Name, or beginning of the digest");
   add("rm", "Remove images", &RunRemove)
       ->add_option("names", options->names, "Names, or beginnings of digests")

@@ -9,6 +9,7 @@
 #include "driver/tools/agents.h"
 #include "driver/tools/controller_check.h"
 #include "driver/tools/explain.h"
+#include "driver/tools/image_worker.h"
 #include "driver/tools/images.h"
 #include "driver/tools/preflight.h"
 #include "driver/tools/worker.h"
@@ -25,7 +26,8 @@ int main(int argc, char** argv) {
   app.add_subcommand("version", "Print the version")->callback([] {
     std::cout << "nomad-driver-jenkins-agent " << PROJECT_VERSION << "\n";
   });
-  // For the plugin only: see worker.h and preflight.h. An empty group hides it from the help.
+  // For the plugin only: see worker.h, preflight.h and image_worker.h. An empty group hides it from
+  // the help.
   app.add_subcommand("agent-jar", "Fetch agent.jar")->group("")->callback([&exit_code] {
     ::signal(SIGPIPE, SIG_IGN);
     exit_code = jenkins_agent::RunAgentJarWorker(STDIN_FILENO, STDOUT_FILENO);
@@ -37,6 +39,10 @@ int main(int argc, char** argv) {
   app.add_subcommand("preflight", "Look at a way to a controller")->group("")->callback([&] {
     ::signal(SIGPIPE, SIG_IGN);
     exit_code = jenkins_agent::RunPreflightWorker(STDIN_FILENO, STDOUT_FILENO);
+  });
+  app.add_subcommand("image-pull", "Fetch an image")->group("")->callback([&exit_code] {
+    ::signal(SIGPIPE, SIG_IGN);
+    exit_code = jenkins_agent::RunImageWorker(STDIN_FILENO, STDOUT_FILENO);
   });
   try {
     app.parse(argc, argv);

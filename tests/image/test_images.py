@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 
@@ -445,6 +446,77 @@ class Misbehaving(Images):
         self.registry.put(big, "big")
         self.assertRegex(self.refused(f"{self.registry.host}/a/b:big", store=store), "needs about 2 MiB in .* 0 MiB are free")
         self.pull(self.name, "--plain-http", store=store)
+
+    def worker(self, **request):
+        """The worker as the plugin runs it, its request written."""
+        process = subprocess.Popen([TOOLS, "image-pull"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                   env={"PATH": "/usr/bin:/bin", "LSAN_OPTIONS": "detect_leaks=0"})
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.stdin.close)
+        request = {"store": str(self.store), "image": self.name, "plain_http": True, **request}
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        return process
+
+    def test_worker_tells_its_outcome(self):
+        ready = json.loads(self.worker().stdout.read().splitlines()[-1])
+        self.assertEqual((ready["finished"], ready["manifest"]), (True, digest(self.image.manifest)))
+        self.registry.hook = lambda request: request.error(403, "DENIED", "not you")
+        failed = self.worker(image=f"{self.registry.host}/a/b:2")
+        answer = json.loads(failed.stdout.read().splitlines()[-1])
+        self.assertEqual((answer["finished"], answer["code"], failed.wait()), (True, 7, 1))  # PermissionDenied
+        self.assertIn("403 Forbidden", answer["error"])
+
+    def test_worker_takes_the_jobs_credentials_first(self):
+        secret = base64.b64encode(b"me:pw").decode()
+        self.registry.hook = lambda request: request.headers.get("Authorization") != f"Basic {secret}" and request.error(
+            401, "UNAUTHORIZED", "who?", WWW_Authenticate='Basic realm="x"')
+        wrong = self.auths(username="other", password="hunter2")[1]
+        said = self.worker(auth_file=wrong).stdout.read()
+        self.assertIn("401", said)
+        self.assertNotIn("hunter2", said)
+        said = self.worker(auth_file=wrong, credentials={"user": "me", "password": "pw"}).stdout.read()
+        self.assertIn(digest(self.image.manifest), said)
+
+    def test_worker_is_cancelled_by_its_callers_end(self):
+        asked = threading.Event()
+
+        def hang(request):
+            if "/blobs/" not in request.path:
+                return False
+            request.send_response(200)
+            request.send_header("Content-Length", "1000000")
+            request.end_headers()
+            request.wfile.flush()
+            asked.set()
+            request.rfile.read(1)  # until the other side is gone
+            return True
+        self.registry.hook = hang
+        worker = self.worker()
+        self.assertTrue(asked.wait(30))
+        worker.stdin.close()
+        self.assertEqual(worker.wait(), 1)
+        self.assertEqual(self.leftovers(self.store), [])
+        self.registry.hook = None
+        self.pull(self.name, "--plain-http")
+
+    def test_worker_that_is_killed_takes_its_child_along(self):
+        gone = threading.Event()
+
+        def hang(request):
+            if "/blobs/" not in request.path:
+                return False
+            os.kill(worker.pid, signal.SIGKILL)
+            request.rfile.read(1)
+            gone.set()
+            return True
+        self.registry.hook = hang
+        worker = self.worker()
+        self.assertTrue(gone.wait(30))
+        self.registry.hook = None
+        self.pull(self.name, "--plain-http")
+        self.assertEqual(self.leftovers(self.store), [])
 
     def test_layouts(self):
         layout = self.dir / "layout"

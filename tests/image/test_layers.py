@@ -144,6 +144,30 @@ class Layers(unittest.TestCase):
         return merged
 
     # Numbers are those of the reference's list of hostile layers.
+    # What driver/tools/confine.cc leaves the unpacker.
+    CAPABILITIES = ("chown", "dac_override", "fowner", "fsetid", "mknod", "setfcap", "sys_admin")
+
+    def test_each_capability_is_needed(self):
+        blob = tar(directory("./"), directory("d", uid=7, gid=7, mode=0o2500), entry("d/f", uid=7, gid=8, mode=0o6755),
+                   entry("d/.wh..wh..opq"), entry("disk", tarfile.BLKTYPE, device=(254, 0)),
+                   entry("cap", pax={"SCHILY.xattr.security.capability":
+                                     CAPABILITY.decode("utf-8", "surrogateescape")}))
+
+        def unpack_with(*capabilities):
+            for left in self.out.glob("[0-9]*"):
+                shutil.rmtree(left)
+            (self.dir / "blob").write_bytes(blob)
+            bounding = ",".join(["-all", *(f"+{c}" for c in capabilities)])
+            done = subprocess.run(["setpriv", "--bounding-set", bounding, "--inh-caps", bounding, PROGRAM, self.out,
+                                   self.dir / "blob"], stdout=subprocess.PIPE, text=True, check=False)
+            return done.stdout if done.returncode else tree(self.out / "0")
+        self.assertEqual(unpack_with(*self.CAPABILITIES), unpack_with(*self.CAPABILITIES, "kill", "sys_ptrace"))
+        complete = unpack_with(*self.CAPABILITIES)
+        self.assertIn("cap", complete)
+        for without in self.CAPABILITIES:
+            with self.subTest(without=without):
+                self.assertNotEqual(unpack_with(*(c for c in self.CAPABILITIES if c != without)), complete)
+
     def test_01_to_03_paths_stay_inside(self):
         root = self.unpacked(tar(entry("../../canary", data=b"1"), entry("/abs/path", data=b"2"),
                                  entry("a/../../b", data=b"3")))
