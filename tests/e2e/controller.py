@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import subprocess
+import urllib.parse
 
 from machine import WAR, HttpError, Server, free_port, http, wait_for
 
@@ -36,7 +37,7 @@ public final class Ctl {
 -DHUDSON_HOME={home} -Djava.io.tmpdir={home}/tmp -Duser.home={home}
 -Djava.awt.headless=true -Dhudson.udp=0 {options}
 -cp {war}:{classes} Ctl
---httpPort={http} --httpListenAddress=127.0.0.1 --skipInitSetup
+--httpPort={http} --httpListenAddress={listen} --skipInitSetup
 --updateServer=http://127.0.0.1:9/
 """
     NODE = """<slave><name>{name}</name><remoteFS>/local/agent</remoteFS><numExecutors>1</numExecutors>
@@ -46,12 +47,12 @@ public final class Ctl {
 <builders><hudson.tasks.Shell><command>{script}</command></hudson.tasks.Shell></builders>
 <publishers/><buildWrappers/></project>"""
 
-    def __init__(self, scratch, nodes, options=""):
-        """options: more of its JVM, such as system properties."""
+    def __init__(self, scratch, nodes, options="", listen="127.0.0.1"):
+        """options: more of its JVM, such as system properties. listen: where it serves HTTP (agents: anywhere)."""
         directory = scratch.path / "controller"
         directory.mkdir()
         super().__init__("controller", directory)
-        self.options = options
+        self.options, self.listen = options, listen
         self.secret = secrets.token_hex(32)
         self.port, self.agent_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
@@ -78,7 +79,7 @@ public final class Ctl {
                            check=True)
         arguments = self.directory / "ctl.args"
         arguments.write_text(self.ARGUMENTS.format(home=self.directory, war=WAR, classes=classes, http=self.port,
-                                               options=self.options))
+                                               options=self.options, listen=self.listen))
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.directory), "LANG": "C.UTF-8"}
         if "JAVA_HOME" in os.environ:
             environment["JAVA_HOME"] = os.environ["JAVA_HOME"]
@@ -114,6 +115,20 @@ public final class Ctl {
 
     def wait_online(self, node, seconds=60):
         wait_for(f"node {node} to be online", lambda: self.online(node), seconds)
+
+    def create_node(self, name):
+        form = {"name": name, "nodeDescription": "", "numExecutors": "1", "remoteFS": "/local/agent",
+                "labelString": name, "mode": "NORMAL", "type": "hudson.slaves.DumbSlave$DescriptorImpl",
+                "retentionStrategy": {"stapler-class": "hudson.slaves.RetentionStrategy$Always"},
+                "nodeProperties": {"stapler-class-bag": "true"},
+                "launcher": {"stapler-class": "hudson.slaves.JNLPLauncher"}}
+        self.post("computer/doCreateItem", urllib.parse.urlencode(
+            {"name": name, "type": form["type"], "json": json.dumps(form)}).encode(),
+            "application/x-www-form-urlencoded")
+
+    def delete_node(self, name):
+        """Its agent is disconnected at once."""
+        self.post(f"computer/{name}/doDelete")
 
     def create_job(self, job, node, script):
         escaped = script.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,10 +1,15 @@
 """What the tests' modules share: servers that end with the module, and jobs of one program."""
+import http.server
+import ssl
+import threading
 import unittest
 
 from controller import Controller
-from machine import Scratch, require, wait_for
+from machine import CACHE, Scratch, require, wait_for
 from nomad_agent import NomadAgent
 from traces import remove_nomad_cgroups, sandboxed_processes
+
+AGENT_JAR = CACHE / "maven/hudson-remoting-3.0.3.jar"
 
 JOB = """
 job "%(job)s" {
@@ -78,3 +83,39 @@ def run_program(test, nomad, name, config, *more, **options):
 def _end_program(nomad, name):
     nomad.stop_job(name)
     wait_for("the sandbox to end", lambda: not sandboxed_processes(), 20)
+
+
+class AnsweringServer:
+    """Answers as no real controller would on demand; what it was asked is in `requests`. tls: a PEM file, certificate and key."""
+
+    def __init__(self, test, status, agent_port=None, tls=None):
+        outer = self
+        self.requests = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                outer.requests.append(self.path)
+                jar = self.path == "/jnlpJars/remoting.jar"
+                found = jar or self.path == "/tcpSlaveAgentListener/"
+                self.send_response(status if found else 404)
+                if agent_port:
+                    self.send_header("X-Hudson-JNLP-Port", str(agent_port))
+                body = AGENT_JAR.read_bytes() if jar else b"<html>a page</html>"
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        scheme = "http"
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tls)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+            scheme = "https"
+        self.url = f"{scheme}://127.0.0.1:{self.server.server_port}/"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        test.addCleanup(self.server.server_close)
+        test.addCleanup(self.server.shutdown)

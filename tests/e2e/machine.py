@@ -106,17 +106,23 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
 
 
-def http(method, url, body=None, content_type=None, ok=(200, 302), timeout=20):
+def http(method, url, body=None, content_type=None, ok=(200, 302), timeout=20, token="", tls=None):
     """One request; returns the body as text. HttpError for other answers, OSError for none."""
-    return exchange(method, url, body, content_type, ok, timeout)[1]
+    return exchange(method, url, body, content_type, ok, timeout, token, tls)[1]
 
 
-def exchange(method, url, body=None, content_type=None, ok=(200, 302), timeout=20):
-    """As http(), but returns (headers, body)."""
+def exchange(method, url, body=None, content_type=None, ok=(200, 302), timeout=20, token="", tls=None):
+    """As http(), but returns (headers, body). token: of Nomad's ACLs; tls: an SSLContext for https."""
     headers = {"Content-Type": content_type} if content_type else {}
+    if token:
+        headers["X-Nomad-Token"] = token
     request = urllib.request.Request(url, data=body, headers=headers, method=method)
+    opener = _OPENER
+    if tls:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect(),
+                                             urllib.request.HTTPSHandler(context=tls))
     try:
-        with _OPENER.open(request, timeout=timeout) as answer:
+        with opener.open(request, timeout=timeout) as answer:
             status, replied, text = answer.status, answer.headers, answer.read().decode(errors="replace")
     except urllib.error.HTTPError as error:
         status, replied, text = error.code, error.headers, error.read().decode(errors="replace")

@@ -4,13 +4,68 @@ import os
 import re
 import secrets
 import shutil
+import ssl
 import subprocess
 import time
+import urllib.parse
 
 from machine import DRIVER, DRIVER_FILE, HttpError, Server, exchange, free_port, http, nomad_binary, wait_for
 from traces import children, executable
 
 EXAMPLE_TASK = "agent"  # the task's name in every job of these tests
+
+
+COMMON = """
+data_dir             = "{data}"
+bind_addr            = "{bind}"
+disable_update_check = true
+log_level            = "TRACE"
+advertise {{
+  http = "{bind}"
+  rpc  = "{bind}"
+  serf = "{bind}"
+}}
+ports {{
+  http = {http}
+  rpc  = {rpc}
+  serf = {serf}
+}}
+"""
+
+
+def free_ports():
+    return {name: free_port() for name in ("http", "rpc", "serf")}
+
+
+class NomadServer(Server):
+    """A Nomad server with state on disk. bind: its address; more: lines of its block."""
+
+    SERVER = """
+server {{
+  enabled          = true
+  bootstrap_expect = 1
+  {more}
+}}
+"""
+
+    def __init__(self, directory, bind="127.0.0.1", more=""):
+        super().__init__("nomad-server", directory)
+        ports = free_ports()
+        self.address, self.rpc = f"http://{bind}:{ports['http']}", f"{bind}:{ports['rpc']}"
+        self.config = directory / "server.hcl"
+        self.config.write_text(COMMON.format(data=directory / "server-data", bind=bind, **ports) +
+                               self.SERVER.format(more=more))
+
+    def start(self, environment):
+        self.spawn([nomad_binary(), "agent", "-config", self.config], environment)
+
+        def keyring():
+            self.must_live()
+            try:
+                return json.loads(http("GET", f"{self.address}/v1/operator/keyring/keys"))
+            except (OSError, HttpError):
+                return None
+        wait_for("Nomad's keyring", keyring, 60)
 
 
 class NomadAgent(Server):
@@ -20,36 +75,19 @@ class NomadAgent(Server):
     processes with state on disk, and tasks survive the client; the server stands before the client comes,
     for a lone agent refuses its own node in half of its starts and then waits for 20-30 s.
     options: more lines of the driver's configuration; client: of the block `client`.
+    acl: with ACLs; requests carry the bootstrap token. tls: a directory with ca.pem, cert.pem and key.pem; the
+    API is https. Both with `dev` only.
+    join: a NomadServer that runs already; the client is one of several, its node is called `name`.
+    host: the Host that it runs on.
     """
 
-    COMMON = """
-data_dir             = "{data}"
-plugin_dir           = "{plugins}"
-bind_addr            = "127.0.0.1"
-disable_update_check = true
-log_level            = "TRACE"
-advertise {{
-  http = "127.0.0.1"
-  rpc  = "127.0.0.1"
-  serf = "127.0.0.1"
-}}
-ports {{
-  http = {http}
-  rpc  = {rpc}
-  serf = {serf}
-}}
-"""
-    SERVER = """
-server {
-  enabled          = true
-  bootstrap_expect = 1
-}
-"""
     CLIENT = """
+plugin_dir = "{plugins}"
+name       = "{name}"
 client {{
   enabled           = true
   network_interface = "lo"
-  servers           = ["127.0.0.1:{rpc}"]
+  servers           = ["{rpc}"]
   options = {{
     # env_*: the cloud metadata probes ask link-local addresses and can keep the agent from starting.
     "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean,consul,vault,signal"
@@ -62,6 +100,19 @@ plugin "raw_exec" {{
   }}
 }}
 """
+    ACL = """
+acl {
+  enabled = true
+}
+"""
+    TLS = """
+tls {{
+  http      = true
+  ca_file   = "{0}/ca.pem"
+  cert_file = "{0}/cert.pem"
+  key_file  = "{0}/key.pem"
+}}
+"""
     DRIVER = """
 plugin "nomad-driver-jenkins-agent" {{
   config {{
@@ -71,11 +122,12 @@ plugin "nomad-driver-jenkins-agent" {{
 }}
 """
 
-    def __init__(self, scratch, dev=True, options="", client="", with_driver=True):
-        directory = scratch.path / "nomad"
+    def __init__(self, scratch, dev=True, options="", client="", with_driver=True, acl=False, tls=None, join=None,
+                 name="nomad", host=None):
+        directory = scratch.path / name
         directory.mkdir(mode=0o755)
         super().__init__("nomad", directory)
-        self.dev = dev
+        self.dev, self.acl, self.tls, self.host = dev, acl, tls, host
         self.binary = nomad_binary()
         self.data, self.plugins = directory / "data", directory / "plugins"
         self.state, self.tmp = directory / "driver-state", directory / "tmp"
@@ -85,61 +137,62 @@ plugin "nomad-driver-jenkins-agent" {{
         if with_driver:
             install(DRIVER, self.plugins / DRIVER_FILE)
             self.driver = self.DRIVER.format(state=self.state, options=options)
-        ports = self._ports()
-        self.server = None
-        if not dev:
-            self.server = Server("nomad-server", directory)
-            self._write_config("server.hcl", ports, self.SERVER, data=directory / "server-data")
-        self.address = f"http://127.0.0.1:{ports['http']}"  # the API
-        own = ports if dev else self._ports()
-        self.own_address = f"http://127.0.0.1:{own['http']}"
-        self._write_config("agent.hcl", own, self.CLIENT.format(rpc=ports["rpc"], more=client) + self.driver,
-                           data=self.data)
+        self.token = ""
+        bind = host.address if host else "127.0.0.1"
+        ports = free_ports()
+        self.own_address = f"{'https' if tls else 'http'}://{bind}:{ports['http']}"
+        self.server = None if dev or join else NomadServer(directory)
+        joined = join or self.server
+        self.address = joined.address if joined else self.own_address  # the API
+        (directory / "agent.hcl").write_text(
+            COMMON.format(data=self.data, bind=bind, **ports) + (self.ACL if acl else "") +
+            (self.TLS.format(tls) if tls else "") + self.driver +
+            self.CLIENT.format(plugins=self.plugins, name=name, more=client,
+                               rpc=joined.rpc if joined else f"{bind}:{ports['rpc']}"))
 
-    @staticmethod
-    def _ports():
-        return {name: free_port() for name in ("http", "rpc", "serf")}
-
-    def _write_config(self, file, ports, blocks, data):
-        (self.directory / file).write_text(self.COMMON.format(data=data, plugins=self.plugins, **ports) + blocks)
+    def own_environment(self):
+        """Of the agent itself. NOMAD_ADDR in it would be where its templates look for variables."""
+        return {"PATH": os.environ["PATH"], "HOME": str(self.directory), "TMPDIR": str(self.tmp)}
 
     def environment(self):
-        return {"PATH": os.environ["PATH"], "HOME": str(self.directory), "TMPDIR": str(self.tmp),
-                "NOMAD_ADDR": self.address}
+        """Of an operator's commands."""
+        return {**self.own_environment(), "NOMAD_ADDR": self.address,
+                **({"NOMAD_TOKEN": self.token} if self.token else {}),
+                **({"NOMAD_CACERT": str(self.tls / "ca.pem")} if self.tls else {})}
 
     # life
 
     def start(self):
         if self.server and not self.server.alive():
-            self.server.spawn([self.binary, "agent", "-config", self.directory / "server.hcl"], self.environment())
-            wait_for("Nomad's keyring", lambda: self._answers("/v1/operator/keyring/keys"), 60)
-        self.spawn([self.binary, "agent", *(["-dev"] if self.dev else []), "-config", self.directory / "agent.hcl"],
-                   self.environment())
+            self.server.start(self.own_environment())
+        self.spawn([*(self.host.enter if self.host else ()), self.binary, "agent", *(["-dev"] if self.dev else []),
+                    "-config", self.directory / "agent.hcl"], self.own_environment())
+        if self.acl and not self.token:
+            self.token = wait_for("Nomad's ACLs", self._bootstrap, 60)["SecretID"]
         wait_for("a ready Nomad node", self._ready, 60)
         return self
 
-    def _answers(self, path):
-        (self.server or self).must_live()
+    def _bootstrap(self):
+        self.must_live()
         try:
-            return self.get(path)
+            return json.loads(self.request("PUT", "/v1/acl/bootstrap"))
         except (OSError, HttpError):
             return None
 
     def _ready(self):
-        nodes = self._answers("/v1/nodes")
-        if not nodes or nodes[0]["Status"] != "ready":
-            return None
         # After a restart the server still has the node of before; the client tells when it is back.
+        (self.server or self).must_live()
         self.must_live()
         try:
-            own = json.loads(http("GET", f"{self.own_address}/v1/agent/self"))
-        except (OSError, HttpError):
+            own = json.loads(self._exchange("GET", f"{self.own_address}/v1/agent/self")[1])
+            self.node = own["stats"]["client"]["node_id"]
+            node = self.get(f"/v1/node/{self.node}")
+        except (OSError, HttpError, KeyError):
             return None
-        if own["stats"]["client"]["heartbeat_ttl"] == "0s":
+        if node["Status"] != "ready" or own["stats"]["client"]["heartbeat_ttl"] == "0s":
             return None
-        drivers = nodes[0]["Drivers"]
         wanted = "jenkins-agent" if self.driver else "raw_exec"
-        return drivers.get(wanted, {}).get("Healthy") and nodes[0]
+        return node["Drivers"].get(wanted, {}).get("Healthy") and node
 
     def stop(self):
         """Ends all jobs, lets Nomad remove their allocations, ends client and server."""
@@ -150,10 +203,10 @@ plugin "nomad-driver-jenkins-agent" {{
             self.server.end()
 
     def _remove_jobs(self):
-        for job in self.get("/v1/jobs"):
-            self.stop_job(job["ID"])
+        for job in self.get("/v1/jobs?namespace=*"):
+            self.stop_job(job["ID"], namespace=job["Namespace"])
         self.request("PUT", "/v1/system/gc")
-        wait_for("Nomad to remove its allocations", lambda: not self.get("/v1/allocations"), 60)
+        wait_for("Nomad to remove its allocations", lambda: not self.get("/v1/allocations?namespace=*"), 60)
         wait_for("the client to remove their directories", lambda: not self.allocation_directories(), 60)
 
     def allocation_directories(self):
@@ -163,7 +216,11 @@ plugin "nomad-driver-jenkins-agent" {{
 
     def request(self, method, path, body=None):
         data = json.dumps(body).encode() if body is not None else None
-        return http(method, self.address + path, data)
+        return self._exchange(method, self.address + path, data)[1]
+
+    def _exchange(self, method, url, data=None, timeout=20):
+        context = ssl.create_default_context(cafile=self.tls / "ca.pem") if self.tls else None
+        return exchange(method, url, data, timeout=timeout, token=self.token, tls=context)
 
     def get(self, path):
         return json.loads(self.request("GET", path))
@@ -172,8 +229,8 @@ plugin "nomad-driver-jenkins-agent" {{
         """Yields what is there now, and again after each change (Nomad's blocking queries), for `seconds`."""
         deadline, index = time.monotonic() + seconds, 0
         while (left := deadline - time.monotonic()) > 0:
-            headers, text = exchange("GET", f"{self.address}{path}?index={index}&wait={int(left) + 1}s",
-                                     timeout=seconds + 10)
+            headers, text = self._exchange("GET", f"{self.address}{path}?index={index}&wait={int(left) + 1}s",
+                                           timeout=seconds + 10)
             index = headers["X-Nomad-Index"]
             yield json.loads(text)
 
@@ -198,8 +255,9 @@ plugin "nomad-driver-jenkins-agent" {{
         file.write_text(text)
         return self.run_job(file, **variables)
 
-    def stop_job(self, job, purge=True):
-        self.request("DELETE", f"/v1/job/{job}?purge={'true' if purge else 'false'}")
+    def stop_job(self, job, purge=True, namespace="default"):
+        self.request("DELETE", f"/v1/job/{urllib.parse.quote(job, safe='')}?namespace={namespace}"
+                               f"&purge={'true' if purge else 'false'}")
 
     def allocation(self, job, seconds=30):
         """The newest allocation of a job."""

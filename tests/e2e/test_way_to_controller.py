@@ -1,21 +1,17 @@
 #!/usr/bin/env python3
 """An agent that does not get on: each cause is one line in an event. And what is fetched only once."""
-import http.server
 import json
 import shutil
-import ssl
 import subprocess
-import threading
 import unittest
 import urllib.error
 import urllib.request
 
 import cluster
-from fixtures import module_controller, module_nomad, module_scratch, run_program
+from fixtures import AnsweringServer, module_controller, module_nomad, module_scratch, run_program
 from machine import free_port
 
 NODE = "linux-1"
-JAR = cluster.CACHE / "maven/hudson-remoting-3.0.3.jar"
 CONFIG = 'agent {\n url = "%s"\n name = "%s"\n}'
 
 
@@ -26,42 +22,6 @@ def setUpModule():
     controller.launch()
     nomad = module_nomad(scratch)
     controller.wait_ready()
-
-
-class Server:
-    """Answers as no real controller would on demand; what it was asked is in `requests`."""
-
-    def __init__(self, test, status, agent_port=None, tls=None):
-        outer = self
-        self.requests = []
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                outer.requests.append(self.path)
-                jar = self.path == "/jnlpJars/remoting.jar"
-                found = jar or self.path == "/tcpSlaveAgentListener/"
-                self.send_response(status if found else 404)
-                if agent_port:
-                    self.send_header("X-Hudson-JNLP-Port", str(agent_port))
-                body = JAR.read_bytes() if jar else b"<html>a page</html>"
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        scheme = "http"
-        if tls:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(tls)
-            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
-            scheme = "https"
-        self.url = f"{scheme}://127.0.0.1:{self.server.server_port}/"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        test.addCleanup(self.server.server_close)
-        test.addCleanup(self.server.shutdown)
 
 
 class WayToControllerTest(unittest.TestCase):
@@ -75,7 +35,7 @@ class WayToControllerTest(unittest.TestCase):
         self.assertNotIn("html", event["DisplayMessage"])
 
     def test_http_503(self):
-        url = Server(self, 503).url
+        url = AnsweringServer(self, 503).url
         self.says("starting", url, f"waiting for the controller: {url}: 503 Service Unavailable")
 
     def test_unknown_host(self):
@@ -90,13 +50,13 @@ class WayToControllerTest(unittest.TestCase):
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         with open(pem, "ab") as file:
             file.write((scratch.path / "server.pem.crt").read_bytes())
-        url = Server(self, 200, agent_port=1, tls=pem).url
+        url = AnsweringServer(self, 200, agent_port=1, tls=pem).url
         self.says("untrusted", url, f"waiting for the controller: {url}: its certificate is not trusted "
                                     r"\(self.signed certificate.*\); set agent.ca_file")
 
     def test_agent_port_that_is_closed(self):
         closed = free_port()
-        url = Server(self, 200, agent_port=closed).url
+        url = AnsweringServer(self, 200, agent_port=closed).url
         self.says("port-closed", url, "agent not connected: the controller answers HTTP 200, but its agent port "
                                       rf"127.0.0.1:{closed} cannot be reached \(Connection refused\): "
                                       "open the port or set agent.tunnel", 60)
