@@ -86,7 +86,10 @@ def _end_program(nomad, name):
 
 
 class AnsweringServer:
-    """Answers as no real controller would on demand; what it was asked is in `requests`. tls: a PEM file, certificate and key."""
+    """Answers as no real controller would on demand; what it was asked is in `requests`.
+
+    tls: a PEM file with certificate and key.
+    """
 
     def __init__(self, test, status, agent_port=None, tls=None):
         outer = self
