@@ -130,7 +130,7 @@ absl::Status TakeTag(absl::string_view& name, Reference& reference) {
 absl::Status TakeRepository(absl::string_view name, Reference& reference) {
   const bool short_name = reference.host == kDockerHub && !absl::StrContains(name, '/');
   reference.repository = short_name ? absl::StrCat("library/", name) : std::string(name);
-  if (name.size() > kMaxRepositoryBytes) {
+  if (reference.repository.size() > kMaxRepositoryBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("its repository is longer than ", kMaxRepositoryBytes, " bytes"));
   }

@@ -134,6 +134,11 @@ def image_documents():
         "rootfs": {"type": "layers", "diff_ids": [digest]}}).encode()
     yield b"\3" + b'Bearer realm="https://a.example/token",service="x",scope="repository:a/b:pull", Basic realm=y'
     yield b"\3" + b'{"token":"abc","expires_in":300}'
+    yield b"\4" + json.dumps({"finished": True, "layers": 5, "done_bytes": 7, "manifest": digest, "cached": True}).encode()
+    yield b"\4" + json.dumps({"finished": True, "code": 14, "error": "no answer"}).encode()
+    yield b"\4" + json.dumps({"store": "/s", "image": "a", "mirrors": ["https://m"], "sync": False,
+                              "credentials": {"user": "u", "password": "p"}}).encode()
+    yield b"\4docker-archive:/a/../b.tar:c:d"
 
 
 def layer():

@@ -13,6 +13,8 @@ import seeds
 
 BUILD = seeds.ROOT / "build" / "fuzz" / "tests" / "fuzz"
 SECONDS = os.environ.get("FUZZ_SECONDS", "5")
+# What comes from the network: longer where there is time.
+OF_IMAGES = dict.fromkeys(("image_documents", "layer"), os.environ.get("FUZZ_SECONDS_OF_IMAGES", SECONDS))
 
 
 class Fuzz(unittest.TestCase):
@@ -25,7 +27,7 @@ class Fuzz(unittest.TestCase):
             for number, seed in enumerate(seeds.ALL[name]()):
                 pathlib.Path(corpus, f"seed{number}").write_bytes(seed)
             result = subprocess.run(
-                [program, f"-max_total_time={SECONDS}", "-timeout=10", "-rss_limit_mb=2048",
+                [program, f"-max_total_time={OF_IMAGES.get(name, SECONDS)}", "-timeout=10", "-rss_limit_mb=2048",
                  "-max_len=65536", "-print_final_stats=1", f"-artifact_prefix={BUILD}/{name}-", corpus],
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
                 check=False)

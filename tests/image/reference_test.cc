@@ -58,24 +58,25 @@ TEST_P(ReferenceBad, IsRefusedAndThePartNamed) {
 
 INSTANTIATE_TEST_SUITE_P(
     Names, ReferenceBad,
-    testing::Values(Bad{"", "repository ''"}, Bad{"/a", "repository"}, Bad{"a/", "repository"},
-                    Bad{"a//b", "repository"}, Bad{"Debian", "repository 'Debian'"},
-                    Bad{"a..b", "repository"}, Bad{"a___b", "repository"},
-                    Bad{"a._b", "repository"}, Bad{"-a", "repository"}, Bad{"a-", "repository"},
-                    Bad{"a b", "repository"}, Bad{"../a", "host '..'"},
-                    Bad{"h.x/../a", "repository"}, Bad{"h.x/a/../../b", "repository"},
-                    Bad{"a:", "tag ''"}, Bad{"a:.x", "tag"},
-                    Bad{"a:" + std::string(129, 't'), "tag"}, Bad{"a:b:c", "tag"},
-                    Bad{"a:t\n", "tag 't\\n'"}, Bad{"a@sha256:short", "digest"},
-                    Bad{"a@sha256:" + std::string(64, 'A'), "digest"},
-                    Bad{"a@sha512:" + std::string(128, 'a'), "digest"},
-                    Bad{"a@sha256:../../" + std::string(58, 'a'), "digest"}, Bad{"h:0/a", "host"},
-                    Bad{"h:65536/a", "host"}, Bad{"h:/a", "host"}, Bad{"h:+1/a", "host"},
-                    Bad{"user:pw@h.x/a", "digest"}, Bad{"-h.x/a", "host"}, Bad{"h..x/a", "host"},
-                    Bad{"[::1/a", "host"}, Bad{"[]:1/a", "host"},
-                    Bad{std::string("a\0b", 3), "repository 'a\\x00"},
-                    Bad{"h.x/" + std::string(256, 'a'), "longer than 255"},
-                    Bad{std::string(1025, 'a'), "at most 1024"}));
+    testing::Values(
+        Bad{"", "repository ''"}, Bad{"/a", "repository"}, Bad{"a/", "repository"},
+        Bad{"a//b", "repository"}, Bad{"Debian", "repository 'Debian'"}, Bad{"a..b", "repository"},
+        Bad{"a___b", "repository"}, Bad{"a._b", "repository"}, Bad{"-a", "repository"},
+        Bad{"a-", "repository"}, Bad{"a b", "repository"}, Bad{"../a", "host '..'"},
+        Bad{"h.x/../a", "repository"}, Bad{"h.x/a/../../b", "repository"}, Bad{"a:", "tag ''"},
+        Bad{"a:.x", "tag"}, Bad{"a:" + std::string(129, 't'), "tag"}, Bad{"a:b:c", "tag"},
+        Bad{"a:t\n", "tag 't\\n'"}, Bad{"a@sha256:short", "digest"},
+        Bad{"a@sha256:" + std::string(64, 'A'), "digest"},
+        Bad{"a@sha512:" + std::string(128, 'a'), "digest"},
+        Bad{"a@sha256:../../" + std::string(58, 'a'), "digest"}, Bad{"h:0/a", "host"},
+        Bad{"h:65536/a", "host"}, Bad{"h:/a", "host"}, Bad{"h:+1/a", "host"},
+        Bad{"user:pw@h.x/a", "digest"}, Bad{"-h.x/a", "host"}, Bad{"h..x/a", "host"},
+        Bad{"[::1/a", "host"}, Bad{"[]:1/a", "host"},
+        Bad{std::string("a\0b", 3), "repository 'a\\x00"},
+        Bad{"h.x/" + std::string(256, 'a'), "longer than 255"},
+        // Found by a fuzzer: the name that was kept, "library/...", could not be read again.
+        Bad{std::string(250, 'a'), "longer than 255"},
+        Bad{std::string(1025, 'a'), "at most 1024"}));
 
 TEST(Reference, TheDigestDecidesElseTheTag) {
   EXPECT_EQ(ParseReference("a:t")->Target(), "t");
