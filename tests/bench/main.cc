@@ -42,6 +42,9 @@ int main(int argc, char** argv) {
   explain.add_option("--runs", explain_options.runs, "of the command")->capture_default_str();
   explain.add_option("--nodes", explain_options.nodes, "with 10 allocations each")
       ->capture_default_str();
+  ImagesOptions images_options;
+  CLI::App& images = *app.add_subcommand("images", "pulls of an image: ours, podman, containerd");
+  images.add_option("--runs", images_options.runs, "of each, in turn")->capture_default_str();
   HealthOptions health_options;
   CLI::App& health = *app.add_subcommand("health", "many agents watched from outside; one hangs");
   health.add_option("--agents", health_options.agents, "stand-ins")->capture_default_str();
@@ -68,6 +71,7 @@ int main(int argc, char** argv) {
   if (all || health) status.Update(BenchHealth(health_options, report));
   if (all || nomad) status.Update(BenchNomad(nomad_options, report));
   if (all || connect) status.Update(BenchConnect(connect_options, report));
+  if (all || images) status.Update(BenchImages(images_options, report));
   if (all || explain) status.Update(BenchExplain(explain_options, report));
   // Both hide a mount: last.
   if (all || neighbour) status.Update(BenchNeighbour(neighbour_options, report));

@@ -32,6 +32,11 @@ struct ExplainOptions {
 };
 absl::Status BenchExplain(const ExplainOptions& options, Report& report);
 
+struct ImagesOptions {
+  int runs = 3;  // of each program, in turn
+};
+absl::Status BenchImages(const ImagesOptions& options, Report& report);
+
 struct DensityOptions {
   int tasks = 500;    // at rest
   int seconds = 60;   // of their rest, to see the CPU time
