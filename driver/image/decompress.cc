@@ -241,6 +241,15 @@ class PlainSource : public ByteSource {
   ByteSource& source_;
 };
 
+enum class Format { kPlain, kGzip, kZstd };
+
+Format Sniff(absl::string_view start) {
+  if (absl::StartsWith(start, kGzipMagic)) return Format::kGzip;
+  const bool skippable =
+      start.size() >= kMagicBytes && start.substr(1, kMagicBytes - 1) == kZstdSkippableMagic;
+  return absl::StartsWith(start, kZstdMagic) || skippable ? Format::kZstd : Format::kPlain;
+}
+
 std::unique_ptr<Decoder> MakeGzipDecoder(GzipLibrary library) {
   const Isal isal = library == GzipLibrary::kBest ? LoadIsal() : Isal{};
   if (isal.usable()) return std::make_unique<IsalDecoder>(isal);
@@ -254,18 +263,23 @@ void LoadGzipLibrary() { (void)LoadIsal(); }
 absl::StatusOr<std::unique_ptr<ByteSource>> Decompress(ByteSource& packed, GzipLibrary library) {
   Input input(packed);
   RETURN_IF_ERROR(input.Fill(kMagicBytes));
-  const absl::string_view start = input.rest();
+  const Format format = Sniff(input.rest());
   std::unique_ptr<ByteSource> result;
-  if (absl::StartsWith(start, kGzipMagic)) {
+  if (format == Format::kGzip) {
     result = std::make_unique<DecodedSource>(std::move(input), MakeGzipDecoder(library), true);
-  } else if (absl::StartsWith(start, kZstdMagic) ||
-             (start.size() == kMagicBytes && start.substr(1) == kZstdSkippableMagic)) {
+  } else if (format == Format::kZstd) {
     result =
         std::make_unique<DecodedSource>(std::move(input), std::make_unique<ZstdDecoder>(), false);
   } else {
     result = std::make_unique<PlainSource>(std::move(input), packed);
   }
   return result;
+}
+
+absl::StatusOr<bool> IsCompressed(ByteSource& stream) {
+  Input input(stream);
+  RETURN_IF_ERROR(input.Fill(kMagicBytes));
+  return Sniff(input.rest()) != Format::kPlain;
 }
 
 }  // namespace jenkins_agent

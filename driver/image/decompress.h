@@ -29,4 +29,7 @@ void LoadGzipLibrary();
 absl::StatusOr<std::unique_ptr<ByteSource>> Decompress(ByteSource& packed,
                                                        GzipLibrary library = GzipLibrary::kBest);
 
+// Whether what `stream`, which stands at its beginning, holds is gzip or zstd. Reads some bytes.
+absl::StatusOr<bool> IsCompressed(ByteSource& stream);
+
 }  // namespace jenkins_agent

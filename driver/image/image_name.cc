@@ -19,13 +19,16 @@ struct Prefix {
   absl::string_view text;
   Transport transport;
 };
-constexpr std::array<Prefix, 1> kPrefixes = {{{"oci:", Transport::kLayout}}};
+constexpr std::array<Prefix, 4> kPrefixes = {{{"oci:", Transport::kLayout},
+                                              {"oci-archive:", Transport::kLayoutArchive},
+                                              {"docker-archive:", Transport::kDockerArchive},
+                                              {"rootfs:", Transport::kRootfs}}};
 
 absl::StatusOr<ImageName> ParseLocal(absl::string_view rest, Transport transport,
                                      const std::string& directory) {
   ImageName name;
   name.transport = transport;
-  const size_t colon = rest.find(':');
+  const size_t colon = transport == Transport::kRootfs ? absl::string_view::npos : rest.find(':');
   const absl::string_view path = rest.substr(0, colon);
   if (path.empty()) return absl::InvalidArgumentError("has no path");
   if (path.find('\0') != absl::string_view::npos) {

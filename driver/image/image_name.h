@@ -1,7 +1,10 @@
 // What a job or an operator writes to name an image: a registry's name (reference.h), or a place on
 // this node behind one of the transports of containers-transports(5).
 //   oci:DIRECTORY[:NAME]            an OCI layout
-// As there, DIRECTORY holds no ':'.
+//   oci-archive:FILE[:NAME]         a tar of one
+//   docker-archive:FILE[:NAME]      what `docker save` writes
+//   rootfs:PATH                     a root file system: a directory, or a tar, compressed or not
+// As there, FILE and DIRECTORY hold no ':'.
 #pragma once
 
 #include <string>
@@ -12,13 +15,13 @@
 
 namespace jenkins_agent {
 
-enum class Transport { kRegistry, kLayout };
+enum class Transport { kRegistry, kLayout, kLayoutArchive, kDockerArchive, kRootfs };
 
 struct ImageName {
   Transport transport = Transport::kRegistry;
   Reference reference;  // kRegistry
   std::string path;     // the others: absolute, without "." and ".."
-  std::string part;     // which image of a layout; empty: its only one
+  std::string part;     // which image of a layout or archive; empty: its only one
 
   // Under which the store keeps it; what ParseImageName reads again to the same value.
   std::string ToString() const;

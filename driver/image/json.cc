@@ -22,9 +22,8 @@ bool IsText(const Json& value) {
   return value.is_string() && value.get_ref<const std::string&>().find('\0') == std::string::npos;
 }
 
-}  // namespace
-
-absl::StatusOr<Json> ParseJsonObject(absl::string_view text) {
+// Discarded when it is no JSON.
+absl::StatusOr<Json> Parse(absl::string_view text) {
   bool too_deep = false;
   const auto check_depth = [&too_deep](int depth, Json::parse_event_t, Json&) {
     too_deep = too_deep || depth > kMaxJsonDepth;
@@ -32,7 +31,20 @@ absl::StatusOr<Json> ParseJsonObject(absl::string_view text) {
   };
   Json document = Json::parse(text.begin(), text.end(), check_depth, /*allow_exceptions=*/false);
   if (too_deep) return absl::InvalidArgumentError("its JSON is nested too deeply");
+  return document;
+}
+
+}  // namespace
+
+absl::StatusOr<Json> ParseJsonObject(absl::string_view text) {
+  ASSIGN_OR_RETURN(Json document, Parse(text));
   if (!document.is_object()) return absl::InvalidArgumentError("is not a JSON object");
+  return document;
+}
+
+absl::StatusOr<Json> ParseJsonArray(absl::string_view text) {
+  ASSIGN_OR_RETURN(Json document, Parse(text));
+  if (!document.is_array()) return absl::InvalidArgumentError("is not a JSON list");
   return document;
 }
 

@@ -18,6 +18,9 @@ inline constexpr int kMaxJsonDepth = 32;
 // One JSON object; InvalidArgument for anything else, and for what is nested too deeply.
 absl::StatusOr<Json> ParseJsonObject(absl::string_view text);
 
+// The same for a list.
+absl::StatusOr<Json> ParseJsonArray(absl::string_view text);
+
 // A member of an object. An absent or null one leaves `value` as it is; one of another type is
 // InvalidArgument, naming the key. Strings hold no NUL.
 absl::Status ReadMember(const Json& object, const char* key, std::string& value);

@@ -25,7 +25,6 @@ namespace {
 constexpr char kWhiteoutPrefix[] = ".wh.";
 constexpr char kAufsPrefix[] = ".wh..wh.";
 constexpr char kOpaqueMarker[] = ".wh..wh..opq";
-constexpr char kOpaqueXattr[] = "trusted.overlay.opaque";
 constexpr mode_t kInventedMode = 0755;
 constexpr size_t kShownBytes = 200;
 constexpr uint64_t kInRoot = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
@@ -65,14 +64,6 @@ void ForgetIn(Paths& paths, const std::string& dir) {
   const std::string prefix = dir + "/";
   auto at = paths.lower_bound(prefix);
   while (at != paths.end() && absl::StartsWith(PathOf(*at), prefix)) at = paths.erase(at);
-}
-
-// What an image may set. The others are this host's to decide (labels, IMA), or would give orders
-// to overlayfs.
-bool MayHaveXattr(absl::string_view name) {
-  if (absl::StartsWith(name, "user.overlay.")) return false;
-  return name == "security.capability" || name == "system.posix_acl_access" ||
-         name == "system.posix_acl_default" || absl::StartsWith(name, "user.");
 }
 
 absl::Status SetXattrs(int fd, const TarEntry& entry) {
@@ -152,6 +143,14 @@ absl::StatusOr<Fd> FindLower(int lower, const std::string& dir) {
 }
 
 }  // namespace
+
+// What an image may set. The others are this host's to decide (labels, IMA), or would give orders
+// to overlayfs.
+bool MayHaveXattr(absl::string_view name) {
+  if (absl::StartsWith(name, "user.overlay.")) return false;
+  return name == "security.capability" || name == "system.posix_acl_access" ||
+         name == "system.posix_acl_default" || absl::StartsWith(name, "user.");
+}
 
 std::vector<std::string> CleanPath(absl::string_view path) {
   std::vector<std::string> parts;

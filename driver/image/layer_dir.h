@@ -20,6 +20,9 @@
 
 namespace jenkins_agent {
 
+// overlayfs: nothing of the layers below is seen in a directory that has it, with the value "y".
+inline constexpr char kOpaqueXattr[] = "trusted.overlay.opaque";
+
 inline constexpr int64_t kMaxLayerEntries = 2'000'000;
 inline constexpr size_t kMaxRememberedBytes = 24 << 20;  // names of directories and whiteouts
 inline constexpr int kMaxLinksFollowed = 40;             // as in the kernel
@@ -88,6 +91,9 @@ class LayerDir {
 // in the topmost of `lowers` (topmost first) that has it. `layer` and `lowers` stay the caller's.
 absl::Status TakeAttributes(int layer, const std::vector<std::string>& invented,
                             const std::vector<int>& lowers);
+
+// Whether a layer may set the extended attribute; others are left out.
+bool MayHaveXattr(absl::string_view name);
 
 // The parts of an entry's path: no "", "." or ".."; empty for the root.
 std::vector<std::string> CleanPath(absl::string_view path);

@@ -1,56 +1,45 @@
 #include "driver/image/layout.h"
 
-#include <fcntl.h>
-#include <linux/openat2.h>
-
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "driver/base/file.h"
 #include "driver/base/status.h"
 
 namespace jenkins_agent {
 namespace {
 
-// A file with its descriptor.
-class OwnedFileSource : public ByteSource {
- public:
-  explicit OwnedFileSource(Fd fd) : fd_(std::move(fd)), source_(fd_.get()) {}
-  absl::StatusOr<size_t> Read(char* buffer, size_t size) override {
-    return source_.Read(buffer, size);
-  }
-
- private:
-  const Fd fd_;
-  FileSource source_;
-};
+constexpr char kIndexFile[] = "index.json";
 
 class LayoutSource : public ImageSource {
  public:
-  LayoutSource(std::string dir, std::string name) : dir_(std::move(dir)), name_(std::move(name)) {}
+  LayoutSource(std::unique_ptr<ImageFiles> files, const std::string& place, std::string name)
+      : files_(std::move(files)),
+        context_(absl::StrCat("layout ", place)),
+        name_(std::move(name)) {}
 
   absl::StatusOr<FetchedDocument> Root() override {
-    const std::string context = absl::StrCat("layout ", dir_);
-    ASSIGN_OR_RETURN(const Fd file, Open("index.json"), context);
-    ASSIGN_OR_RETURN(const std::string text, ReadAll(file.get(), kMaxManifestBytes), context);
-    ASSIGN_OR_RETURN(const auto document, ParseManifestDocument(text, ""), context, ": index.json");
+    ASSIGN_OR_RETURN(const std::string text, files_->Text(kIndexFile, kMaxManifestBytes), context_);
+    ASSIGN_OR_RETURN(const auto document, ParseManifestDocument(text, ""), context_,
+                     ": index.json");
     const Index* const index = std::get_if<Index>(&document);
     if (index == nullptr) {
-      return absl::InvalidArgumentError(absl::StrCat(context, ": index.json is no index"));
+      return absl::InvalidArgumentError(absl::StrCat(context_, ": index.json is no index"));
     }
     if (name_.empty()) return FetchedDocument{.text = text, .content_type = ""};
     for (const IndexEntry& entry : index->entries) {
       if (entry.name == name_) return Document(entry.manifest);
     }
-    return absl::NotFoundError(absl::StrCat(context, " has no image '", name_, "'"));
+    return absl::NotFoundError(
+        absl::StrCat(context_, " has no image '", absl::CHexEscape(name_), "'"));
   }
 
   absl::StatusOr<FetchedDocument> Document(const Descriptor& descriptor) override {
-    ASSIGN_OR_RETURN(const Fd file, OpenBlob(descriptor), "layout ", dir_);
-    ASSIGN_OR_RETURN(std::string text, ReadAll(file.get(), kMaxManifestBytes), "layout ", dir_);
+    ASSIGN_OR_RETURN(std::string text, files_->Text(BlobName(descriptor), kMaxManifestBytes),
+                     context_);
     if (Digest::Of(text) != descriptor.digest) {
-      return absl::DataLossError(absl::StrCat(
-          "layout ", dir_, ": a document does not have the digest ", descriptor.digest.ToString()));
+      return absl::DataLossError(absl::StrCat(context_, ": a document does not have the digest ",
+                                              descriptor.digest.ToString()));
     }
     return FetchedDocument{.text = std::move(text), .content_type = ""};
   }
@@ -58,29 +47,26 @@ class LayoutSource : public ImageSource {
   absl::StatusOr<std::unique_ptr<ByteSource>> Blob(const Descriptor& descriptor,
                                                    int attempt) override {
     if (attempt > 0) return absl::NotFoundError("there is no further place to get it from");
-    ASSIGN_OR_RETURN(Fd file, OpenBlob(descriptor), "layout ", dir_);
-    return std::make_unique<OwnedFileSource>(std::move(file));
+    absl::StatusOr<std::unique_ptr<ByteSource>> blob = files_->Stream(BlobName(descriptor));
+    if (!blob.ok()) return Annotate(blob.status(), context_);
+    return blob;
   }
 
  private:
-  absl::StatusOr<Fd> OpenBlob(const Descriptor& descriptor) const {
-    return Open(absl::StrCat("blobs/sha256/", descriptor.digest.hex()));
+  static std::string BlobName(const Descriptor& descriptor) {
+    return absl::StrCat("blobs/sha256/", descriptor.digest.hex());
   }
 
-  // Who wrote the layout chooses no file outside of it. O_NONBLOCK: nor a FIFO that waits.
-  absl::StatusOr<Fd> Open(const std::string& name) const {
-    ASSIGN_OR_RETURN(const Fd dir, OpenFile(dir_, O_PATH | O_DIRECTORY));
-    return OpenAt2(dir.get(), name, O_RDONLY | O_NONBLOCK, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS);
-  }
-
-  const std::string dir_;
+  const std::unique_ptr<ImageFiles> files_;
+  const std::string context_;
   const std::string name_;
 };
 
 }  // namespace
 
-std::unique_ptr<ImageSource> MakeLayoutSource(const std::string& dir, const std::string& name) {
-  return std::make_unique<LayoutSource>(dir, name);
+std::unique_ptr<ImageSource> MakeLayoutSource(std::unique_ptr<ImageFiles> files,
+                                              const std::string& place, const std::string& name) {
+  return std::make_unique<LayoutSource>(std::move(files), place, name);
 }
 
 }  // namespace jenkins_agent

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <optional>
 #include <thread>
@@ -17,6 +18,7 @@
 #include "driver/base/mutex.h"
 #include "driver/base/status.h"
 #include "driver/image/layer_dir.h"
+#include "driver/image/tree_tar.h"
 #include "driver/image/unpack.h"
 
 namespace jenkins_agent {
@@ -26,6 +28,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kProgressInterval{200};
 constexpr int kMaxAborts = 3;
+constexpr int kMaxDigesters = 4;       // threads that read what was unpacked
 constexpr int64_t kUnpackedRatio = 3;  // of a compressed layer, to guess what it will take
 
 struct ImageDocuments {
@@ -100,6 +103,7 @@ struct LayerTask {
   bool here = false;  // in the store
   int same_as = -1;   // an earlier layer of this image with the same content
   int64_t bytes = 0;
+  Digest tree = {};
   UnpackedLayer unpacked;
 };
 
@@ -273,12 +277,42 @@ absl::Status CompleteLayers(const Store& store, const Staging& staging,
   return absl::OkStatus();
 }
 
+// Notes what each new layer's directory holds, for VerifyLayer, while the disk is busy with it.
+absl::Status SyncAndDigest(const Staging& staging, std::vector<LayerTask>& layers, bool sync) {
+  absl::Status synced;
+  std::vector<std::thread> threads;
+  if (sync) threads.emplace_back([&] { synced = staging.Sync(); });
+  std::atomic<size_t> next = 0;
+  std::vector<absl::Status> digested(layers.size());
+  const auto work = [&] {
+    for (size_t i; (i = next++) < layers.size();) {
+      if (layers[i].here || layers[i].same_as >= 0) continue;
+      absl::StatusOr<Fd> dir = OpenAt(staging.fd(), layers[i].key, O_RDONLY | O_DIRECTORY);
+      absl::StatusOr<Digest> tree = dir.ok() ? DigestOfTree(*std::move(dir)) : dir.status();
+      digested[i] = Annotate(tree.status(), absl::StrCat("layer ", layers[i].blob.digest.Short()));
+      if (tree.ok()) layers[i].tree = *std::move(tree);
+    }
+  };
+  for (int i = 1; i < kMaxDigesters; ++i) threads.emplace_back(work);
+  work();
+  for (std::thread& thread : threads) thread.join();
+  for (const absl::Status& status : digested) RETURN_IF_ERROR(status);
+  // A layer that comes twice is one directory.
+  for (LayerTask& layer : layers) {
+    if (layer.same_as >= 0) layer.tree = layers[layer.same_as].tree;
+  }
+  return synced;
+}
+
 // The bytes of layers that are here are known to the images that have them.
 void TakeKnownSizes(const Store& store, std::vector<LayerTask>& layers) {
   for (const StoredImage& image : store.Images()) {
     for (const StoredLayer& known : image.layers) {
       for (LayerTask& layer : layers) {
-        if (layer.here && layer.key == known.key) layer.bytes = known.bytes;
+        if (layer.here && layer.key == known.key) {
+          layer.bytes = known.bytes;
+          layer.tree = known.tree;
+        }
       }
     }
   }
@@ -315,15 +349,14 @@ absl::StatusOr<PullResult> PullOnce(const Store& store, ImageSource& source,
   RETURN_IF_ERROR(CheckSpace(store, result.progress.bytes * kUnpackedRatio));
   RETURN_IF_ERROR(Unpacker(source, staging, layers, result.progress, request.on_progress).Run());
   RETURN_IF_ERROR(CompleteLayers(store, staging, layers));
+  RETURN_IF_ERROR(SyncAndDigest(staging, layers, request.sync));
   TakeKnownSizes(store, layers);
   StoredImage image = {.manifest = documents.digest,
                        .config = documents.config_text,
                        .layers = {},
                        .pulled_at = now};
   for (const LayerTask& layer : layers)
-    image.layers.push_back({.key = layer.key, .bytes = layer.bytes});
-  // Before anything gets its name.
-  if (request.sync) RETURN_IF_ERROR(staging.Sync());
+    image.layers.push_back({.key = layer.key, .bytes = layer.bytes, .tree = layer.tree});
   RETURN_IF_ERROR(store.Publish(staging, image, ref));
   return result;
 }

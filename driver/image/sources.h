@@ -12,7 +12,8 @@
 
 namespace jenkins_agent {
 
-// `registry` counts for names in registries only.
+// `registry` counts for names in registries only. Archives and root file systems are
+// read once here; errors name the path.
 absl::StatusOr<std::unique_ptr<ImageSource>> OpenSource(const ImageName& name,
                                                         const RegistryOptions& registry);
 

@@ -84,6 +84,7 @@ std::string ImageText(const StoredImage& image) {
   Json layers = Json::array();
   for (const StoredLayer& layer : image.layers) {
     layers.push_back({{"key", layer.key}, {"bytes", layer.bytes}});
+    if (!layer.tree.empty()) layers.back()["tree"] = layer.tree.ToString();
   }
   const Json record = {{"manifest", image.manifest.ToString()},
                        {"config", image.config},
@@ -107,6 +108,9 @@ absl::StatusOr<StoredImage> ReadImage(absl::string_view text) {
     StoredLayer& layer = image.layers.emplace_back();
     RETURN_IF_ERROR(ReadMember(element, "key", layer.key));
     RETURN_IF_ERROR(ReadMember(element, "bytes", layer.bytes));
+    if (element.contains("tree")) {
+      ASSIGN_OR_RETURN(layer.tree, ReadDigest(element, "tree"));
+    }
     if (!IsLayerKey(layer.key)) return absl::InvalidArgumentError("a layer's key is none");
   }
   return image;
@@ -410,6 +414,25 @@ absl::StatusOr<int64_t> Store::Remove(const Digest& manifest) const {
   // Without the lock: a large layer takes a second.
   RETURN_IF_ERROR(EmptyTrash());
   return bytes;
+}
+
+absl::Status Store::RemoveLayer(const std::string& key) const {
+  {
+    ASSIGN_OR_RETURN(const Fd lock, Lock());
+    for (const Lease& lease : Leases()) {
+      const std::optional<StoredImage> image = FindImage(lease.manifest);
+      if (!image.has_value()) continue;
+      for (const StoredLayer& layer : image->layers) {
+        if (layer.key == key) {
+          return absl::FailedPreconditionError(
+              absl::StrCat("layer ", key.substr(0, 12), " is used by the task ", lease.task));
+        }
+      }
+    }
+    if (HasLayer(key)) RETURN_IF_ERROR(Discard(kLayers, key));
+    RETURN_IF_ERROR(SyncFolder(kLayers));
+  }
+  return EmptyTrash();
 }
 
 absl::Status Store::Discard(const std::string& folder, const std::string& name) const {

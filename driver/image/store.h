@@ -35,6 +35,7 @@ namespace jenkins_agent {
 struct StoredLayer {
   std::string key;
   int64_t bytes = 0;  // unpacked, about what it takes on disk
+  Digest tree = {};   // of its directory (tree_tar.h), to find damage; empty: not noted
 };
 
 struct StoredImage {
@@ -114,6 +115,9 @@ class Store {
   // The image, the names that mean it, and the layers that no other image has. FailedPrecondition:
   // a task runs on it. Returns what its layers had in bytes.
   absl::StatusOr<int64_t> Remove(const Digest& manifest) const;
+  // A layer that is damaged: gone at once, and so are the images that have it, until they are
+  // pulled again. FailedPrecondition: a task runs on one of them.
+  absl::Status RemoveLayer(const std::string& key) const;
   // Only the name; the image stays until it is collected.
   absl::Status RemoveRef(const std::string& name) const;
 

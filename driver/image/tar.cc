@@ -305,6 +305,7 @@ absl::StatusOr<bool> TarReader::Fill() {
   }
   ASSIGN_OR_RETURN(const size_t count, source_.Read(buffer_.data() + end_, buffer_.size() - end_));
   end_ += count;
+  filled_ += static_cast<int64_t>(count);
   return count > 0;
 }
 

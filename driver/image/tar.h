@@ -44,6 +44,8 @@ class TarReader {
 
   // The next entry, behind what is left of the last one's content; false at the archive's end.
   absl::StatusOr<bool> Next(TarEntry& entry);
+  // Where the entry's content begins, in bytes of the source. Before the first Content() only.
+  int64_t content_offset() const { return filled_ - static_cast<int64_t>(end_ - begin_); }
   // The next piece of the entry's content, valid until the next call; empty at its end.
   absl::StatusOr<absl::string_view> Content();
 
@@ -63,6 +65,7 @@ class TarReader {
   std::vector<char> buffer_;
   size_t begin_ = 0;
   size_t end_ = 0;
+  int64_t filled_ = 0;  // bytes that came from the source
   int64_t content_left_ = 0;
   int64_t padding_left_ = 0;
 };

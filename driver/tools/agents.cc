@@ -1,6 +1,5 @@
 #include "driver/tools/agents.h"
 
-#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -119,12 +118,6 @@ int64_t NowNs() {
   timespec now = {};
   ::clock_gettime(CLOCK_REALTIME, &now);
   return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
-}
-
-// Of the terminal; 0 when the output is piped.
-size_t OutputWidth() {
-  winsize size = {};
-  return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
 }
 
 int Fail(const absl::Status& error) {

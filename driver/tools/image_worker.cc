@@ -8,11 +8,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "driver/base/fd.h"
 #include "driver/base/file.h"
@@ -59,6 +61,16 @@ Confinement ConfinementFor(const ImageJob& job, const ImageName& name) {
     if (!job.ca_file.empty()) confinement.readable.push_back(job.ca_file);
   }
   return confinement;
+}
+
+// A root file system that holds the store would grow while it is read.
+absl::Status CheckPath(const ImageJob& job, const ImageName& name) {
+  if (name.transport != Transport::kRootfs) return absl::OkStatus();
+  std::error_code ignored;
+  const std::string path = std::filesystem::weakly_canonical(name.path, ignored).string();
+  const std::string store = std::filesystem::weakly_canonical(job.store, ignored).string();
+  if (path != "/" && !absl::StartsWith(store + "/", path + "/")) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(path, " holds the image store"));
 }
 
 // ---- the child ---------------------------------------------------------------------------------
@@ -146,6 +158,7 @@ absl::StatusOr<pid_t> ForkIntoPidNamespace() {
 
 absl::StatusOr<PullResult> RunChild(const ImageJob& job, const ImageName& name, int cancel_fd,
                                     const std::function<void(const PullProgress&)>& on_progress) {
+  RETURN_IF_ERROR(CheckPath(job, name));
   ASSIGN_OR_RETURN(const std::optional<Credentials> credentials, FindJobCredentials(job, name));
   ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::Open(job.store));
   ASSIGN_OR_RETURN(Pipe reports, MakePipe());

@@ -28,7 +28,9 @@
 #include "driver/image/image_name.h"
 #include "driver/image/manifest.h"
 #include "driver/image/store.h"
+#include "driver/image/verify.h"
 #include "driver/tools/image_worker.h"
+#include "driver/tools/text_table.h"
 
 namespace jenkins_agent {
 namespace {
@@ -55,12 +57,6 @@ struct Options {
   std::string delay = "3m";
 };
 
-std::string Size(int64_t bytes) {
-  if (bytes < 1 << 20) return absl::StrFormat("%.1f KiB", bytes / 1024.0);
-  if (bytes < int64_t{1} << 30) return absl::StrFormat("%.1f MiB", bytes / 1048576.0);
-  return absl::StrFormat("%.2f GiB", bytes / 1073741824.0);
-}
-
 std::string Time(int64_t seconds) {
   return absl::FormatTime("%Y-%m-%d %H:%M:%S", absl::FromUnixSeconds(seconds),
                           absl::LocalTimeZone());
@@ -69,6 +65,19 @@ std::string Time(int64_t seconds) {
 void PrintJson(const Json& document) {
   // Names may hold bytes that are no UTF-8.
   std::cout << document.dump(2, ' ', false, Json::error_handler_t::replace) << "\n";
+}
+
+// Of an image as `ls` and `du` say it.
+std::string ShortDigest(const Json& image) {
+  return image["manifest"].get<std::string>().substr(sizeof("sha256:") - 1, 12);
+}
+std::string ShownNames(const Json& image) {
+  return Plain(absl::StrJoin(image["names"].get<std::vector<std::string>>(), ", "));
+}
+
+void PrintTable(const std::vector<std::string>& header,
+                const std::vector<std::vector<std::string>>& rows) {
+  std::cout << FormatTable(header, rows, OutputWidth());
 }
 
 int64_t ImageBytes(const StoredImage& image) { return StoreBytes({image}); }
@@ -116,6 +125,29 @@ std::map<Digest, std::vector<std::string>> NamesOf(const Store& store) {
   return names;
 }
 
+std::string ProgressBar(const PullProgress& progress) {
+  constexpr int64_t kWidth = 24;
+  const int64_t full = progress.bytes == 0 ? kWidth : progress.done_bytes * kWidth / progress.bytes;
+  const auto filled = static_cast<size_t>(std::clamp<int64_t>(full, 0, kWidth));
+  return absl::StrCat("[", std::string(filled, '='), std::string(kWidth - filled, ' '), "]");
+}
+
+// "2/5 layers  101MiB of 245MiB  50MiB/s  3s left"
+std::string ProgressText(const PullProgress& progress, absl::Duration elapsed) {
+  const double seconds = absl::ToDoubleSeconds(elapsed);
+  const double speed = seconds > 0 ? static_cast<double>(progress.done_bytes) / seconds : 0;
+  const auto left = static_cast<double>(progress.bytes - progress.done_bytes);
+  return absl::StrCat(
+      progress.cached_layers + progress.done_layers, "/", progress.layers, " layers  ",
+      HumanBytes(progress.done_bytes), " of ", HumanBytes(progress.bytes), "  ",
+      HumanBytes(static_cast<uint64_t>(speed)), "/s",
+      speed > 0 && left > 0
+          ? absl::StrCat("  ",
+                         HumanDuration(absl::ToChronoNanoseconds(absl::Seconds(left / speed))),
+                         " left")
+          : "");
+}
+
 // Images that nothing may remove, and why.
 std::map<Digest, std::string> Kept(const Store& store) {
   std::map<Digest, std::string> kept;
@@ -137,34 +169,34 @@ std::string DefaultAuthFile() {
   return path.empty() || ::access(path.c_str(), F_OK) != 0 ? "" : path;
 }
 
-// One line that is written over and over; nothing where nobody looks.
-class ProgressLine {
+// On a terminal one line that is written over and over, else a line every some seconds.
+class Progress {
  public:
+  explicit Progress(bool quiet) : quiet_(quiet) {}
+
   void Show(const PullProgress& progress) {
-    if (!on_terminal_) return;
-    const double seconds = absl::ToDoubleSeconds(absl::Now() - start_);
-    const double speed = seconds > 0 ? static_cast<double>(progress.done_bytes) / seconds : 0;
-    const auto left = static_cast<double>(progress.bytes - progress.done_bytes);
-    constexpr int kBar = 24;
-    const int full =
-        progress.bytes == 0 ? kBar : static_cast<int>(progress.done_bytes * kBar / progress.bytes);
-    absl::FPrintF(stderr, "\r\x1b[K[%s%s] %d/%d layers  %s of %s  %s/s%s",
-                  std::string(std::clamp(full, 0, kBar), '='),
-                  std::string(kBar - std::clamp(full, 0, kBar), ' '),
-                  progress.cached_layers + progress.done_layers, progress.layers,
-                  Size(progress.done_bytes), Size(progress.bytes),
-                  Size(static_cast<int64_t>(speed)),
-                  speed > 0 && left > 0 ? absl::StrFormat("  %.0f s left", left / speed) : "");
+    const absl::Time now = absl::Now();
+    if (quiet_ || (!on_terminal_ && now < next_line_)) return;
+    next_line_ = now + kLineInterval;
+    const std::string text = ProgressText(progress, now - start_);
+    if (on_terminal_) {
+      absl::FPrintF(stderr, "\r\x1b[K%s %s", ProgressBar(progress), text);
+    } else {
+      absl::FPrintF(stderr, "%s\n", text);
+    }
     ::fflush(stderr);
   }
   void End() const {
-    if (on_terminal_) absl::FPrintF(stderr, "\r\x1b[K");
+    if (on_terminal_ && !quiet_) absl::FPrintF(stderr, "\r\x1b[K");
   }
   double seconds() const { return absl::ToDoubleSeconds(absl::Now() - start_); }
 
  private:
+  static constexpr absl::Duration kLineInterval = absl::Seconds(5);
+  const bool quiet_;
   const bool on_terminal_ = ::isatty(STDERR_FILENO) == 1;
   const absl::Time start_ = absl::Now();
+  absl::Time next_line_ = start_ + kLineInterval;
 };
 
 absl::Status RunPull(const Options& options) {
@@ -184,7 +216,7 @@ absl::Status RunPull(const Options& options) {
       .auth_file = options.auth_file.empty() ? DefaultAuthFile() : Absolute(options.auth_file),
       .auth_helper = "",
       .sync = !options.no_sync};
-  ProgressLine line;
+  Progress line(options.json);
   const absl::StatusOr<PullResult> result = PullConfined(
       job, /*cancel_fd=*/-1, [&line](const PullProgress& progress) { line.Show(progress); });
   line.End();
@@ -203,7 +235,7 @@ absl::Status RunPull(const Options& options) {
   } else {
     std::cout << name.ToString() << ": " << result->manifest.Short() << ", " << done.layers
               << " layers, " << done.cached_layers << " of them here before, "
-              << Size(done.done_bytes) << " fetched in "
+              << HumanBytes(done.done_bytes) << " fetched in "
               << absl::StrFormat("%.1f s\n", line.seconds());
   }
   return absl::OkStatus();
@@ -229,14 +261,12 @@ absl::Status RunList(const Options& options) {
     PrintJson(list);
     return absl::OkStatus();
   }
-  std::cout << absl::StrFormat("%-14s%-12s%-21s%-8s  %s\n", "DIGEST", "SIZE", "LAST USED", "KEPT",
-                               "NAMES");
+  std::vector<std::vector<std::string>> rows;
   for (const Json& image : list) {
-    std::cout << absl::StrFormat(
-        "%-14s%-12s%-21s%-8s  %s\n", image["manifest"].get<std::string>().substr(7, 12),
-        Size(image["bytes"]), Time(image["last_used"]), image["kept"].get<std::string>(),
-        absl::StrJoin(image["names"].get<std::vector<std::string>>(), ", "));
+    rows.push_back({ShortDigest(image), HumanBytes(image["bytes"]), Time(image["last_used"]),
+                    image["kept"], ShownNames(image)});
   }
+  PrintTable({"DIGEST", "SIZE", "LAST USED", "KEPT", "NAMES"}, rows);
   return absl::OkStatus();
 }
 
@@ -284,19 +314,19 @@ absl::Status RunDiskUse(const Options& options) {
     PrintJson({{"images", list}, {"bytes", total}});
     return absl::OkStatus();
   }
-  std::cout << absl::StrFormat("%-14s%-12s%-12s  %s\n", "DIGEST", "SIZE", "ITS ALONE", "NAMES");
+  std::vector<std::vector<std::string>> rows;
   for (const Json& image : list) {
-    std::cout << absl::StrFormat(
-        "%-14s%-12s%-12s  %s\n", image["manifest"].get<std::string>().substr(7, 12),
-        Size(image["bytes"]), Size(image["own_bytes"]),
-        absl::StrJoin(image["names"].get<std::vector<std::string>>(), ", "));
+    rows.push_back({ShortDigest(image), HumanBytes(image["bytes"]), HumanBytes(image["own_bytes"]),
+                    ShownNames(image)});
   }
-  std::cout << "all images: " << Size(total) << "\n";
+  PrintTable({"DIGEST", "SIZE", "ITS ALONE", "NAMES"}, rows);
+  std::cout << "all images: " << HumanBytes(total) << "\n";
   return absl::OkStatus();
 }
 
 absl::Status RunRemove(const Options& options) {
   ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::Open(options.store));
+  Json removed = Json::array();
   for (const std::string& name : options.names) {
     ASSIGN_OR_RETURN(const StoredImage image, Find(*store, name));
     const auto kept = Kept(*store);
@@ -304,8 +334,10 @@ absl::Status RunRemove(const Options& options) {
       return absl::FailedPreconditionError(absl::StrCat(name, " is pinned: images unpin it first"));
     }
     ASSIGN_OR_RETURN(const int64_t freed, store->Remove(image.manifest), name);
-    std::cout << name << ": removed, " << Size(freed) << " freed\n";
+    removed.push_back({{"name", name}, {"manifest", image.manifest.ToString()}, {"bytes", freed}});
+    if (!options.json) std::cout << name << ": removed, " << HumanBytes(freed) << " freed\n";
   }
+  if (options.json) PrintJson({{"removed", removed}});
   return absl::OkStatus();
 }
 
@@ -355,9 +387,9 @@ absl::Status RunGc(const Options& options) {
                {"dry_run", options.dry_run}});
     return absl::OkStatus();
   }
-  std::cout << choice.images.size() << " images, " << Size(choice.freed) << "\n";
+  std::cout << choice.images.size() << " images, " << HumanBytes(choice.freed) << "\n";
   if (choice.missing > 0) {
-    std::cout << "still too much by " << Size(choice.missing)
+    std::cout << "still too much by " << HumanBytes(choice.missing)
               << ": what is left is in use, pinned, recent or not of this store\n";
   }
   return absl::OkStatus();
@@ -366,7 +398,90 @@ absl::Status RunGc(const Options& options) {
 absl::Status RunPin(const Options& options, bool pin) {
   ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::Open(options.store));
   ASSIGN_OR_RETURN(const std::string name, StoredName(options.name));
-  return pin ? store->Pin(name) : store->Unpin(name);
+  RETURN_IF_ERROR(pin ? store->Pin(name) : store->Unpin(name));
+  if (options.json) PrintJson({{"name", name}, {"pinned", pin}});
+  return absl::OkStatus();
+}
+
+// One line an image, one more for each layer that is not as it was.
+void PrintVerdicts(const Json& images) {
+  std::vector<std::vector<std::string>> rows;
+  for (const Json& image : images) {
+    rows.push_back({ShortDigest(image), image["state"], ShownNames(image)});
+    for (const Json& layer : image["layers"]) {
+      if (layer["why"].get<std::string>().empty()) continue;
+      rows.push_back({"", "",
+                      absl::StrCat(Plain(layer["path"].get<std::string>()), ": ",
+                                   Plain(layer["why"].get<std::string>()))});
+    }
+  }
+  PrintTable({"DIGEST", "STATE", "NAMES"}, rows);
+}
+
+const char* Said(LayerState state) {
+  switch (state) {
+    case LayerState::kIntact:
+      return "intact";
+    case LayerState::kDamaged:
+      return "damaged";
+    case LayerState::kUnknown:
+      return "unknown";
+    case LayerState::kGone:
+      break;
+  }
+  return "gone";
+}
+
+// Layers that images share are read once.
+absl::Status RunVerify(const Options& options) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::Open(options.store));
+  std::vector<StoredImage> images = store->Images();
+  if (!options.name.empty()) {
+    ASSIGN_OR_RETURN(const StoredImage image, Find(*store, options.name));
+    images = {image};
+  }
+  auto names = NamesOf(*store);
+  std::map<std::string, LayerVerdict> verdicts;
+  Json list = Json::array();
+  for (const StoredImage& image : images) {
+    LayerState worst = LayerState::kIntact;
+    Json layers = Json::array();
+    for (const StoredLayer& layer : image.layers) {
+      const auto [found, is_new] = verdicts.try_emplace(layer.key);
+      if (is_new) found->second = VerifyLayer(*store, layer);
+      const LayerVerdict& verdict = found->second;
+      if (verdict.state == LayerState::kDamaged || worst == LayerState::kIntact) {
+        worst = verdict.state;
+      }
+      layers.push_back({{"key", layer.key},
+                        {"path", store->LayerPath(layer.key)},
+                        {"state", Said(verdict.state)},
+                        {"why", verdict.why}});
+    }
+    list.push_back({{"manifest", image.manifest.ToString()},
+                    {"names", names[image.manifest]},
+                    {"state", Said(worst)},
+                    {"layers", layers}});
+  }
+  absl::Status failed;
+  int64_t damaged = 0;
+  for (const auto& [key, verdict] : verdicts) {
+    if (verdict.state != LayerState::kDamaged) continue;
+    ++damaged;
+    if (!options.dry_run) failed.Update(store->RemoveLayer(key));
+  }
+  if (options.json) {
+    PrintJson({{"images", list}, {"damaged_layers", damaged}, {"removed", !options.dry_run}});
+  } else {
+    PrintVerdicts(list);
+  }
+  if (damaged == 0) return absl::OkStatus();
+  return absl::DataLossError(
+      absl::StrCat(damaged, damaged == 1 ? " layer is damaged" : " layers are damaged",
+                   !failed.ok()      ? absl::StrCat(" and could not be removed: ", failed.message(),
+                                                    "; stop it and verify again")
+                   : options.dry_run ? ""
+                                     : " and removed: pull the images that had them again"));
 }
 
 }  // namespace
@@ -397,7 +512,9 @@ void AddImageCommands(CLI::App& app, int& exit_code) {
   add_json(add("ls", "List the images", &RunList));
   add_json(add("du", "What the images take, together and each alone", &RunDiskUse));
   CLI::App* const pull = add("pull", "Fetch an image, or what has changed of it", &RunPull);
-  add_name(pull, "[HOST/]REPOSITORY[:TAG][@DIGEST], or oci:DIRECTORY[:NAME]");
+  add_name(pull,
+           "[HOST/]REPOSITORY[:TAG][@DIGEST], oci:DIRECTORY[:NAME], oci-archive:FILE[:NAME], "
+           "docker-archive:FILE[:NAME], or rootfs:DIRECTORY or FILE");
   add_json(pull);
   pull->add_flag("--plain-http", options->plain_http, "The registry has no TLS");
   pull->add_option("--ca-file", options->ca_file,
@@ -407,15 +524,25 @@ void AddImageCommands(CLI::App& app, int& exit_code) {
                    "docker's config.json (default: that of $DOCKER_CONFIG or $HOME/.docker)");
   pull->add_flag("--no-sync", options->no_sync,
                  "Do not wait for the disk: a power cut may damage the image");
-  add_name(add("inspect", "One image as JSON", &RunInspect), "Name, or beginning of the digest");
-  add("rm", "Remove images", &RunRemove)
-      ->add_option("names", options->names, "Names, or beginnings of digests")
-      ->required();
-  add_name(add("pin", "Keep an image whatever happens",
-               [](const Options& all) { return RunPin(all, true); }),
-           "The image's name; it need not be here yet");
-  add_name(add("unpin", "Undo a pin", [](const Options& all) { return RunPin(all, false); }),
-           "The image's name");
+  CLI::App* const inspect = add("inspect", "One image as JSON", &RunInspect);
+  add_name(inspect, "Name, or beginning of the digest");
+  add_json(inspect);
+  CLI::App* const verify =
+      add("verify", "Compare the layers with what was unpacked; damaged ones go", &RunVerify);
+  verify->add_option("name", options->name, "Name, or beginning of the digest (default: all)");
+  verify->add_flag("--dry-run", options->dry_run, "Only say what is damaged");
+  add_json(verify);
+  CLI::App* const remove = add("rm", "Remove images", &RunRemove);
+  remove->add_option("names", options->names, "Names, or beginnings of digests")->required();
+  add_json(remove);
+  CLI::App* const pin = add("pin", "Keep an image whatever happens",
+                            [](const Options& all) { return RunPin(all, true); });
+  add_name(pin, "The image's name; it need not be here yet");
+  add_json(pin);
+  CLI::App* const unpin =
+      add("unpin", "Undo a pin", [](const Options& all) { return RunPin(all, false); });
+  add_name(unpin, "The image's name");
+  add_json(unpin);
   CLI::App* const gc = add("gc", "Remove what the policy does not keep", &RunGc);
   add_json(gc);
   GcPolicy& policy = options->policy;

@@ -1,5 +1,5 @@
-// The operator's commands for the node's image store: images ls, pull, inspect, du, gc, rm, pin,
-// unpin. Each works on the store's files, beside a running plugin and beside each other.
+// The operator's commands for the node's image store: images ls, pull, inspect, verify, du, gc,
+// rm, pin, unpin. Each works on the store's files, beside a running plugin and beside each other.
 #pragma once
 
 #include <CLI/CLI.hpp>

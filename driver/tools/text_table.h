@@ -1,4 +1,4 @@
-// Tables and figures as an operator reads them. Pure.
+// Tables and figures as an operator reads them.
 #pragma once
 
 #include <chrono>
@@ -23,5 +23,8 @@ std::string Plain(absl::string_view text);
 std::string HumanBytes(uint64_t bytes);
 // "0s", "59s", "4m12s", "2h05m", "3d04h". Less than nothing, as after a change of the clock: "0s".
 std::string HumanDuration(std::chrono::nanoseconds duration);
+
+// Columns of the terminal that stdout is; 0: it is none, or does not say.
+size_t OutputWidth();
 
 }  // namespace jenkins_agent

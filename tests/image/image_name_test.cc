@@ -18,7 +18,13 @@ TEST(ImageName, TransportsAreThoseOfTheField) {
   for (const Case& wanted :
        {Case{"oci:/a/b", Transport::kLayout, "/a/b", "", "oci:/a/b"},
         Case{"oci:/a/b:v1", Transport::kLayout, "/a/b", "v1", "oci:/a/b:v1"},
-        Case{"oci:l:x/y:v1", Transport::kLayout, "/here/l", "x/y:v1", "oci:/here/l:x/y:v1"}}) {
+        Case{"oci:l:x/y:v1", Transport::kLayout, "/here/l", "x/y:v1", "oci:/here/l:x/y:v1"},
+        Case{"oci-archive:../f.tar", Transport::kLayoutArchive, "/f.tar", "", "oci-archive:/f.tar"},
+        Case{"docker-archive:/f.tar:a/b:1", Transport::kDockerArchive, "/f.tar", "a/b:1",
+             "docker-archive:/f.tar:a/b:1"},
+        Case{"rootfs:.", Transport::kRootfs, "/here", "", "rootfs:/here"},
+        Case{"rootfs:/x//y/./z/", Transport::kRootfs, "/x/y/z", "", "rootfs:/x/y/z"},
+        Case{"rootfs:/with:colon", Transport::kRootfs, "/with:colon", "", "rootfs:/with:colon"}}) {
     ASSERT_OK_AND_ASSIGN(const ImageName found, ParseImageName(wanted.name, "/here"));
     EXPECT_EQ(found.transport, wanted.transport) << wanted.name;
     EXPECT_EQ(found.path, wanted.path) << wanted.name;
@@ -38,9 +44,9 @@ TEST(ImageName, EverythingElseIsARegistrys) {
 TEST(ImageName, WhatIsWrongIsSaid) {
   EXPECT_THAT(ParseImageName("oci::x"),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("'oci::x': has no path")));
-  EXPECT_THAT(ParseImageName(absl::string_view("oci:/a\0b", 8)),
+  EXPECT_THAT(ParseImageName(absl::string_view("rootfs:/a\0b", 11)),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("NUL")));
-  EXPECT_THAT(ParseImageName("oci:/" + std::string(5000, 'a')),
+  EXPECT_THAT(ParseImageName("rootfs:/" + std::string(5000, 'a')),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("at most")));
 }
 

@@ -2,6 +2,7 @@
 cases of the image store."""
 import base64
 import gzip
+import hashlib
 import json
 import os
 import pathlib
@@ -112,9 +113,12 @@ class RealRegistry(Images):
         packed = layers.tar(entry("z", data=b"zstd" * 1000))
         zstd = subprocess.run(["zstd", "-c"], input=packed, stdout=subprocess.PIPE, check=True).stdout
         half = len(packed) // 2
+        # zstd:chunked and eStargz end with what a plain reader passes over.
+        chunked = zstd + b"\x50\x2a\x4d\x18" + (100).to_bytes(4, "little") + os.urandom(100)
+        stargz = b"".join(gzip.compress(packed[i:i + 700]) for i in range(0, len(packed), 700)) + gzip.compress(b"")
         for number, (layer, options) in enumerate([
                 (packed, []), (zstd, []), (gzip.compress(packed), ["--format", "v2s2"]),
-                (gzip.compress(packed[:half]) + gzip.compress(packed[half:]), [])]):
+                (gzip.compress(packed[:half]) + gzip.compress(packed[half:]), []), (chunked, []), (stargz, [])]):
             self.push([*blobs, layer], f"formats:{number}", *options)
             name = f"{self.registry.host}/formats:{number}"
             self.pull(name, "--plain-http")
@@ -163,21 +167,30 @@ class RealRegistry(Images):
         image = [gzip.compress(tar(*[entry(f"d{n}/f{i}", data=os.urandom(2000)) for i in range(150)])) for n in range(4)]
         self.push(image, "big:1")
         name = f"{self.registry.host}/big:1"
-        rng = random.Random(5)
-        for _ in range(25):
+        begin = time.monotonic()
+        self.pull(name, "--plain-http")
+        whole = time.monotonic() - begin
+        self.images("rm", name)
+        rng, cut_short = random.Random(5), 0
+        for number in range(50):
             process = subprocess.Popen([TOOLS, "images", "--store", self.store, "pull", "--plain-http", name],
-                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                       env={"PATH": "/usr/bin", "LSAN_OPTIONS": "detect_leaks=0"})
             try:
-                process.wait(timeout=rng.random() * 0.6)
+                process.wait(timeout=rng.random() * whole)
             except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-            process.wait()
+                # The whole of it, or the confined child alone.
+                child = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+                os.kill(int(child[0]) if number % 2 and child else process.pid, signal.SIGKILL)
+            cut_short += process.wait() != 0
             for image_ in self.list():
                 self.assertEqual(len(self.rootfs(image_["names"][0])), 604)
                 self.images("rm", image_["names"][0])
+        self.assertGreater(cut_short, 10)
         self.pull(name, "--plain-http")
         self.assertEqual(self.leftovers(self.store), [])
         self.assertEqual(len(self.rootfs(name)), 604)
+        self.assertIn("intact", self.images("verify", name))
 
     def test_pulls_of_one_image_at_the_same_time(self):
         self.push(sample_layers(size=2000000), "same:1")
@@ -447,6 +460,21 @@ class Misbehaving(Images):
         self.assertRegex(self.refused(f"{self.registry.host}/a/b:big", store=store), "needs about 2 MiB in .* 0 MiB are free")
         self.pull(self.name, "--plain-http", store=store)
 
+    def test_29_a_disk_without_inodes(self):
+        small = self.dir / "small"
+        small.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,nr_inodes=200", "tmpfs", small], check=True)
+        self.addCleanup(subprocess.run, ["umount", "-l", small], check=True)
+        many = Image([gzip.compress(tar(*(entry(f"f{n}", data=b"x") for n in range(300))))])
+        self.registry.put(many, "many")
+        store = small / "images"
+        self.assertIn("No space left", self.refused(f"{self.registry.host}/a/b:many", store=store))
+        self.pull(self.name, "--plain-http", store=store)
+        self.assertIn("No space left", self.refused(f"{self.registry.host}/a/b:many", store=store))
+        self.assertIn("intact", self.images("verify", store=store))
+        subprocess.run(["mount", "-o", "remount,nr_inodes=2000", small], check=True)
+        self.pull(f"{self.registry.host}/a/b:many", "--plain-http", store=store)
+
     def worker(self, **request):
         """The worker as the plugin runs it, its request written."""
         process = subprocess.Popen([TOOLS, "image-pull"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -530,6 +558,71 @@ class Misbehaving(Images):
         blob.symlink_to("/etc/passwd")
         self.assertIn("layer", self.refused(f"oci:{layout}:x"))
 
+    def damage(self, how, path):
+        """Changes one file of the store's as a disk or a hand would."""
+        times = os.stat(path, follow_symlinks=False)
+        how(path)
+        if os.path.lexists(path):
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns), follow_symlinks=False)
+
+    def test_verify_names_what_is_damaged_and_the_next_pull_repairs_it(self):
+        def flip(path):
+            with open(path, "r+b") as file:
+                file.seek(30000)
+                byte = file.read(1)
+                file.seek(30000)
+                file.write(bytes([byte[0] ^ 1]))
+        other = Image([self.image.blobs[self.image.layers[0]], sample_layers(seed=9)[1]])
+        self.registry.put(other, "2")
+        names = [self.name, f"{self.registry.host}/a/b:2"]
+        intact = None
+        for change in (flip, lambda p: os.truncate(p, 0), os.unlink, lambda p: os.chmod(p, 0o777),
+                       lambda p: os.chown(p, 7, 7), lambda p: os.setxattr(p, "user.x", b"y"),
+                       lambda p: os.link(p, p + "2"),
+                       lambda p: os.setxattr(os.path.dirname(p), "trusted.overlay.opaque", b"y")):
+            for name in names:
+                self.pull(name, "--plain-http")
+            verdict = json.loads(self.images("verify", "--json"))
+            self.assertEqual([x["state"] for x in verdict["images"]], ["intact"] * 2)
+            intact = intact or self.rootfs(self.name)
+            self.assertEqual(self.rootfs(self.name), intact)
+            layer = json.loads(self.images("inspect", self.name))["layers"][2]["path"]
+            self.damage(change, os.path.join(layer, "opt/b"))
+            for dry in ["--dry-run"], []:
+                done = self.run_images("verify", "--json", *dry)
+                self.assertEqual(done.returncode, 1, done.stdout)
+                said = {x["manifest"]: x for x in json.loads(done.stdout)["images"]}
+                self.assertEqual(said[digest(other.manifest)]["state"], "intact")
+                self.assertEqual([x["state"] for x in said[digest(self.image.manifest)]["layers"]],
+                                 ["intact", "intact", "damaged"])
+                self.assertIn("1 layer is damaged", done.stderr)
+            self.assertFalse(os.path.exists(layer))
+            self.assertEqual(json.loads(self.images("verify", "--json", names[1]))["damaged_layers"], 0)
+
+    def test_verify_leaves_what_a_task_runs_on(self):
+        self.pull(self.name, "--plain-http")
+        lease = {"task": "alloc/agent/1", "manifest": digest(self.image.manifest)}
+        record = self.store / "leases" / (hashlib.sha256(b"alloc/agent/1").hexdigest() + ".json")
+        record.write_text(json.dumps(lease))
+        layer = json.loads(self.images("inspect", self.name))["layers"][0]["path"]
+        os.unlink(layer + "/bin/sh")
+        done = self.run_images("verify")
+        self.assertIn("is used by the task alloc/agent/1", done.stderr)
+        self.assertRegex(done.stdout, r"damaged .*a/b:1\n.*layers/.*: its files have the digest")
+        self.assertTrue(os.path.exists(layer))
+        record.unlink()
+        self.assertIn("pull the images that had them again", self.run_images("verify").stderr)
+        self.assertFalse(os.path.exists(layer))
+
+    def test_verify_says_what_it_cannot_know(self):
+        self.pull(self.name, "--plain-http")
+        record = next((self.store / "images").iterdir())
+        document = json.loads(record.read_text())
+        for layer in document["layers"]:
+            del layer["tree"]
+        record.write_text(json.dumps(document))
+        self.assertRegex(self.images("verify"), "unknown")
+
     def test_commands_on_what_is_here(self):
         self.pull(self.name, "--plain-http")
         other = Image([*sample_layers()[:2], sample_layers(seed=5)[2]], env=["A=b"])
@@ -539,7 +632,7 @@ class Misbehaving(Images):
         self.assertIn(self.name, self.images("ls"))
         self.assertEqual(json.loads(self.images("inspect", second))["env"], ["A=b"])
         self.assertEqual(json.loads(self.images("inspect", digest(other.manifest)[7:17]))["names"], [second])
-        self.images("pin", self.name)
+        self.assertEqual(json.loads(self.images("pin", "--json", self.name)), {"name": self.name, "pinned": True})
         self.assertIn("is pinned", self.run_images("rm", self.name).stderr)
         everything = ["gc", "--json", "--delay", "0s", "--keep-recent", "0", "--max-size", "1"]
         planned = json.loads(self.images(*everything, "--dry-run"))
@@ -550,7 +643,7 @@ class Misbehaving(Images):
         self.assertEqual([x["names"] for x in self.list()], [[self.name]])
         self.assertIn("opt/b", self.rootfs(self.name))
         self.images("unpin", self.name)
-        self.images("rm", self.name)
+        self.assertEqual([x["name"] for x in json.loads(self.images("rm", "--json", self.name))["removed"]], [self.name])
         self.assertEqual(os.listdir(self.store / "layers"), [])
         self.assertIn("is not in", self.run_images("rm", self.name).stderr)
         self.assertIn("low watermark (90)", self.run_images("gc", "--low", "90").stderr)
