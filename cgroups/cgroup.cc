@@ -111,8 +111,7 @@ Cgroup::Doors Cgroup::doors() const {
   Doors doors;
   for (const Door& door : doors_) {
     doors.names.push_back(door.name);
-    doors.fds.push_back(door.inside.get());
-    doors.fds.push_back(door.outside.get());
+    doors.fds.push_back(door.file.get());
   }
   if (IsV2() && !views_.empty()) doors.fds.push_back(views_.front().dir.get());
   return doors;
@@ -123,12 +122,12 @@ absl::StatusOr<Cgroup> Cgroup::FromDoors(const Hierarchy& hierarchy,
                                          std::vector<Fd> fds) {
   Cgroup cgroup(hierarchy);
   const size_t directories = cgroup.IsV2() ? 1 : 0;
-  if (names.empty() || fds.size() != 2 * names.size() + directories) {
+  if (names.empty() || fds.size() != names.size() + directories) {
     return absl::InvalidArgumentError(
         absl::StrCat("cgroup: ", fds.size(), " descriptors for ", names.size(), " directories"));
   }
   for (size_t i = 0; i < names.size(); ++i) {
-    cgroup.doors_.push_back({names[i], std::move(fds[2 * i]), std::move(fds[2 * i + 1])});
+    cgroup.doors_.push_back({names[i], std::move(fds[i])});
   }
   if (directories > 0) cgroup.views_.push_back({"", std::move(fds.back())});
   return cgroup;
@@ -268,32 +267,19 @@ absl::Status Cgroup::OpenDoors() {
   for (const Part& part : parts_) {
     if (Contains(opened, part.dir)) continue;
     opened.push_back(part.dir);
-    const std::string outer = hierarchy_.OuterPath(part.controller);
-    ASSIGN_OR_RETURN(Fd inside, OpenFile(part.dir + file, O_WRONLY), Title(part.dir));
-    ASSIGN_OR_RETURN(Fd outside, OpenFile(outer + file, O_WRONLY), Title(outer));
-    doors_.push_back({Title(part.dir), std::move(inside), std::move(outside)});
+    ASSIGN_OR_RETURN(Fd door, OpenFile(part.dir + file, O_WRONLY), Title(part.dir));
+    doors_.push_back({Title(part.dir), std::move(door)});
   }
   return absl::OkStatus();
 }
 
-// The freezer, where KillAll looks, is the first to be joined and the last to be left: a process
-// that is killed on the way in or out is not overlooked, and no directory stays because it was
-// still inside.
+// The freezer, where KillAll looks, is the first to be joined: a process that is killed on the way
+// in is not overlooked, and no directory stays because it was still inside.
 absl::Status Cgroup::Enter() const {
   if (doors_.empty()) return absl::FailedPreconditionError("cgroup: opened for reading only");
   for (const Door& door : doors_) {
-    if (absl::Status moved = Move(door.inside.get(), door.name); !moved.ok()) {
+    if (absl::Status moved = Move(door.file.get(), door.name); !moved.ok()) {
       return Annotate(moved, "join");
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status Cgroup::Leave() const {
-  if (doors_.empty()) return absl::FailedPreconditionError("cgroup: opened for reading only");
-  for (auto door = doors_.rbegin(); door != doors_.rend(); ++door) {
-    if (absl::Status moved = Move(door->outside.get(), door->name); !moved.ok()) {
-      return Annotate(moved, "leave");
     }
   }
   return absl::OkStatus();

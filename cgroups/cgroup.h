@@ -2,9 +2,9 @@
 //
 // v1 (also hybrid): <controller>/nomad/<name> in freezer, memory, cpu (Nomad makes those three
 // before StartTask), cpuacct, pids, with an I/O weight blkio (ours), and Nomad's cpuset. v2:
-// Nomad's one scope. The supervisor creates it and hands its doors to pid 1; the launch children
-// inherit these through fork and move themselves. The plugin opens it anew after a restart. Not
-// thread-safe, except that the const methods may run at the same time.
+// Nomad's one scope. The supervisor creates it and hands its doors to pid 1, which never goes in;
+// the launch children inherit these through fork and move themselves. The plugin opens it anew
+// after a restart. Not thread-safe, except that the const methods may run at the same time.
 //
 // Nothing here writes v1's cgroup.procs or moves another process: that waits for an RCU grace
 // period, 7-13 ms. A single-threaded process that moves itself through `tasks` does not, nor does
@@ -39,7 +39,7 @@ class Cgroup {
   static constexpr std::chrono::milliseconds kFreezeLimit{500};
 
   // Makes what is missing, ends the leftovers of an earlier start, writes all limits while nobody
-  // is inside and opens what Enter, Leave and views need. Undoes what it made when a step fails.
+  // is inside and opens what Enter and views need. Undoes what it made when a step fails.
   // FailedPrecondition: the host has no cgroups, lacks a controller that a limit needs, or the
   // shared cpuset has no cores yet.
   static absl::StatusOr<Cgroup> Create(const Hierarchy& hierarchy, const Placement& placement,
@@ -48,17 +48,17 @@ class Cgroup {
   // before anything is made.
   static absl::StatusOr<std::vector<std::string>> DirsFor(const Hierarchy& hierarchy,
                                                           const Placement& placement);
-  // For one who has only the list of dirs(). Holds no descriptors: no Enter, Leave or views.
+  // For one who has only the list of dirs(). Holds no descriptors: no Enter or views.
   static absl::StatusOr<Cgroup> Open(const Hierarchy& hierarchy,
                                      const std::vector<std::string>& dirs);
 
-  // Not known yet: Enter, Leave, Fork and UnshareNamespace fail.
+  // Not known yet: Enter and Fork fail.
   explicit Cgroup(const Hierarchy& hierarchy) : hierarchy_(hierarchy) {}
   Cgroup(Cgroup&&) = default;
   Cgroup& operator=(Cgroup&&) = default;
 
-  // What a process needs of Create's Cgroup that was cloned before, to Enter, Leave, Fork and
-  // UnshareNamespace, and nothing else. `fds`: two for each name, v2 one more; of doors() borrowed.
+  // What a process that was cloned before needs of Create's Cgroup to Enter and Fork, and nothing
+  // else. `fds`: one for each name, v2 one more; of doors() borrowed.
   struct Doors {
     std::vector<std::string> names;
     std::vector<int> fds;
@@ -73,10 +73,8 @@ class Cgroup {
   // What Create made, parents first. The rest was there: Nomad's.
   const std::vector<std::string>& dirs_made() const { return dirs_made_; }
 
-  // The calling process, single-threaded, moves itself in, or back to where the creator was.
-  // Success allocates nothing.
+  // The calling process, single-threaded, moves itself in. Success allocates nothing.
   absl::Status Enter() const;
-  absl::Status Leave() const;
   // fork(2). v2: the child is inside already, if the kernel lets the caller: one whose cgroup
   // namespace does not hold its own cgroup may not clone into another where cgroup2 is mounted with
   // nsdelegate (kernel/cgroup/cgroup.c, cgroup_procs_write_permission). Else the child has to
@@ -86,9 +84,6 @@ class Cgroup {
     bool inside = false;
   };
   absl::StatusOr<Forked> Fork() const;
-  // Gives the caller, single-threaded, a cgroup namespace whose root is this cgroup, and leaves the
-  // caller where it is. Needs CAP_SYS_ADMIN.
-  absl::Status UnshareNamespace() const;
 
   // What the sandbox binds read-only under /sys/fs/cgroup/<name>. v1: memory, cpu, cpuacct, cpuset
   // (HotSpot ignores every limit unless all four are there). v2: one with the name "".
@@ -138,8 +133,7 @@ class Cgroup {
  private:
   struct Door {  // the file that moves whoever writes "0" to it
     std::string name;
-    Fd inside;
-    Fd outside;
+    Fd file;
   };
   struct OpenView {
     std::string name;
@@ -177,5 +171,11 @@ class Cgroup {
   std::vector<Door> doors_;
   std::vector<OpenView> views_;
 };
+
+// A cgroup namespace whose roots are where the caller is now. Who shall not be inside joins that of
+// one who was, by its pidfd: cgroup namespaces are taken from a process, never from a directory
+// (cgroup_namespaces(7)). The caller is single-threaded; both need CAP_SYS_ADMIN.
+absl::Status UnshareNamespace();
+absl::Status JoinNamespaceOf(int pidfd);
 
 }  // namespace jenkins_agent::cgroups

@@ -33,11 +33,10 @@ inline constexpr const char* kFaultPoints[] = {
     // Pid 1 and its child: start.
     "init.start.cloned",
     "init.start.root_built",
-    "init.start.in_cgroup",
+    "payload.start.in_cgroup",
     "init.start.ready",
     "init.launch.asked",
     "init.launch.forked",
-    "payload.launch.in_cgroup",
     "payload.launch.before_exec",
     // Supervisor: exit.
     "supervisor.exit.seen",

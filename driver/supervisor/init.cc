@@ -21,6 +21,7 @@
 #include "driver/sandbox/privileges.h"
 #include "driver/sandbox/root.h"
 #include "driver/sandbox/user_namespace.h"
+#include "driver/supervisor/first_child.h"
 #include "driver/supervisor/init_protocol.h"
 #include "driver/supervisor/init_sessions.h"
 #include "driver/supervisor/launch.h"
@@ -61,6 +62,7 @@ class Init {
   absl::Status DieWithSupervisor();
   absl::Status BuildSandbox();
   absl::StatusOr<std::vector<CgroupTree>> AwaitCgroups();
+  absl::StatusOr<StartingPayload> StartChild(const InitRequest& request);
   absl::StatusOr<uint32_t> UsableJavaHomes() const;
   void DropWhatIsDone();
   void HandleRequest();
@@ -74,7 +76,8 @@ class Init {
   cgroups::Cgroup cgroup_;
   LaunchContext context_;
   Fd user_namespace_;
-  Fd children_;  // signalfd of SIGCHLD
+  Fd children_;                            // signalfd of SIGCHLD
+  std::optional<FirstChild> first_child_;  // until the first launch
   pid_t payload_ = 0;
   std::optional<StartingPayload> starting_;
   InitSessions sessions_;
@@ -89,11 +92,12 @@ absl::Status Init::DieWithSupervisor() {
   return absl::OkStatus();
 }
 
-// The supervisor makes them meanwhile.
+// The supervisor makes them meanwhile. They are the last that the first child needs.
 absl::StatusOr<std::vector<CgroupTree>> Init::AwaitCgroups() {
   ASSIGN_OR_RETURN(InitCgroups cgroups, ReceiveCgroups(parameters_.supervisor));
   ASSIGN_OR_RETURN(cgroup_, cgroups::Cgroup::FromDoors(parameters_.hierarchy, cgroups.doors,
                                                        std::move(cgroups.door_fds)));
+  ASSIGN_OR_RETURN(first_child_, StartFirstChild(context_));
   return std::move(cgroups.trees);
 }
 
@@ -108,7 +112,8 @@ absl::Status Init::BuildSandbox() {
                             {context_.user, context_.user_namespace}));
   parameters_.root_template.Reset();  // it ends with its last descriptor
   FaultPoint("init.start.root_built");
-  RETURN_IF_ERROR(cgroup_.UnshareNamespace());
+  if (!first_child_) return absl::InternalError("the plan mounts no cgroups");
+  RETURN_IF_ERROR(TakeCgroupNamespace(*first_child_));
   return BecomeInit(sandbox);
 }
 
@@ -211,7 +216,7 @@ void Init::StartLaunch(const absl::StatusOr<InitRequest>& request) {
   absl::Status error = request.status();
   if (error.ok() && payload_ != 0) error = absl::FailedPreconditionError("launch: still running");
   if (error.ok()) {
-    absl::StatusOr<StartingPayload> starting = StartPayload(context_, request->program);
+    absl::StatusOr<StartingPayload> starting = StartChild(*request);
     error = starting.status();
     if (starting.ok()) starting_ = *std::move(starting);
   }
@@ -223,6 +228,16 @@ void Init::StartLaunch(const absl::StatusOr<InitRequest>& request) {
   }
   payload_ = starting_->pid;
   FaultPoint("init.launch.forked");
+}
+
+absl::StatusOr<StartingPayload> Init::StartChild(const InitRequest& request) {
+  RETURN_IF_ERROR(PrepareLaunch(request.program));
+  if (first_child_) {
+    absl::StatusOr<StartingPayload> first =
+        LaunchFirst(*std::exchange(first_child_, std::nullopt), request.packed_program.get());
+    if (!absl::IsUnavailable(first.status())) return first;
+  }
+  return StartPayload(context_, request.program);
 }
 
 void Init::FinishLaunch() {

@@ -95,7 +95,7 @@ absl::Status SendLaunch(int socket, const pb::ProgramSpec& program) {
 }
 
 absl::StatusOr<InitRequest> ReceiveRequest(int socket) {
-  ASSIGN_OR_RETURN(const Packet packet, ReceivePacket(socket));
+  ASSIGN_OR_RETURN(Packet packet, ReceivePacket(socket));
   RequestHeader header;
   if (packet.data.size() != sizeof(header)) return absl::InternalError("request is garbled");
   std::memcpy(&header, packet.data.data(), sizeof(header));
@@ -105,7 +105,8 @@ absl::StatusOr<InitRequest> ReceiveRequest(int socket) {
   request.merge_stderr = header.merge_stderr;
   request.session = header.session;
   if (packet.fds.empty()) return request;
-  ASSIGN_OR_RETURN(const std::string bytes, ReadAll(packet.fds[0].get(), kMaxSpecBytes));
+  request.packed_program = std::move(packet.fds[0]);
+  ASSIGN_OR_RETURN(const std::string bytes, ReadAll(request.packed_program.get(), kMaxSpecBytes));
   if (!request.program.ParseFromString(bytes)) return absl::InternalError("request is garbled");
   return request;
 }

@@ -54,6 +54,7 @@ struct InitRequest {
   bool merge_stderr = false;
   uint32_t session = 0;
   pb::ProgramSpec program;
+  Fd packed_program;  // received only: `program` as it came, for a process that reads it anew
 };
 
 // The task's cgroups, the first that pid 1 is told.

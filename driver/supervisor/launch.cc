@@ -16,6 +16,7 @@
 #include "absl/strings/strip.h"
 #include "driver/base/fault.h"
 #include "driver/base/file.h"
+#include "driver/base/packet.h"
 #include "driver/base/pidfd.h"
 #include "driver/base/sandbox_paths.h"
 #include "driver/base/status.h"
@@ -28,7 +29,7 @@ namespace {
 constexpr char kDefaultPath[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 // Nomad's exec driver looks for a bare name in the task's local directory too.
 constexpr char kLocalDir[] = "/local";
-constexpr size_t kMaxErrorText = 4000;  // one atomic write to a pipe (PIPE_BUF), with its code
+constexpr size_t kMaxErrorText = 4000;
 constexpr int kExitLaunchFailed = 125;
 
 // The directory belongs to root and carries the payload's group (setgid): the payload can read the
@@ -43,16 +44,6 @@ absl::Status WriteArgumentsFile(const std::string& content) {
 }
 
 // ---- the child, in order ----
-
-absl::Status ConnectStdio(const LaunchContext& context) {
-  ASSIGN_OR_RETURN(const Fd null, OpenFile("/dev/null", O_RDONLY));
-  // dup2 clears CLOEXEC of the copy; all originals are above 2.
-  if (::dup2(null.get(), STDIN_FILENO) < 0 || ::dup2(context.stdout_fd, STDOUT_FILENO) < 0 ||
-      ::dup2(context.stderr_fd, STDERR_FILENO) < 0) {
-    return ErrnoStatus("connect stdin, stdout, stderr");
-  }
-  return absl::OkStatus();
-}
 
 // A protected supervisor (oom_score_adj below 0) must not make its payload protected.
 void ResetOomScore() {
@@ -135,11 +126,18 @@ absl::Status CloseAllBut(int kept_fd) {
   return absl::OkStatus();
 }
 
-absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& program,
-                           bool inside, absl::FunctionRef<absl::Status()> connect_stdio,
-                           int error_fd) {
-  if (!inside) RETURN_IF_ERROR(context.cgroup.Enter());
-  FaultPoint("payload.launch.in_cgroup");
+absl::Status ConnectPayloadStdio(const LaunchContext& context) {
+  ASSIGN_OR_RETURN(const Fd null, OpenFile("/dev/null", O_RDONLY));
+  // dup2 clears CLOEXEC of the copy; all originals are above 2.
+  if (::dup2(null.get(), STDIN_FILENO) < 0 || ::dup2(context.stdout_fd, STDOUT_FILENO) < 0 ||
+      ::dup2(context.stderr_fd, STDERR_FILENO) < 0) {
+    return ErrnoStatus("connect stdin, stdout, stderr");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BecomeTaskProcess(const LaunchContext& context,
+                               absl::FunctionRef<absl::Status()> connect_stdio, int error_fd) {
   // In a CPU cgroup a new session is no new group for the scheduler (sched(7), autogroup): on a
   // busy node each change of groups costs a turn at the CPU.
   if (::setsid() < 0) return ErrnoStatus("setsid");
@@ -148,10 +146,22 @@ absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& 
   RETURN_IF_ERROR(connect_stdio());
   RETURN_IF_ERROR(CloseAllBut(error_fd));
   ResetSignals();
+  return absl::OkStatus();
+}
+
+absl::Status ExecuteProgram(const pb::ProgramSpec& program) {
   RETURN_IF_ERROR(MakeDirectories(program));
   RETURN_IF_ERROR(ChangeDirectory(program.work_dir()));
   FaultPoint("payload.launch.before_exec");
   return Execute(program);
+}
+
+absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& program,
+                           bool inside, absl::FunctionRef<absl::Status()> connect_stdio,
+                           int error_fd) {
+  if (!inside) RETURN_IF_ERROR(context.cgroup.Enter());
+  RETURN_IF_ERROR(BecomeTaskProcess(context, connect_stdio, error_fd));
+  return ExecuteProgram(program);
 }
 
 [[noreturn]] void EndWithLaunchError(const absl::Status& error, int error_fd) {
@@ -165,19 +175,22 @@ namespace {
 
 [[noreturn]] void RunChild(const LaunchContext& context, const pb::ProgramSpec& program,
                            bool inside, int error_fd) {
-  const auto connect = [&] { return ConnectStdio(context); };
+  const auto connect = [&] { return ConnectPayloadStdio(context); };
   EndWithLaunchError(BecomeProgram(context, program, inside, connect, error_fd), error_fd);
 }
 
 }  // namespace
 
+absl::Status PrepareLaunch(const pb::ProgramSpec& program) {
+  if (program.argv().empty()) return absl::InvalidArgumentError("no program to start");
+  return WriteArgumentsFile(program.arguments_file());
+}
+
 absl::StatusOr<StartingPayload> StartPayload(const LaunchContext& context,
                                              const pb::ProgramSpec& program) {
-  if (program.argv().empty()) return absl::InvalidArgumentError("no program to start");
-  RETURN_IF_ERROR(WriteArgumentsFile(program.arguments_file()));
-  ASSIGN_OR_RETURN(Pipe error, MakePipe());
+  ASSIGN_OR_RETURN(SocketPair error, MakeSocketPair(SOCK_SEQPACKET));
   ASSIGN_OR_RETURN(const cgroups::Cgroup::Forked forked, context.cgroup.Fork());
-  if (forked.pid == 0) RunChild(context, program, forked.inside, error.write.get());
+  if (forked.pid == 0) RunChild(context, program, forked.inside, error.second.get());
   StartingPayload payload;
   payload.pid = forked.pid;
   absl::StatusOr<Fd> pidfd = OpenPidfd(payload.pid);
@@ -186,14 +199,13 @@ absl::StatusOr<StartingPayload> StartPayload(const LaunchContext& context,
     return pidfd.status();
   }
   payload.pidfd = *std::move(pidfd);
-  payload.error = std::move(error.read);
+  payload.error = std::move(error.first);
   return payload;
 }
 
 absl::Status ReadLaunchError(int error_fd) {
-  const absl::StatusOr<std::string> text = ReadAll(error_fd, 2 * kMaxErrorText);
-  if (!text.ok()) return absl::OkStatus();
-  return ParseLaunchError(*text);
+  const absl::StatusOr<Packet> packet = ReceivePacket(error_fd);
+  return packet.ok() ? ParseLaunchError(packet->data) : absl::OkStatus();
 }
 
 absl::Status ParseLaunchError(absl::string_view text) {

@@ -27,12 +27,15 @@ struct LaunchContext {
 struct StartingPayload {
   pid_t pid = 0;
   Fd pidfd;
-  Fd error;  // end of file: exec succeeded; else the error (ReadLaunchError)
+  Fd error;  // SEQPACKET; end of file: exec succeeded; else the error (ReadLaunchError)
 };
 
-// Writes the arguments file anew and forks the child. Always fork, never vfork: processes of the
-// payload's user may stop the child before its exec, and a vforking parent would sleep with it
-// (spike.md 0.2). The child's fate is told by StartingPayload::error.
+// What has to be there before a child may execute the program: writes the arguments file anew.
+// Also refuses a program without a name.
+absl::Status PrepareLaunch(const pb::ProgramSpec& program);
+// Forks the child. Always fork, never vfork: processes of the payload's user may stop the child
+// before its exec, and a vforking parent would sleep with it (spike.md 0.2). The child's fate is
+// told by StartingPayload::error.
 absl::StatusOr<StartingPayload> StartPayload(const LaunchContext& context,
                                              const pb::ProgramSpec& program);
 
@@ -46,9 +49,15 @@ absl::Status ParseLaunchError(absl::string_view text);
 // chose is looked up: pid 1 holds directories of the host (cgroups), and "/proc/self/fd/N" of one,
 // also behind a link, would lead out of the sandbox for good (CVE-2024-21626).
 absl::Status CloseAllBut(int kept_fd);
-// A session of its own, the task's cgroups (unless the child is `inside` them), user and filter,
-// then `connect_stdio` as the task's user, then exec. Of all other descriptors only error_fd, a
-// CLOEXEC one, lives until the exec. Returns only on failure.
+// A session of its own, the task's user and filter, then `connect_stdio` as the task's user. Of all
+// other descriptors only error_fd, a CLOEXEC one, stays. The caller is in the task's cgroups.
+absl::Status BecomeTaskProcess(const LaunchContext& context,
+                               absl::FunctionRef<absl::Status()> connect_stdio, int error_fd);
+// What the payload's stdin, stdout and stderr are.
+absl::Status ConnectPayloadStdio(const LaunchContext& context);
+// Of a task's process. Returns only on failure.
+absl::Status ExecuteProgram(const pb::ProgramSpec& program);
+// All of it: joins the task's cgroups, unless the child is `inside`, and so on to the exec.
 absl::Status BecomeProgram(const LaunchContext& context, const pb::ProgramSpec& program,
                            bool inside, absl::FunctionRef<absl::Status()> connect_stdio,
                            int error_fd);

@@ -139,8 +139,10 @@ void TakeCgroup(const TaskFindings& findings, AgentRow& row) {
   }
   row.stalls = findings.stalls.value_or(cgroups::Stalls());
   if (!findings.members.has_value() || !findings.status.ok()) return;
-  // pid 1 of the sandbox is outside, except for the moment in which it starts something.
   const pb::TaskStatus& status = *findings.status;
+  row.build_processes = 0;
+  if (status.launches() == 0) return;  // the agent's process waits inside for its program
+  // pid 1 of the sandbox is outside, except for the moment in which it starts something.
   row.build_processes = std::count_if(
       findings.members->begin(), findings.members->end(),
       [&status](pid_t pid) { return pid != status.payload_pid() && pid != status.init_pid(); });

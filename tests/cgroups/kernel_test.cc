@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cgroups/cgroup.h"
+#include "driver/base/pidfd.h"
 #include "tests/cgroups/kernel_support.h"
 
 namespace jenkins_agent::cgroups {
@@ -56,18 +57,31 @@ TEST_P(EveryVersion, ARecoveredPluginRemovesEverythingWhereNoNomadIs) {
   EXPECT_THAT(Leftovers(), IsEmpty());
 }
 
-TEST_P(EveryVersion, AChildLeavesAgain) {
+// As the first child of a sandbox and its pid 1 do. v2 with nsdelegate: whoever has the namespace
+// may not clone into it from outside, so the child enters.
+TEST_P(EveryVersion, ANamespaceIsTakenFromOneWhoIsInside) {
   ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create());
-  Child child([&cgroup](int ready) {
-    return cgroup.Enter().ok() && cgroup.Leave().ok() ? Idle(ready) : 1;
+  const char* const line = GetParam() == Version::kV1 ? ":freezer:" : "0::";
+  Child inside([&cgroup](int ready) {
+    return cgroup.Enter().ok() && UnshareNamespace().ok() ? Idle(ready) : 1;
   });
-  ASSERT_TRUE(child.WaitReady());
-  EXPECT_THAT(*cgroup.Members(), IsEmpty());
-  std::ifstream own("/proc/self/cgroup");
-  std::ifstream other(absl::StrCat("/proc/", child.pid(), "/cgroup"));
-  const std::string mine{std::istreambuf_iterator<char>(own), {}};
-  const std::string its{std::istreambuf_iterator<char>(other), {}};
-  EXPECT_EQ(its, mine);
+  ASSERT_TRUE(inside.WaitReady());
+  ASSERT_OK_AND_ASSIGN(const Fd pidfd, OpenPidfd(inside.pid()));
+  Child child([&](int) {
+    if (!JoinNamespaceOf(pidfd.get()).ok()) return 1;
+    if (OwnCgroup(line) == "/") return 2;
+    const absl::StatusOr<Cgroup::Forked> forked = cgroup.Fork();
+    if (!forked.ok()) return 3;
+    if (forked->pid == 0) {
+      if (!forked->inside && !cgroup.Enter().ok()) ::_exit(4);
+      ::_exit(OwnCgroup(line) == "/" ? 0 : 5);
+    }
+    int status = 0;
+    ::waitpid(forked->pid, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 6;
+  });
+  EXPECT_EQ(WEXITSTATUS(child.Wait()), 0);
+  EXPECT_OK(cgroup.KillAll(kLimit));
   EXPECT_OK(cgroup.Remove());
 }
 

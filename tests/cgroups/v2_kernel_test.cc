@@ -42,25 +42,6 @@ TEST_F(V2KernelTest, AForkedChildStartsInside) {
   EXPECT_OK(cgroup.Remove());
 }
 
-TEST_F(V2KernelTest, ANamespaceIsTakenFromOutside) {
-  ASSERT_OK_AND_ASSIGN(const Cgroup cgroup, Create());
-  Child child([&cgroup](int) {
-    if (!cgroup.UnshareNamespace().ok()) return 1;
-    if (!cgroup.Members()->empty()) return 2;
-    const absl::StatusOr<Cgroup::Forked> forked = cgroup.Fork();
-    if (!forked.ok()) return 3;
-    if (forked->pid == 0) {
-      if (!forked->inside && !cgroup.Enter().ok()) ::_exit(4);
-      ::_exit(OwnCgroup("0::") == "/" ? 0 : 5);
-    }
-    int status = 0;
-    ::waitpid(forked->pid, &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 6;
-  });
-  EXPECT_EQ(WEXITSTATUS(child.Wait()), 0);
-  EXPECT_OK(cgroup.Remove());
-}
-
 // ---- limits: a v2 host ----
 
 TEST_F(V2KernelTest, LimitsAreWrittenAndTakenBack) {

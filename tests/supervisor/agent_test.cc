@@ -110,6 +110,23 @@ TEST_F(Agent, WaitsForTheJarThenConnects) {
   ExpectNothingLeft(running);
 }
 
+// Whoever has the task's user can end the process that waits in the cgroups for the program.
+TEST_F(Agent, AKilledProcessThatWaitedForTheJarIsReplaced) {
+  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status,
+                       Start(AgentSpec("echo 'INFO: Connected' >&2; exec sleep 1000")));
+  const std::string processes = status.cgroup_dirs(0) + "/cgroup.procs";
+  EXPECT_NE(ReadFile(processes).value_or(""), "");
+  auto session = Reconnect();
+  ASSERT_TRUE(session);
+  ASSERT_OK(session->Exec({"/bin/sh", "-c", "kill -9 -1"}));
+  ASSERT_TRUE(Eventually([&] { return ReadFile(processes).value_or("?").empty(); }));
+  ASSERT_OK(watcher().JarReady(OldJar()));
+  EXPECT_TRUE(watcher().WaitEvent("connected"));
+  EXPECT_EQ(watcher().Status().launches(), 1u);
+  EXPECT_OK(watcher().Stop(SIGKILL, kTestDeadline));
+  ASSERT_TRUE(watcher().WaitExit());
+}
+
 TEST_F(Agent, LinesThatComeTogetherAreEventsOfTheirOwnPhases) {
   ASSERT_OK(
       Start(AgentSpec("printf 'INFO: Locating server among [x]\\nINFO: Connecting to h:1\\n"

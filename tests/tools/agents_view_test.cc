@@ -200,6 +200,15 @@ TEST(AgentsView, ASupervisorOfTheFirstReleaseIsShownWithWhatItTells) {
   EXPECT_EQ(row.build_processes, 1u);
 }
 
+TEST(AgentsView, TheProcessThatWaitsForItsProgramIsNoBuild) {
+  TaskFindings findings = Connected();
+  findings.status->set_state(pb::WAITING_FOR_JAR);
+  findings.status->set_launches(0);
+  findings.status->set_payload_pid(0);
+  findings.members = std::vector<pid_t>{4002};
+  EXPECT_EQ(MakeRow(findings).build_processes, 0u);
+}
+
 TEST(AgentsView, EachStateOfARunningTaskHasItsWord) {
   const std::pair<pb::RunState, const char*> cases[] = {
       {pb::RUN_STATE_UNKNOWN, "setting up"},
