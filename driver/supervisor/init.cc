@@ -15,6 +15,7 @@
 
 #include "cgroups/cgroup.h"
 #include "driver/base/fault.h"
+#include "driver/base/file.h"
 #include "driver/base/idle_memory.h"
 #include "driver/base/status.h"
 #include "driver/sandbox/network.h"
@@ -25,6 +26,7 @@
 #include "driver/supervisor/init_protocol.h"
 #include "driver/supervisor/init_sessions.h"
 #include "driver/supervisor/launch.h"
+#include "driver/supervisor/protocol.h"
 
 namespace jenkins_agent {
 namespace {
@@ -48,10 +50,12 @@ uint32_t ExecutableJavas(const google::protobuf::RepeatedPtrField<pb::JavaHome>&
 
 class Init {
  public:
-  explicit Init(const InitParameters& parameters)
+  Init(const InitParameters& parameters, pb::LaunchSpec spec, Fd root_template)
       : parameters_(parameters),
+        spec_(std::move(spec)),
+        root_template_(std::move(root_template)),
         cgroup_(parameters.hierarchy),
-        context_{parameters.spec.sandbox(), parameters.spec.user(), cgroup_, parameters.stdout_fd,
+        context_{spec_.sandbox(), spec_.user(), cgroup_, parameters.stdout_fd,
                  parameters.stderr_fd},
         sessions_(context_, [this](InitReport report) { Report(std::move(report)); }) {}
 
@@ -59,7 +63,6 @@ class Init {
   [[noreturn]] void Serve();
 
  private:
-  absl::Status DieWithSupervisor();
   absl::Status BuildSandbox();
   absl::StatusOr<std::vector<CgroupTree>> AwaitCgroups();
   absl::StatusOr<StartingPayload> StartChild(const InitRequest& request);
@@ -73,6 +76,8 @@ class Init {
   void Report(InitReport report);
 
   const InitParameters& parameters_;
+  pb::LaunchSpec spec_;  // it drops what it has done
+  Fd root_template_;
   cgroups::Cgroup cgroup_;
   LaunchContext context_;
   Fd user_namespace_;
@@ -82,15 +87,6 @@ class Init {
   std::optional<StartingPayload> starting_;
   InitSessions sessions_;
 };
-
-// getppid() is 0 in a new pid namespace whatever happened, so the usual check after prctl for a
-// parent that died before it is done with the socket.
-absl::Status Init::DieWithSupervisor() {
-  if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) return ErrnoStatus("PR_SET_PDEATHSIG");
-  pollfd supervisor = {parameters_.supervisor, POLLIN, 0};
-  if (::poll(&supervisor, 1, 0) > 0 && (supervisor.revents & (POLLHUP | POLLERR)) != 0) ::_exit(1);
-  return absl::OkStatus();
-}
 
 // The supervisor makes them meanwhile. They are the last that the first child needs.
 absl::StatusOr<std::vector<CgroupTree>> Init::AwaitCgroups() {
@@ -103,14 +99,13 @@ absl::StatusOr<std::vector<CgroupTree>> Init::AwaitCgroups() {
 
 // The payload's limits must not be pid 1's (spike.md 8.1): it takes the cgroup namespace only.
 absl::Status Init::BuildSandbox() {
-  const pb::SandboxSpec& sandbox = parameters_.spec.sandbox();
+  const pb::SandboxSpec& sandbox = spec_.sandbox();
   RETURN_IF_ERROR(EnterNetwork(sandbox));
   ASSIGN_OR_RETURN(user_namespace_, MakeUserNamespace(context_.user));
   context_.user_namespace = user_namespace_.get();
-  RETURN_IF_ERROR(BuildRoot(sandbox, parameters_.root_template.get(),
-                            [this] { return AwaitCgroups(); },
+  RETURN_IF_ERROR(BuildRoot(sandbox, root_template_.get(), [this] { return AwaitCgroups(); },
                             {context_.user, context_.user_namespace}));
-  parameters_.root_template.Reset();  // it ends with its last descriptor
+  root_template_.Reset();  // it ends with its last descriptor
   FaultPoint("init.start.root_built");
   if (!first_child_) return absl::InternalError("the plan mounts no cgroups");
   RETURN_IF_ERROR(TakeCgroupNamespace(*first_child_));
@@ -121,8 +116,6 @@ absl::Status Init::SetUp() {
   InitReport ready;
   ready.kind = InitReport::Kind::kReady;
   ready.began_ns = MonotonicNs();
-  (void)::prctl(PR_SET_NAME, kProcessName);
-  RETURN_IF_ERROR(DieWithSupervisor());
   FaultPoint("init.start.cloned");
   RETURN_IF_ERROR(BuildSandbox());
   sigset_t children;
@@ -142,7 +135,7 @@ absl::Status Init::SetUp() {
 // Asks in a child that has become the payload: pid 1 is root and may search directories that the
 // payload may not.
 absl::StatusOr<uint32_t> Init::UsableJavaHomes() const {
-  const auto& homes = parameters_.spec.agent().java_homes();
+  const auto& homes = spec_.agent().java_homes();
   if (homes.empty()) return 0;
   ASSIGN_OR_RETURN(Pipe answer, MakePipe());
   const pid_t child = ::fork();
@@ -167,10 +160,10 @@ absl::StatusOr<uint32_t> Init::UsableJavaHomes() const {
 // User, resource limits and the payload's filter are needed for every launch; the program, with all
 // secrets, comes with it.
 void Init::DropWhatIsDone() {
-  parameters_.spec.mutable_sandbox()->clear_mounts();
-  parameters_.spec.mutable_sandbox()->clear_init_filter();
-  parameters_.spec.clear_program();
-  parameters_.spec.clear_agent();
+  spec_.mutable_sandbox()->clear_mounts();
+  spec_.mutable_sandbox()->clear_init_filter();
+  spec_.clear_program();
+  spec_.clear_agent();
 }
 
 void Init::Report(InitReport report) {
@@ -280,22 +273,47 @@ void Init::PayloadEnded(int wait_status) {
   Report(std::move(exited));
 }
 
+// getppid() is 0 in a new pid namespace whatever happened, so the usual check after prctl for a
+// parent that died before it is done with the socket: its end of file ends the wait for the order.
+absl::Status DieWithSupervisor() {
+  if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) return ErrnoStatus("PR_SET_PDEATHSIG");
+  return absl::OkStatus();
+}
+
+absl::StatusOr<pb::LaunchSpec> ReadSpec(int file) {
+  ASSIGN_OR_RETURN(const std::string bytes, ReadAll(file, kMaxSpecBytes), "task description");
+  pb::LaunchSpec spec;
+  if (!spec.ParseFromString(bytes) ||
+      !spec.mutable_sandbox()->ParseFromString(spec.packed_sandbox())) {
+    return absl::InvalidArgumentError("task description is garbled");
+  }
+  spec.clear_packed_sandbox();
+  return spec;
+}
+
+[[noreturn]] void EndWithSetUpError(int supervisor, const absl::Status& error) {
+  InitReport failed;
+  failed.kind = InitReport::Kind::kSetupFailed;
+  failed.error = error;
+  SendReport(supervisor, failed).IgnoreError();  // its end of file tells as well
+  ::_exit(1);
+}
+
 }  // namespace
 
 void RunInit(const InitParameters& parameters) {
-  const bool readable =
-      parameters.spec.mutable_sandbox()->ParseFromString(parameters.spec.packed_sandbox());
-  parameters.spec.clear_packed_sandbox();
-  Init init(parameters);
-  const absl::Status status =
-      readable ? init.SetUp() : absl::InvalidArgumentError("task description is garbled");
-  if (!status.ok()) {
-    InitReport failed;
-    failed.kind = InitReport::Kind::kSetupFailed;
-    failed.error = status;
-    SendReport(parameters.supervisor, failed).IgnoreError();  // its end of file tells as well
-    ::_exit(1);
-  }
+  const absl::Status dies = DieWithSupervisor();
+  absl::StatusOr<SandboxOrder> order = ReceiveOrder(parameters.supervisor);
+  if (absl::IsOutOfRange(order.status())) ::_exit(0);
+  (void)::prctl(PR_SET_NAME, kProcessName);
+  absl::Status status = dies.ok() ? order.status() : dies;
+  if (!status.ok()) EndWithSetUpError(parameters.supervisor, status);
+  absl::StatusOr<pb::LaunchSpec> spec = ReadSpec(order->spec.get());
+  if (!spec.ok()) EndWithSetUpError(parameters.supervisor, spec.status());
+  Init init(parameters, *std::move(spec), std::move(order->root_template));
+  order->spec.Reset();
+  status = init.SetUp();
+  if (!status.ok()) EndWithSetUpError(parameters.supervisor, status);
   init.Serve();
 }
 

@@ -7,20 +7,17 @@
 #pragma once
 
 #include "cgroups/hierarchy.h"
-#include "driver/base/fd.h"
-#include "proto/supervisor.pb.h"
 
 namespace jenkins_agent {
 
 struct InitParameters {
-  pb::LaunchSpec& spec;  // pid 1's own copy; it drops what it has done
   const cgroups::Hierarchy& hierarchy;
-  Fd& root_template;  // mount namespace; also a copy
-  int supervisor;     // SEQPACKET socket
-  int stdout_fd;      // write ends that the payload gets
+  int supervisor;  // SEQPACKET socket
+  int stdout_fd;   // write ends that the payload gets
   int stderr_fd;
 };
 
+// Waits for its order, builds the sandbox, serves.
 [[noreturn]] void RunInit(const InitParameters& parameters);
 
 }  // namespace jenkins_agent

@@ -30,19 +30,23 @@ pid_t CloneInit(int* pidfd) {
 
 }  // namespace
 
-absl::StatusOr<InitProcess> StartInit(pb::LaunchSpec& spec, const cgroups::Hierarchy& hierarchy,
-                                      Fd& root_template, int stdout_fd, int stderr_fd,
+absl::StatusOr<InitProcess> StartInit(const cgroups::Hierarchy& hierarchy,
                                       const std::vector<int>& close_in_init) {
   ASSIGN_OR_RETURN(SocketPair sockets, MakeSocketPair(SOCK_SEQPACKET));
+  ASSIGN_OR_RETURN(Pipe out, MakePipe());
+  ASSIGN_OR_RETURN(Pipe err, MakePipe());
   int pidfd = -1;
   const pid_t pid = CloneInit(&pidfd);
   if (pid < 0) return ErrnoStatus("clone3");
   if (pid == 0) {
     sockets.first.Reset();
+    out.read.Reset();
+    err.read.Reset();
     for (int fd : close_in_init) ::close(fd);
-    RunInit({spec, hierarchy, root_template, sockets.second.get(), stdout_fd, stderr_fd});
+    RunInit({hierarchy, sockets.second.get(), out.write.get(), err.write.get()});
   }
-  InitProcess init{pid, Fd(pidfd), std::move(sockets.first)};
+  InitProcess init{pid, Fd(pidfd), std::move(sockets.first), std::move(out.read),
+                   std::move(err.read)};
   if (::fcntl(init.socket.get(), F_SETFL, O_NONBLOCK) != 0) return ErrnoStatus("O_NONBLOCK");
   return init;
 }

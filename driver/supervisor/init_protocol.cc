@@ -111,6 +111,16 @@ absl::StatusOr<InitRequest> ReceiveRequest(int socket) {
   return request;
 }
 
+absl::Status SendOrder(int socket, int spec, int root_template) {
+  return SendPacket(socket, "order", {spec, root_template});
+}
+
+absl::StatusOr<SandboxOrder> ReceiveOrder(int socket) {
+  ASSIGN_OR_RETURN(Packet packet, ReceivePacket(socket));
+  if (packet.fds.size() != 2) return absl::InternalError("order is garbled");
+  return SandboxOrder{std::move(packet.fds[0]), std::move(packet.fds[1])};
+}
+
 absl::Status SendCgroups(int socket, const cgroups::Cgroup& cgroup) {
   const cgroups::Cgroup::Doors doors = cgroup.doors();
   std::vector<CgroupView> views;

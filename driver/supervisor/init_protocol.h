@@ -57,7 +57,13 @@ struct InitRequest {
   Fd packed_program;  // received only: `program` as it came, for a process that reads it anew
 };
 
-// The task's cgroups, the first that pid 1 is told.
+// What pid 1 is told first.
+struct SandboxOrder {
+  Fd spec;           // sealed memfd with a LaunchSpec, to be read from where it stands
+  Fd root_template;  // mount namespace that the sandbox is a copy of
+};
+
+// The task's cgroups, once there are some.
 struct InitCgroups {
   std::vector<std::string> doors;  // Cgroup::Doors
   std::vector<Fd> door_fds;
@@ -72,6 +78,10 @@ absl::StatusOr<InitReport> ReceiveReport(int socket);
 absl::Status SendRequest(int socket, const InitRequest& request);
 absl::Status SendLaunch(int socket, const pb::ProgramSpec& program);
 absl::StatusOr<InitRequest> ReceiveRequest(int socket);
+
+absl::Status SendOrder(int socket, int spec, int root_template);
+// OutOfRange when the supervisor is gone.
+absl::StatusOr<SandboxOrder> ReceiveOrder(int socket);
 
 // From where the host's cgroup tree is seen.
 absl::Status SendCgroups(int socket, const cgroups::Cgroup& cgroup);

@@ -13,14 +13,13 @@
 
 #include "cgroups/cgroup.h"
 #include "cgroups/hierarchy.h"
-#include "driver/base/fault.h"
-#include "driver/base/file.h"
 #include "driver/base/idle_memory.h"
 #include "driver/base/packet.h"
 #include "driver/base/status.h"
 #include "driver/sandbox/privileges.h"
 #include "driver/sandbox/root_template.h"
 #include "driver/supervisor/protocol.h"
+#include "driver/supervisor/standby.h"
 #include "driver/supervisor/supervisor.h"
 #include "proto/supervisor.pb.h"
 
@@ -28,10 +27,8 @@ namespace jenkins_agent {
 namespace {
 
 struct Order {
-  int64_t received_ns = 0;
-  pb::SpawnRequest request;
-  Fd spec;
-  Fd connection;
+  std::string root_template;
+  Assignment assignment;  // without its template
 };
 
 int64_t MonotonicNs() {
@@ -42,50 +39,17 @@ int64_t MonotonicNs() {
 
 absl::StatusOr<Order> ParseOrder(Packet packet) {
   Order order;
-  order.received_ns = MonotonicNs();
-  if (packet.fds.size() != 2 || !order.request.ParseFromString(packet.data) ||
-      order.request.version() != kSpecVersion) {
+  order.assignment.ordered_ns = MonotonicNs();
+  pb::SpawnRequest request;
+  if (packet.fds.size() != 2 || !request.ParseFromString(packet.data) ||
+      request.version() != kSpecVersion) {
     return absl::InvalidArgumentError("not a spawn request of this version");
   }
-  order.spec = std::move(packet.fds[0]);
-  order.connection = std::move(packet.fds[1]);
+  order.root_template = std::move(*request.mutable_root_template());
+  order.assignment.received_ns = request.received_monotonic_ns();
+  order.assignment.spec = std::move(packet.fds[0]);
+  order.assignment.connection = std::move(packet.fds[1]);
   return order;
-}
-
-absl::StatusOr<pb::LaunchSpec> ReadSpec(Fd memfd) {
-  ASSIGN_OR_RETURN(const std::string bytes, ReadAll(memfd.get(), kMaxSpecBytes),
-                   "task description");
-  pb::LaunchSpec spec;
-  if (!spec.ParseFromString(bytes))
-    return absl::InvalidArgumentError("task description is garbled");
-  return spec;
-}
-
-// SIG_IGN of the spawner's SIGCHLD would make every wait of the supervisor fail with ECHILD.
-void LeaveSpawner() {
-  ::signal(SIGCHLD, SIG_DFL);
-  for (int signal : {SIGHUP, SIGPIPE, SIGINT, SIGTERM}) ::signal(signal, SIG_IGN);
-  ::setsid();
-  (void)::prctl(PR_SET_NAME, "ja-supervisor");
-}
-
-[[noreturn]] void BecomeSupervisor(Order order, Fd root_template,
-                                   const absl::StatusOr<cgroups::Hierarchy>& hierarchy) {
-  LeaveSpawner();
-  FaultPoint("supervisor.start.forked");
-  absl::StatusOr<pb::LaunchSpec> spec = ReadSpec(std::move(order.spec));
-  const absl::Status usable = spec.ok() ? hierarchy.status() : spec.status();
-  if (!usable.ok()) {
-    SendStartError(order.connection.get(), usable);
-    ::_exit(1);
-  }
-  {
-    Supervisor supervisor(*std::move(spec), *hierarchy, std::move(root_template),
-                          std::move(order.connection), order.request.received_monotonic_ns(),
-                          order.received_ns);
-    supervisor.Run();
-  }
-  ::_exit(0);
 }
 
 // What a sandbox binds below /sys/fs/cgroup, each in a directory of its own; on v2 there is one.
@@ -103,9 +67,12 @@ class SpawnLoop {
   // -> exit code of the process.
   int Run() {
     for (;;) {
-      pollfd fds[] = {{plugin_.get(), POLLIN, 0}, {templates_.mounts_fd(), POLLPRI, 0}};
-      if (::poll(fds, 2, -1) < 0) continue;  // EINTR
+      pollfd fds[] = {{plugin_.get(), POLLIN, 0},
+                      {templates_.mounts_fd(), POLLPRI, 0},
+                      {starting_.get(), 0, 0}};
+      if (::poll(fds, 3, -1) < 0) continue;  // EINTR
       if (fds[1].revents != 0) OnMountsChanged();
+      if (fds[2].revents != 0) OnStarted();
       if (fds[0].revents == 0) continue;
       // An error ends it: what a job finds at this descriptor when it executes our file is no
       // socket, and would be readable for ever.
@@ -123,23 +90,48 @@ class SpawnLoop {
   }
 
   void CarryOut(Order order) {
-    absl::StatusOr<Fd> root_template = templates_.Get(order.request.root_template());
-    const absl::Status spawned = root_template.ok()
-                                     ? Fork(order, *std::move(root_template))
-                                     : Annotate(root_template.status(), "sandbox: template");
-    if (!spawned.ok()) SendStartError(order.connection.get(), spawned);
+    const absl::Status begun = Begin(order);
+    if (!begun.ok()) SendStartError(order.assignment.connection.get(), begun);
   }
 
-  absl::Status Fork(Order& order, Fd root_template) {
+  absl::Status Begin(Order& order) {
+    ASSIGN_OR_RETURN(order.assignment.root_template, templates_.Get(order.root_template),
+                     "sandbox: template");
+    absl::Status assigned = absl::UnavailableError("no supervisor stands by");
+    if (standby_) assigned = Assign(standby_.get(), order.assignment);
+    if (absl::IsUnavailable(assigned)) {
+      RETURN_IF_ERROR(ForkStandby());
+      assigned = Assign(standby_.get(), order.assignment);
+    }
+    starting_ = std::move(standby_);
+    return assigned;
+  }
+
+  // Not before: it would take the CPU from what is starting.
+  void OnStarted() {
+    starting_.Reset();
+    ForkStandby().IgnoreError();  // the next start tries again, and tells
+  }
+
+  absl::Status ForkStandby() {
+    ASSIGN_OR_RETURN(SocketPair sockets, MakeSocketPair(SOCK_SEQPACKET));
     const pid_t pid = ::fork();
     if (pid < 0) return ErrnoStatus("fork of the supervisor");
-    if (pid > 0) return absl::OkStatus();
-    plugin_.Reset();
-    templates_.Clear();
-    BecomeSupervisor(std::move(order), std::move(root_template), hierarchy_);
+    if (pid == 0) {
+      plugin_.Reset();
+      standby_.Reset();
+      starting_.Reset();
+      templates_.Clear();
+      sockets.first.Reset();
+      RunStandby(std::move(sockets.second), hierarchy_);
+    }
+    standby_ = std::move(sockets.first);
+    return absl::OkStatus();
   }
 
   Fd plugin_;
+  Fd standby_;   // whom the next task is assigned to; none before the first
+  Fd starting_;  // the latest start; none when it is over
   const absl::StatusOr<cgroups::Hierarchy>& hierarchy_;
   RootTemplates templates_;
 };

@@ -10,8 +10,8 @@ namespace jenkins_agent {
 // Where the plugin puts the socket.
 inline constexpr int kSpawnerSocket = 3;
 
-// Forks a supervisor for every SpawnRequest until end of file. In a forked child it runs the whole
-// supervisor. -> exit code of the process.
+// Finds a supervisor for every SpawnRequest until end of file: the one that stands by (standby.h),
+// else a new one. In a forked child it runs the whole supervisor. -> exit code of the process.
 int RunSpawner(Fd plugin);
 
 }  // namespace jenkins_agent

@@ -41,14 +41,15 @@ RestartBudget BudgetOf(const pb::HealthSpec& health) {
 
 }  // namespace
 
-Supervisor::Supervisor(pb::LaunchSpec spec, const cgroups::Hierarchy& hierarchy, Fd root_template,
-                       Fd connection, int64_t received_ns, int64_t ordered_ns)
+Supervisor::Supervisor(pb::LaunchSpec spec, const cgroups::Hierarchy& hierarchy, InitProcess init,
+                       Fd connection, Fd spawner, int64_t received_ns, int64_t ordered_ns)
     : spec_(std::move(spec)),
       hierarchy_(hierarchy),
-      root_template_(std::move(root_template)),
       connection_(std::move(connection)),
+      spawner_(std::move(spawner)),
       received_ns_(received_ns),
       started_at_ns_(Nanoseconds(CLOCK_REALTIME)),
+      init_(std::move(init)),
       policy_(std::make_unique<RestartPolicy>(
           spec_.agent().name(), BudgetOf(spec_.agent().health()), spec_.agent().one_shot())) {
   timings_.set_ordered_ms(ElapsedMsAt(ordered_ns));

@@ -49,10 +49,10 @@ class Supervisor {
   static constexpr std::chrono::seconds kWedgedAgentStopTimeout{5};
   static constexpr size_t kMaxLogBytes = 64 << 10;
 
-  // `root_template`: the mount namespace that the sandbox is a copy of.
+  // `init` is at work already. `spawner` is closed when the start is over.
   // `received_ns`, `ordered_ns`: CLOCK_MONOTONIC, when plugin and spawner got the request.
-  Supervisor(pb::LaunchSpec spec, const cgroups::Hierarchy& hierarchy, Fd root_template,
-             Fd connection, int64_t received_ns, int64_t ordered_ns);
+  Supervisor(pb::LaunchSpec spec, const cgroups::Hierarchy& hierarchy, InitProcess init,
+             Fd connection, Fd spawner, int64_t received_ns, int64_t ordered_ns);
   Supervisor(const Supervisor&) = delete;
   Supervisor& operator=(const Supervisor&) = delete;
 
@@ -83,7 +83,7 @@ class Supervisor {
   absl::Status OpenLog();
   absl::Status RecordStart();
   absl::Status MakeCgroup();
-  absl::Status StartSandbox();
+  absl::Status OwnOutputPipes() const;
   absl::Status Serve();
   absl::Status OpenOutputs();
   void UndoPrepare(const absl::Status& error);
@@ -154,8 +154,8 @@ class Supervisor {
 
   pb::LaunchSpec spec_;
   const cgroups::Hierarchy& hierarchy_;
-  Fd root_template_;  // until pid 1 is cloned
-  Fd connection_;     // until the server has it
+  Fd connection_;  // until the server has it
+  Fd spawner_;     // until the start is answered
   const int64_t received_ns_;
   const int64_t started_at_ns_;
 
@@ -163,8 +163,6 @@ class Supervisor {
   Fd task_dir_;
   size_t log_bytes_ = 0;
   std::optional<cgroups::Cgroup> cgroup_;
-  Pipe stdout_;
-  Pipe stderr_;
   InitProcess init_;
   std::unique_ptr<EventLoop> loop_;
   std::unique_ptr<OomWatcher> oom_;

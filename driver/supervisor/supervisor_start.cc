@@ -55,13 +55,6 @@ cgroups::Placement PlacementOf(const pb::CgroupSpec& spec, const cgroups::Limits
           .extra_controllers = cgroups::ExtraControllers(limits)};
 }
 
-// Programs that open /dev/stdout anew need to own the pipe behind it.
-absl::StatusOr<Pipe> MakeOutputPipe(uid_t owner) {
-  ASSIGN_OR_RETURN(Pipe pipe, MakePipe());
-  if (::fchown(pipe.write.get(), owner, static_cast<gid_t>(-1)) != 0) return ErrnoStatus("fchown");
-  return pipe;
-}
-
 // It has said why, or its pidfd tells.
 absl::Status UnlessInitIsGone(const absl::Status& sent) {
   return absl::IsUnavailable(sent) ? absl::OkStatus() : sent;
@@ -102,7 +95,7 @@ void Supervisor::Run() {
 absl::Status Supervisor::Prepare() {
   timings_.set_forked_ms(ElapsedMs());
   RETURN_IF_ERROR(OpenTaskDirectory());
-  RETURN_IF_ERROR(StartSandbox());
+  RETURN_IF_ERROR(OwnOutputPipes());
   FaultPoint("supervisor.start.sandbox_cloned");
   RETURN_IF_ERROR(RecordStart());
   FaultPoint("supervisor.start.recorded");
@@ -143,21 +136,12 @@ absl::Status Supervisor::MakeCgroup() {
   return UnlessInitIsGone(SendCgroups(init_.socket.get(), *cgroup_));
 }
 
-// Before anything else is opened: pid 1 inherits what is open here. It builds the sandbox while the
-// cgroups are made, and leaves nothing behind when it ends with a supervisor that has no record
-// yet.
-absl::Status Supervisor::StartSandbox() {
-  ASSIGN_OR_RETURN(stdout_, MakeOutputPipe(HostId(spec_.user(), spec_.user().uid())));
-  ASSIGN_OR_RETURN(stderr_, MakeOutputPipe(HostId(spec_.user(), spec_.user().uid())));
-  ASSIGN_OR_RETURN(
-      init_,
-      StartInit(spec_, hierarchy_, root_template_, stdout_.write.get(), stderr_.write.get(),
-                {connection_.get(), task_dir_.get(), stdout_.read.get(), stderr_.read.get()}),
-      "sandbox");
-  spec_.clear_packed_sandbox();  // pid 1 has its own copy
-  root_template_.Reset();
-  stdout_.write.Reset();
-  stderr_.write.Reset();
+// Programs that open /dev/stdout anew need to own the pipe behind it.
+absl::Status Supervisor::OwnOutputPipes() const {
+  const uid_t owner = HostId(spec_.user(), spec_.user().uid());
+  for (const Fd* pipe : {&init_.out, &init_.err}) {
+    if (::fchown(pipe->get(), owner, static_cast<gid_t>(-1)) != 0) return ErrnoStatus("fchown");
+  }
   return absl::OkStatus();
 }
 
@@ -199,8 +183,8 @@ absl::Status Supervisor::OpenOutputs() {
   RETURN_IF_ERROR(out_->OpenSink(), "stdout");
   RETURN_IF_ERROR(err_->OpenSink(), "stderr");
   const auto on_end = [this] { FinishWhenQuiet(); };
-  RETURN_IF_ERROR(out_->Start(std::move(stdout_.read), on_end), "stdout");
-  return Annotate(err_->Start(std::move(stderr_.read), on_end), "stderr");
+  RETURN_IF_ERROR(out_->Start(std::move(init_.out), on_end), "stdout");
+  return Annotate(err_->Start(std::move(init_.err), on_end), "stderr");
 }
 
 // Only for failures before there is a loop that could do it in order.
@@ -251,6 +235,7 @@ absl::Status Supervisor::KeepUsableJavaHomes(uint32_t usable) {
 
 void Supervisor::AnswerStart() {
   start_answered_ = true;
+  spawner_.Reset();
   pb::ControlReply reply;
   *reply.mutable_status() = Status();
   server_->Send(starter_, reply);
@@ -258,6 +243,7 @@ void Supervisor::AnswerStart() {
 }
 
 void Supervisor::FailStart(const absl::Status& error) {
+  spawner_.Reset();
   Outcome failed;
   failed.start_error = error;
   End(std::move(failed));

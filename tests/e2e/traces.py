@@ -54,9 +54,10 @@ def our_processes():
 
 
 def sandboxed_processes():
-    """Those of ours that live in a pid namespace of their own."""
+    """Those of ours that live in a pid namespace of their own, and not ready for a task to come."""
     host = _link("/proc/self/ns/pid")
-    return {pid: line for pid, line in our_processes().items() if _link(f"/proc/{pid}/ns/pid") != host}
+    return {pid: line for pid, line in our_processes().items()
+            if _link(f"/proc/{pid}/ns/pid") != host and _read(f"/proc/{pid}/comm") != b"ja-standby\n"}
 
 
 def cpu_quota(pid):

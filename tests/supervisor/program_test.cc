@@ -10,10 +10,12 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <string>
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "driver/base/file.h"
 #include "tests/supervisor/harness.h"
@@ -213,6 +215,67 @@ TEST_F(Program, TheSecondStartInTheSameDirectoryWorks) {
   const auto exit = watcher().WaitExit();
   ASSERT_TRUE(exit);
   EXPECT_EQ(exit->exit_code(), 2);
+}
+
+// The processes that stand by for a next task of this spawner: a supervisor, its child and pid 1.
+std::vector<int> StandingBy(pid_t spawner) {
+  const auto children_of = [](int parent) {
+    std::vector<int> children;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+      int pid = 0;
+      if (!absl::SimpleAtoi(entry.path().filename().native(), &pid)) continue;
+      const std::string status = ReadFile(entry.path() / "status").value_or("");
+      if (!absl::StartsWith(status, "Name:\tja-standby\n")) continue;
+      if (absl::StrContains(status, absl::StrCat("\nPPid:\t", parent, "\n"))) {
+        children.push_back(pid);
+      }
+    }
+    return children;
+  };
+  std::vector<int> found = children_of(spawner);
+  if (found.size() != 1) return {};
+  const std::vector<int> init = children_of(found[0]);
+  found.insert(found.end(), init.begin(), init.end());
+  return found.size() == 2 ? found : std::vector<int>();
+}
+
+TEST_F(Program, TheNextTaskGetsTheProcessesThatStandBy) {
+  EXPECT_THAT(StandingBy(spawner().pid()), testing::IsEmpty());
+  ASSERT_OK(Start(Shell("exit 1")));
+  std::vector<int> ready;
+  ASSERT_TRUE(Eventually([&] { return !(ready = StandingBy(spawner().pid())).empty(); }));
+  ASSERT_TRUE(watcher().WaitExit());
+  DropConnection();
+  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status, Start(Shell("read forever; exit 2")));
+  EXPECT_EQ(status.supervisor_pid(), ready[0]);
+  EXPECT_EQ(status.init_pid(), ready[1]);
+  EXPECT_TRUE(watcher().WaitExit());
+}
+
+TEST_F(Program, WhoeverIsKilledWhileStandingByIsReplaced) {
+  for (const size_t victim : {0, 1}) {
+    ASSERT_OK(Start(Shell("exit 1")));
+    std::vector<int> ready;
+    ASSERT_TRUE(Eventually([&] { return !(ready = StandingBy(spawner().pid())).empty(); }));
+    ASSERT_TRUE(watcher().WaitExit());
+    DropConnection();
+    ASSERT_EQ(::kill(ready[victim], SIGKILL), 0);
+    ASSERT_TRUE(Eventually([&] { return !ProcessAlive(ready[0]) && !ProcessAlive(ready[1]); }));
+    ASSERT_OK(Start(Shell("exit 9")));
+    const auto exit = watcher().WaitExit();
+    ASSERT_TRUE(exit);
+    EXPECT_EQ(exit->exit_code(), 9);
+    DropConnection();
+  }
+}
+
+TEST_F(Program, WhoStandsByEndsWithTheSpawner) {
+  ASSERT_OK(Start(Shell("exit 1")));
+  std::vector<int> ready;
+  ASSERT_TRUE(Eventually([&] { return !(ready = StandingBy(spawner().pid())).empty(); }));
+  ASSERT_EQ(::kill(spawner().pid(), SIGKILL), 0);
+  EXPECT_TRUE(Eventually([&] { return !ProcessAlive(ready[0]) && !ProcessAlive(ready[1]); }));
+  EXPECT_TRUE(watcher().WaitExit());
 }
 
 TEST_F(Program, SignalsReachItAndADeathBySignalIsRecorded) {
