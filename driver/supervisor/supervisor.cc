@@ -11,6 +11,7 @@
 #include "driver/agent/exit.h"
 #include "driver/base/fault.h"
 #include "driver/base/file.h"
+#include "driver/base/idle_memory.h"
 #include "driver/base/pidfd.h"
 #include "driver/base/process.h"
 #include "driver/base/status.h"
@@ -168,7 +169,11 @@ void Supervisor::OnLaunched(Fd payload) {
     spec_.mutable_program()->clear_arguments_file();
     spec_.mutable_program()->clear_make_dirs();
   }
-  if (!start_answered_) AnswerStart();
+  if (!start_answered_) {
+    AnswerStart();
+  } else {
+    loop_->Post(ReleaseIdleMemory);
+  }
   if (stopping()) SignalPayload(stop_signal_);
   HoldBackOutput(false);
 }

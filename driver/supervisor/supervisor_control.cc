@@ -7,6 +7,7 @@
 
 #include "absl/strings/match.h"
 #include "driver/agent/command.h"
+#include "driver/base/idle_memory.h"
 #include "driver/base/pidfd.h"
 #include "driver/base/status.h"
 #include "driver/supervisor/protocol.h"
@@ -19,6 +20,8 @@ pb::ControlReply Supervisor::Handle(const pb::ControlRequest& request) {
   absl::Status status;
   switch (request.kind_case()) {
     case pb::ControlRequest::kHello:
+      // The start is over with the plugin's first; of it the specification takes most.
+      if (!taken_) loop_->Post(ReleaseIdleMemory);
       taken_ |= !request.hello().look_only();
       *reply.mutable_status() = Status();
       break;

@@ -8,7 +8,6 @@
 
 #include "driver/base/fault.h"
 #include "driver/base/file.h"
-#include "driver/base/idle_memory.h"
 #include "driver/base/packet.h"
 #include "driver/base/paths.h"
 #include "driver/base/status.h"
@@ -239,7 +238,6 @@ void Supervisor::AnswerStart() {
   pb::ControlReply reply;
   *reply.mutable_status() = Status();
   server_->Send(starter_, reply);
-  ReleaseIdleMemory();  // of the specification, above all
 }
 
 void Supervisor::FailStart(const absl::Status& error) {
