@@ -21,6 +21,8 @@ extern const char embedded_supervisor_begin[];
 extern const char embedded_supervisor_end[];
 extern const char embedded_tools_begin[];
 extern const char embedded_tools_end[];
+extern const char embedded_exporter_begin[];
+extern const char embedded_exporter_end[];
 }
 
 namespace jenkins_agent {
@@ -31,6 +33,8 @@ EmbeddedPrograms Programs() {
       .supervisor = absl::string_view(embedded_supervisor_begin,
                                       embedded_supervisor_end - embedded_supervisor_begin),
       .tools = absl::string_view(embedded_tools_begin, embedded_tools_end - embedded_tools_begin),
+      .exporter = absl::string_view(embedded_exporter_begin,
+                                    embedded_exporter_end - embedded_exporter_begin),
   };
 }
 

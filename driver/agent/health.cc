@@ -38,10 +38,10 @@ Health HealthWatch::Judge(const HealthSample& sample) {
   if (last_.has_value() && last_->phase != sample.phase) phase_since_ = sample.time;
   const std::string symptom = Symptom(sample);
   Health health;
-  health.news = News(sample);
+  health.news = News(sample, health.crowded);
   last_ = sample;
   if (const std::string disconnected = Disconnected(sample); !disconnected.empty()) {
-    return {Health::kWedged, disconnected, health.news};
+    return {Health::kWedged, disconnected, health.news, health.crowded};
   }
   if (symptom.empty()) {
     last_good_ = sample.time;
@@ -118,12 +118,13 @@ std::string HealthWatch::Disconnected(const HealthSample& sample) {
                       Seconds(answering_for), " s");
 }
 
-std::string HealthWatch::News(const HealthSample& sample) {
+std::string HealthWatch::News(const HealthSample& sample, bool& came_to_limit) {
   const uint64_t crowded =
       limits_.thread_limit > 0 ? limits_.thread_limit : sample.pids_limit * 80 / 100;
   if (sample.pids * 10 < crowded * 9) told_crowded_ = false;
   if (sample.pids_limit > 0 && sample.pids >= crowded && !told_crowded_) {
     told_crowded_ = true;
+    came_to_limit = true;
     return PidsInWords(sample);
   }
   if (sample.phase == pb::PHASE_CONNECTED) {

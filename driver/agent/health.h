@@ -61,6 +61,7 @@ struct Health {
   std::string cause = {};  // one line, but for kGood: "its process is stopped (state T)"
   // Told once: one line for the operator about something that is not in order, or soon will not be.
   std::string news = {};
+  bool crowded = false;  // the news is that the task came to thread_limit
 };
 
 class HealthWatch {
@@ -86,7 +87,7 @@ class HealthWatch {
   std::string Disconnected(const HealthSample& sample);
   std::string Symptom(const HealthSample& sample) const;
   std::string SocketSymptom(const HealthSample& sample) const;
-  std::string News(const HealthSample& sample);
+  std::string News(const HealthSample& sample, bool& came_to_limit);
 
   HealthLimits limits_;
   std::optional<HealthSample> last_;

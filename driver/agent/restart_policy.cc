@@ -18,6 +18,22 @@ std::string InWords(std::chrono::milliseconds duration) {
 
 }  // namespace
 
+absl::string_view RestartReasonName(RestartReason reason) {
+  switch (reason) {
+    case RestartReason::kDied:
+      return "died";
+    case RestartReason::kOutOfMemory:
+      return "out_of_memory";
+    case RestartReason::kHung:
+      return "hung";
+    case RestartReason::kGaveUp:
+      return "gave_up";
+    case RestartReason::kAged:
+      return "aged";
+  }
+  return "unknown";
+}
+
 void RestartPolicy::OnLaunch() {
   refused_in_this_launch_ = false;
   restart_.reset();
@@ -31,17 +47,22 @@ Decision RestartPolicy::OnPhase(const PhaseChange& change, TimePoint now) {
     last_refusal_ = Refusal::kNone;
     refusals_ = 0;
   }
-  if (change.phase == pb::PHASE_WEDGED) return OnVerdict(change.detail, now);
+  if (change.phase == pb::PHASE_WEDGED) return Wedged(RestartReason::kGaveUp, change.detail, now);
   if (change.phase != pb::PHASE_REFUSED) return {};
   refused_in_this_launch_ = true;
   return CountRefusal(change.refusal, change.detail, now);
 }
 
 Decision RestartPolicy::OnVerdict(absl::string_view cause, TimePoint now) {
+  return Wedged(RestartReason::kHung, cause, now);
+}
+
+Decision RestartPolicy::Wedged(RestartReason reason, absl::string_view cause, TimePoint now) {
   if (end_.has_value()) return *end_;
   if (restart_.has_value()) return {};  // on its way
-  const Decision decision =
+  Decision decision =
       Restart(Decision::kRestart, absl::StrCat("agent '", agent_name_, "' hangs: ", cause), 1, now);
+  decision.reason = reason;
   if (decision.kind == Decision::kRestart) restart_ = decision;
   return decision;
 }
@@ -49,7 +70,10 @@ Decision RestartPolicy::OnVerdict(absl::string_view cause, TimePoint now) {
 Decision RestartPolicy::OnAged(absl::string_view cause) {
   if (end_.has_value()) return *end_;
   if (restart_.has_value()) return {};  // on its way
-  restart_ = Decision{.kind = Decision::kRestart, .aged = true, .message = std::string(cause)};
+  restart_ = Decision{.kind = Decision::kRestart,
+                      .aged = true,
+                      .reason = RestartReason::kAged,
+                      .message = std::string(cause)};
   return *restart_;
 }
 

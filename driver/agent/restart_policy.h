@@ -20,6 +20,17 @@
 
 namespace jenkins_agent {
 
+// Why a JVM is replaced in place.
+enum class RestartReason {
+  kDied,
+  kOutOfMemory,
+  kHung,    // says whoever looks at it from outside
+  kGaveUp,  // by its own words
+  kAged,    // it is idle and too old
+};
+// "died", "out_of_memory", "hung", "gave_up", "aged".
+absl::string_view RestartReasonName(RestartReason reason);
+
 struct Decision {
   enum Kind {
     kNone,      // go on
@@ -34,6 +45,7 @@ struct Decision {
   bool counted = false;
   // A restart of an idle JVM that is only too old: nothing is lost, and nothing counted.
   bool aged = false;
+  RestartReason reason = RestartReason::kDied;  // when it is counted or aged
   std::string message;  // kEnd, kRestart: the cause; kRelaunch: what is waited for, or the cause
   int exit_code = 0;    // kEnd: 0 only for a one-shot agent that is done
 };
@@ -80,6 +92,7 @@ class RestartPolicy {
   // Counts one refusal; kEnd when this was one too many.
   Decision CountRefusal(Refusal refusal, absl::string_view reason, TimePoint now);
   Decision AfterRefusedExit(const ExitFacts& facts, TimePoint now);
+  Decision Wedged(RestartReason reason, absl::string_view cause, TimePoint now);
   Decision Restart(Decision::Kind kind, std::string cause, int exit_code, TimePoint now);
   Decision End(std::string message, int exit_code);
   Decision Relaunch(std::chrono::milliseconds delay, std::string message) const;

@@ -34,9 +34,18 @@ absl::Status CheckLogs(const PluginConfig& config) {
       "logs: needs log_collection = \"driver\"; Nomad's own log files follow the job's logs block");
 }
 
+absl::Status CheckMetrics(const MetricsConfig& metrics) {
+  if (!metrics.present) return absl::OkStatus();
+  if (metrics.listen.empty()) {
+    return absl::InvalidArgumentError("is missing; such as \"127.0.0.1:9465\"");
+  }
+  return ListenAddress(metrics.listen).status();
+}
+
 absl::Status Validate(const PluginConfig& config) {
   RETURN_IF_ERROR(CheckAbsolutePath(config.state_dir), "state_dir");
   RETURN_IF_ERROR(CheckLogs(config));
+  RETURN_IF_ERROR(CheckMetrics(config.metrics), "metrics.listen");
   RETURN_IF_ERROR(ValidatePolicy(config.isolation));
   for (const std::string& home : config.java_homes) {
     RETURN_IF_ERROR(CheckAbsolutePath(home), "java_homes");
@@ -69,6 +78,12 @@ std::vector<Option> OptionsFor(PluginConfig& config) {
   options.push_back(
       {"java_homes", &config.java_homes,
        "the Java installations to offer, absolute paths; left out: those in the usual places"});
+  options.push_back({"metrics",
+                     OptionBlock{&config.metrics.present,
+                                 {{"listen", &config.metrics.listen,
+                                   "address and port (1024 or more) of the endpoint; only a port: "
+                                   "on the loopback address"}}},
+                     "an endpoint for Prometheus; left out: none"});
   return options;
 }
 

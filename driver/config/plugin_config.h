@@ -27,12 +27,19 @@ struct LogLimits {
   int64_t max_file_size = 10;
 };
 
+// Where Prometheus finds the driver's figures.
+struct MetricsConfig {
+  bool present = false;
+  std::string listen = {};
+};
+
 struct PluginConfig {
   std::string state_dir = "/var/lib/nomad-driver-jenkins-agent";
   std::string log_collection = kLogCollectionNomad;
   LogLimits logs = {};
   bool allow_root = false;
   IsolationPolicy isolation = {};
+  MetricsConfig metrics = {};
   std::vector<std::string> java_homes = {};  // empty: the usual places
 };
 

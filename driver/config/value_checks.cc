@@ -218,6 +218,23 @@ absl::Status CheckTunnel(absl::string_view text) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::string> ListenAddress(absl::string_view text) {
+  constexpr char kForms[] =
+      "PORT, ADDRESS:PORT or [IPv6 address]:PORT with a port from 1024 to 65535";
+  const bool only_port = !text.empty() && std::all_of(text.begin(), text.end(), IsDigit);
+  const std::string full = absl::StrCat(only_port ? ":" : "", text);
+  const auto split = SplitHostPort(full);
+  int port = 0;
+  // Whoever listens is nobody, who gets no lower ports.
+  if (!split || !absl::SimpleAtoi(split->port, &port) || port < 1024) {
+    return Invalid(Quoted(text), " is not ", kForms);
+  }
+  if (split->host.empty()) return absl::StrCat("127.0.0.1:", port);
+  if (!CheckIpAddress(split->host).ok()) return Invalid(Quoted(text), " is not ", kForms);
+  return IsIpv6(split->host) ? absl::StrCat("[", split->host, "]:", port)
+                             : absl::StrCat(split->host, ":", port);
+}
+
 absl::Status CheckHeader(absl::string_view name, absl::string_view value) {
   if (name.empty() || !ConsistsOfAlnumAnd(name, "!#$%&'*+-.^_`|~")) {  // RFC 9110 token
     return Invalid("is no name for an HTTP header (allowed: letters, digits and !#$%&'*+-.^_`|~)");

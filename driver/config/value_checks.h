@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 
@@ -41,6 +42,10 @@ absl::Status CheckIpAddress(absl::string_view address);
 absl::Status CheckHostPort(absl::string_view text);
 // HOST:PORT, [v6]:PORT, and for a tunnel one of the two may be left out: HOST: or :PORT.
 absl::Status CheckTunnel(absl::string_view text);
+
+// Where to listen: PORT, :PORT, ADDRESS:PORT or [v6]:PORT, port 1024 to 65535, no name. Returns it
+// with the loopback address for one that is left out.
+absl::StatusOr<std::string> ListenAddress(absl::string_view text);
 
 // One HTTP header: a token as its name, a value without control characters.
 absl::Status CheckHeader(absl::string_view name, absl::string_view value);

@@ -5,9 +5,12 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "driver/base/file.h"
+#include "driver/base/log.h"
 #include "driver/base/paths.h"
 #include "driver/base/status.h"
 #include "driver/base/subprocess.h"
+#include "driver/config/value_checks.h"
+#include "driver/service/fingerprint.h"
 
 namespace jenkins_agent {
 namespace {
@@ -63,9 +66,29 @@ absl::Status Runtime::StartUp() {
   }
   TaskStore::Options options;
   options.config = config_;
-  options.shared = {loop_.get(), cleaner_.get(), &events_, &tools_};
+  options.shared = {loop_.get(), cleaner_.get(), &events_, &tools_, &metrics_};
   options.spawner = spawner_.get();
   ASSIGN_OR_RETURN(store_, TaskStore::Open(std::move(options)));
+  metrics_.Set(Metric::kBuildInfo, kDriverVersion, 1);
+  if (const absl::Status served = ServeMetrics(); !served.ok()) {
+    Log(LogLevel::kError, "metrics are not served", {{"error", std::string(served.message())}});
+  }
+  return absl::OkStatus();
+}
+
+// Behind the store: of the plugins that Nomad launches only the one that owns the state directory
+// comes here.
+absl::Status Runtime::ServeMetrics() {
+  if (!config_.metrics.present) return absl::OkStatus();
+  MetricsFeed::Options options;
+  options.loop = loop_.get();
+  options.worker = cleaner_.get();
+  options.metrics = &metrics_;
+  options.store = store_.get();
+  ASSIGN_OR_RETURN(options.address, ListenAddress(config_.metrics.listen));
+  ASSIGN_OR_RETURN(options.program, MakeSealedMemfd("jenkins-agent-exporter", programs_.exporter));
+  metrics_feed_ = std::make_unique<MetricsFeed>(std::move(options));
+  loop_->Post([feed = metrics_feed_.get()] { feed->Launch(); });
   return absl::OkStatus();
 }
 

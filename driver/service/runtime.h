@@ -20,6 +20,8 @@
 #include "driver/base/event_loop.h"
 #include "driver/base/mutex.h"
 #include "driver/config/plugin_config.h"
+#include "driver/metrics/metrics.h"
+#include "driver/service/metrics_feed.h"
 #include "driver/supervisor/client.h"
 #include "driver/task/events.h"
 #include "driver/task/jar_worker.h"
@@ -32,6 +34,7 @@ namespace jenkins_agent {
 struct EmbeddedPrograms {
   absl::string_view supervisor;
   absl::string_view tools;
+  absl::string_view exporter;
 };
 
 class Runtime {
@@ -51,6 +54,7 @@ class Runtime {
   absl::StatusOr<TaskStore*> Store() ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<EventLoop*> Loop() ABSL_LOCKS_EXCLUDED(mutex_);
   EventBus& events() { return events_; }
+  Metrics& metrics() { return metrics_; }
   PluginConfig config() const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // MHz of the whole node and its number of cores, as Nomad counts them; 0 when it did not say.
@@ -66,10 +70,12 @@ class Runtime {
  private:
   absl::Status StartUp() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status StartLoop(std::unique_ptr<EventLoop>& loop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status ServeMetrics() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status LoadTools() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const EmbeddedPrograms programs_;
   EventBus events_;
+  Metrics metrics_;
 
   mutable Mutex mutex_;
   PluginConfig config_ ABSL_GUARDED_BY(mutex_);
@@ -81,6 +87,7 @@ class Runtime {
   std::vector<std::thread> loop_threads_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<Spawner> spawner_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<TaskStore> store_ ABSL_GUARDED_BY(mutex_);
+  std::unique_ptr<MetricsFeed> metrics_feed_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace jenkins_agent

@@ -93,6 +93,7 @@ struct FingerprintWatch {
   std::vector<std::string> java_homes;
   absl::Status tools;
   FingerprintInlet inlet;
+  Metrics* metrics;
   nomad::FingerprintResponse last;
 };
 
@@ -105,6 +106,9 @@ void SendFingerprint(const std::shared_ptr<FingerprintWatch>& watch) {
   ClearGoneAttributes(watch->last, response);
   // Not their bytes: the order of a map's entries is not defined.
   if (!google::protobuf::util::MessageDifferencer::Equals(watch->last, response)) {
+    if (!watch->last.health_description().empty()) {  // the first one is no change
+      watch->metrics->Count(Metric::kFingerprintChanges);
+    }
     watch->last = response;
     watch->inlet->Push(std::move(response));
   }
@@ -157,6 +161,7 @@ grpc::ServerWriteReactor<nomad::FingerprintResponse>* NewFingerprintStream(Runti
   watch->java_homes = runtime->config().java_homes;
   watch->tools = runtime->CheckTools();
   watch->inlet = stream->inlet();
+  watch->metrics = &runtime->metrics();
   (*loop)->Post([watch] { SendFingerprint(watch); });
   return stream;
 }

@@ -164,6 +164,7 @@ void RotatedFile::Append(absl::string_view bytes) {
 
 void RotatedFile::Drop(size_t bytes, const absl::Status& why) {
   dropped_bytes_ += bytes;
+  dropped_total_ += bytes;
   dropped_because_ = std::string(why.message());
 }
 

@@ -52,6 +52,7 @@ class RotatedFile {
   void Append(absl::string_view bytes);
   // Nothing more comes: the last chance to say what was dropped.
   void Finish() { WriteMarker().IgnoreError(); }
+  uint64_t dropped_total() const { return dropped_total_; }  // bytes
 
  private:
   absl::StatusOr<Fd> OpenDirectory() const;
@@ -72,7 +73,8 @@ class RotatedFile {
   Fd file_;
   uint32_t index_ = 0;
   bool at_line_start_ = true;
-  uint64_t dropped_bytes_ = 0;
+  uint64_t dropped_bytes_ = 0;  // that no marker tells yet
+  uint64_t dropped_total_ = 0;
   std::string dropped_because_;
   std::string marker_rest_;  // of a marker that is partly written
 };

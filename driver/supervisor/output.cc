@@ -84,10 +84,14 @@ void Output::Drain() {
 
 void Output::Take(absl::string_view bytes) {
   if (on_bytes_) on_bytes_(bytes);
-  if (files_) return files_->Append(bytes);
+  if (files_) {
+    const uint64_t before = files_->dropped_total();
+    files_->Append(bytes);
+    return CountDropped(files_->dropped_total() - before);
+  }
   if (dropping_) {
     dropped_bytes_ += bytes.size();
-    return;
+    return CountDropped(bytes.size());
   }
   pending_.append(bytes.data(), bytes.size());
   if (!stalled_) WritePending();
@@ -140,6 +144,7 @@ void Output::Reopen() {
 void Output::OnPatienceOver() {
   dropping_ = true;
   dropped_bytes_ += pending_.size();
+  CountDropped(pending_.size());
   std::string().swap(pending_);
   WatchSource();
   MaybeEnd();
@@ -155,6 +160,7 @@ void Output::OnFlushed() {
   }
   if (dropping_) {
     dropping_ = false;
+    TellDropped();
     pending_ = absl::StrCat("\n[nomad-driver-jenkins-agent: ", std::exchange(dropped_bytes_, 0),
                             " bytes of output dropped: the log was not read for too long]\n");
     return WritePending();
@@ -162,10 +168,22 @@ void Output::OnFlushed() {
   MaybeEnd();
 }
 
+void Output::CountDropped(uint64_t bytes) {
+  untold_dropped_ += bytes;
+  if (!told_dropped_ || untold_dropped_ >= kDroppedPortion) TellDropped();
+}
+
+void Output::TellDropped() {
+  if (untold_dropped_ == 0 || !on_dropped_) return;
+  told_dropped_ = true;
+  on_dropped_(std::exchange(untold_dropped_, 0));
+}
+
 void Output::MaybeEnd() {
   if (ended_ || source_ || !pending_.empty()) return;
   ended_ = true;
   if (files_) files_->Finish();
+  TellDropped();
   if (on_end_) on_end_();
 }
 

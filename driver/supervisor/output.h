@@ -28,7 +28,11 @@ class Output {
   // Read at most that much at the end of a payload: whoever inherited the pipe may write for ever.
   static constexpr size_t kMaxDrainBytes = 1 << 20;
 
+  // Dropped bytes are told at once when it begins, then in portions of this size, and at the end.
+  static constexpr uint64_t kDroppedPortion = 1 << 20;
+
   using OnBytes = std::function<void(absl::string_view)>;
+  using OnDropped = std::function<void(uint64_t bytes)>;  // since it was called last
 
   // `patience` is shortened by tests. SIGPIPE must be ignored.
   Output(EventLoop* loop, std::string sink_path, OnBytes on_bytes,
@@ -45,6 +49,7 @@ class Output {
   Output(const Output&) = delete;
   Output& operator=(const Output&) = delete;
 
+  void SetOnDropped(OnDropped on_dropped) { on_dropped_ = std::move(on_dropped); }
   // Opens the sink. A FIFO without a reader is no error, it is tried again; a missing file is one.
   absl::Status OpenSink();
   // Starts to copy. `on_end` is called once, when every writer is gone and the sink has everything.
@@ -69,6 +74,8 @@ class Output {
   void Reopen();
   void OnPatienceOver();
   void OnFlushed();
+  void CountDropped(uint64_t bytes);
+  void TellDropped();
   void MaybeEnd();
 
   EventLoop* const loop_;
@@ -76,6 +83,7 @@ class Output {
   const OnBytes on_bytes_;
   const EventLoop::Clock::duration patience_limit_;
   std::function<void()> on_end_;
+  OnDropped on_dropped_;
   Fd source_;
   Fd sink_;
   std::optional<RotatedFile> files_;  // then there is no sink_ and nothing ever stalls
@@ -83,7 +91,9 @@ class Output {
   bool stalled_ = false;   // waiting for the sink; the source is not watched unless dropping_
   bool dropping_ = false;  // patience is over
   bool held_back_ = false;
-  uint64_t dropped_bytes_ = 0;
+  uint64_t dropped_bytes_ = 0;   // that no marker tells yet
+  uint64_t untold_dropped_ = 0;  // of these and the files', what on_dropped_ was not told
+  bool told_dropped_ = false;
   bool ended_ = false;
   EventLoop::TimerId patience_ = 0;
   EventLoop::TimerId reopen_ = 0;

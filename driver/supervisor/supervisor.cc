@@ -76,9 +76,10 @@ void Supervisor::Publish(const std::string& message) {
 }
 
 // Not about the agent's phase, whose events on the way to a connection are for the log only.
-void Supervisor::PublishNews(const std::string& message) {
+void Supervisor::PublishNews(const std::string& message, const Details& details) {
   pb::Event event;
   event.set_message(message);
+  event.mutable_details()->insert(details.begin(), details.end());
   Publish(std::move(event));
 }
 
@@ -88,11 +89,18 @@ void Supervisor::Publish(pb::Event event) {
   last_event_ = std::move(event);
 }
 
-void Supervisor::PublishRestart(const std::string& message) {
+void Supervisor::PublishRestart(const std::string& message, absl::string_view reason) {
   pb::Event event;
   event.set_message(message);
+  (*event.mutable_details())[kRestartReason] = std::string(reason);
   event.set_restarts(static_cast<uint32_t>(policy_->restarts()));
   Publish(std::move(event));
+}
+
+void Supervisor::PublishDropped(absl::string_view stream, uint64_t bytes) {
+  PublishNews(absl::StrCat(bytes, " bytes of ", stream,
+                           " dropped: the log is not read, or cannot be written"),
+              {{kDroppedLogBytes, absl::StrCat(bytes)}});
 }
 
 // ---- launches and exits ----
@@ -246,7 +254,8 @@ Supervisor::Outcome Supervisor::ExitOf(int wait_status) {
 void Supervisor::OnOomKills(uint64_t killed, const std::vector<OomProcess>& known) {
   if (state_ == State::kEnding || state_ == State::kEnded) return;
   PublishNews(absl::StrCat(DescribeOom(killed, known, MemoryFigures()), "; the ",
-                           has_agent() ? "agent" : "task", " goes on"));
+                           has_agent() ? "agent" : "task", " goes on"),
+              {{kOomKills, absl::StrCat(killed)}});
 }
 
 OomFigures Supervisor::MemoryFigures() const {
@@ -262,7 +271,10 @@ void Supervisor::AfterAgentExit(int wait_status, Outcome exit) {
   for (const PhaseChange& change : tracker_.Finish()) OnPhase(change);
   Decision decision =
       policy_->OnExit(MakeExitFacts(tracker_, wait_status), EventLoop::Clock::now());
-  if (exit.oom_killed) decision.message = absl::StrCat(exit.message, "; ", decision.message);
+  if (exit.oom_killed) {
+    decision.message = absl::StrCat(exit.message, "; ", decision.message);
+    decision.reason = RestartReason::kOutOfMemory;
+  }
   if (decision.kind == Decision::kRelaunch) return BackOff(decision);
   if (exit.exit_code != decision.exit_code) {
     exit.exit_code = decision.exit_code;
@@ -277,11 +289,13 @@ void Supervisor::BackOff(const Decision& decision) {
   phase_since_ns_ = Nanoseconds(CLOCK_REALTIME);
   waiting_for_ = decision.message;
   if (decision.counted) {
-    PublishRestart(absl::StrCat(decision.message, "; restarting it in place"));
+    PublishRestart(absl::StrCat(decision.message, "; restarting it in place"),
+                   RestartReasonName(decision.reason));
     return ClearLeftovers(decision);
   }
   if (decision.aged) {
-    PublishNews(absl::StrCat(decision.message, "; replacing it"));
+    PublishNews(absl::StrCat(decision.message, "; replacing it"),
+                {{kRestartReason, std::string(RestartReasonName(decision.reason))}});
   } else {
     Publish(decision.message);
   }

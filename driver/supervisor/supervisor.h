@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -77,6 +78,9 @@ class Supervisor {
     std::string message;
   };
 
+  // Of an event, for programs; the keys are in protocol.h.
+  using Details = std::map<std::string, std::string>;
+
   // Start (supervisor_start.cc).
   absl::Status Prepare();
   absl::Status OpenTaskDirectory();
@@ -141,9 +145,10 @@ class Supervisor {
   pb::TaskStatus Status() const;
   pb::RunState PublicState() const;
   void Publish(const std::string& message);
-  void PublishNews(const std::string& message);
+  void PublishNews(const std::string& message, const Details& details);
   void Publish(pb::Event event);
-  void PublishRestart(const std::string& message);
+  void PublishRestart(const std::string& message, absl::string_view reason);
+  void PublishDropped(absl::string_view stream, uint64_t bytes);
 
   bool stopping() const { return stop_signal_ != 0; }
   void SignalPayload(int signal);

@@ -179,6 +179,8 @@ absl::Status Supervisor::OpenOutputs() {
                     [this](absl::string_view bytes) { OnOutput(1, bytes); });
   err_ = MakeOutput(loop_.get(), spec_.output(), /*is_stdout=*/false,
                     [this](absl::string_view bytes) { OnOutput(2, bytes); });
+  out_->SetOnDropped([this](uint64_t bytes) { PublishDropped("stdout", bytes); });
+  err_->SetOnDropped([this](uint64_t bytes) { PublishDropped("stderr", bytes); });
   RETURN_IF_ERROR(out_->OpenSink(), "stdout");
   RETURN_IF_ERROR(err_->OpenSink(), "stderr");
   const auto on_end = [this] { FinishWhenQuiet(); };

@@ -92,7 +92,7 @@ void AgentWatch::Look() {
   sample->controller_answers = controller_answers_;
   const Health health = health_.Judge(*sample);
   LookIn(health_.NextLook(health.kind));
-  if (!health.news.empty()) handlers_.on_news(health.news);
+  if (!health.news.empty()) handlers_.on_news(health.news, health.crowded);
   if (health.kind == Health::kWedged) return handlers_.on_wedged(health.cause, launches_);
   GiveUpIfAway(*sample);
   ReplaceIfAged(*sample);

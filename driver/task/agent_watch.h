@@ -32,9 +32,10 @@ class AgentWatch {
   struct Handlers {
     // The JVM of this launch hangs. Told again until another one runs.
     std::function<void(const std::string& cause, uint32_t launches)> on_wedged;
-    std::function<void(const std::string& text)> on_news;  // one line for the operator
-    std::function<void()> ask_status;                      // the answer comes as OnStatus
-    std::function<void()> ask_controller;                  // as OnController
+    // One line for the operator; `crowded`: the task came to health.thread_limit.
+    std::function<void(const std::string& text, bool crowded)> on_news;
+    std::function<void()> ask_status;      // the answer comes as OnStatus
+    std::function<void()> ask_controller;  // as OnController
     // It is idle, and older than it should be.
     std::function<void(const std::string& cause, uint32_t launches)> on_aged;
     // Of a one-shot agent: its channel has ended while the controller is there.

@@ -120,6 +120,15 @@ bool SharesClassData(const pb::LaunchSpec& spec) {
   return std::find(options.begin(), options.end(), ClassDataOption()) != options.end();
 }
 
+// Of the series jenkins_agent_starts_total.
+absl::string_view StartResult(const absl::Status& status) {
+  if (status.ok()) return "started";
+  if (absl::IsResourceExhausted(status)) return "no_room";
+  const bool refused = absl::IsInvalidArgument(status) || absl::IsFailedPrecondition(status) ||
+                       absl::IsPermissionDenied(status);
+  return refused ? "refused" : "failed";
+}
+
 absl::Status WriteHandle(const pb::TaskRecord& record) {
   ASSIGN_OR_RETURN(const Fd dir, OpenFile(record.task_dir(), O_RDONLY | O_DIRECTORY));
   return ReplaceFileAt(dir.get(), kHandleFile, record.SerializeAsString());
@@ -192,6 +201,12 @@ absl::StatusOr<bool> TaskStore::ReserveForRecovery(const std::string& task_id) {
 }
 
 absl::StatusOr<std::string> TaskStore::Start(const NomadTask& config, int64_t received_ns) {
+  absl::StatusOr<std::string> started = TryToStart(config, received_ns);
+  options_.shared.metrics->Count(Metric::kStarts, StartResult(started.status()));
+  return started;
+}
+
+absl::StatusOr<std::string> TaskStore::TryToStart(const NomadTask& config, int64_t received_ns) {
   RETURN_IF_ERROR(CheckStartRequest(config));
   RETURN_IF_ERROR(Reserve(config.id()));
   const absl::Cleanup release = [&] { Release(config.id()); };
@@ -284,7 +299,20 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Find(const std::string& task_id
   return it->second;
 }
 
+std::vector<std::shared_ptr<Task>> TaskStore::Tasks() const {
+  std::vector<std::shared_ptr<Task>> tasks;
+  MutexLock lock(mutex_);
+  for (const auto& [id, task] : tasks_) tasks.push_back(task);
+  return tasks;
+}
+
 absl::Status TaskStore::Recover(const std::string& task_id, absl::string_view driver_state) {
+  const absl::Status recovered = TryToRecover(task_id, driver_state);
+  options_.shared.metrics->Count(Metric::kRecoveries, recovered.ok() ? "recovered" : "failed");
+  return recovered;
+}
+
+absl::Status TaskStore::TryToRecover(const std::string& task_id, absl::string_view driver_state) {
   ASSIGN_OR_RETURN(const bool reserved, ReserveForRecovery(task_id));
   if (!reserved) return absl::OkStatus();
   const absl::Cleanup release = [&] { Release(task_id); };

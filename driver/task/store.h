@@ -10,6 +10,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -49,10 +50,14 @@ class TaskStore {
 
   // NotFound for an id that was neither started nor recovered, or is destroyed.
   absl::StatusOr<std::shared_ptr<Task>> Find(const std::string& task_id) const;
+  std::vector<std::shared_ptr<Task>> Tasks() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   explicit TaskStore(Options options, Fd lock);
 
+  absl::StatusOr<std::string> TryToStart(
+      const hashicorp::nomad::plugins::drivers::proto::TaskConfig& config, int64_t received_ns);
+  absl::Status TryToRecover(const std::string& task_id, absl::string_view driver_state);
   absl::Status Reserve(const std::string& task_id) ABSL_LOCKS_EXCLUDED(mutex_);
   void Release(const std::string& task_id) ABSL_LOCKS_EXCLUDED(mutex_);
   // True: this caller recovers the task, and releases it. False: it is known by now.

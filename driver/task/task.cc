@@ -9,11 +9,13 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "driver/agent/command.h"
+#include "driver/agent/restart_policy.h"
 #include "driver/base/fault.h"
 #include "driver/base/log.h"
 #include "driver/base/paths.h"
@@ -39,7 +41,9 @@ constexpr std::chrono::seconds kConnectionOverdue{15};
 constexpr std::chrono::seconds kLongestOverdue{1200};
 constexpr absl::string_view kHandshakingPrefix = "handshaking: ";  // of the supervisor's events
 
-constexpr int kRestartEvents = -1;  // a kind of paced events beside the phases
+// Kinds of paced events beside the phases.
+constexpr int kRestartEvents = -1;
+constexpr int kDroppedEvents = -2;
 
 int64_t NowNs() {
   timespec now;
@@ -63,17 +67,33 @@ struct StartPart {
 };
 using StartTimes = std::vector<StartPart>;
 
-// "agent connected after 620 ms: sandbox 3, agent.jar 37, JVM 390, discovery 60, handshake 130 ms"
-std::string DescribeStart(const StartTimes& times) {
-  std::vector<std::string> texts;
+// What each part took by itself.
+std::vector<StartPhase> PartsOf(const StartTimes& times) {
+  std::vector<StartPhase> parts;
   double before_ms = 0;
   for (const auto& [name, key, reached_ms] : times) {
     if (reached_ms < before_ms || reached_ms == 0) continue;  // not seen
-    texts.push_back(absl::StrFormat("%s %.0f", name, reached_ms - before_ms));
+    parts.push_back({name, reached_ms - before_ms});
     before_ms = reached_ms;
   }
-  return absl::StrFormat("agent connected after %.0f ms: %s ms", before_ms,
+  return parts;
+}
+
+// "agent connected after 620 ms: sandbox 3, agent.jar 37, JVM 390, discovery 60, handshake 130 ms"
+std::string DescribeStart(const std::vector<StartPhase>& parts) {
+  std::vector<std::string> texts;
+  double total_ms = 0;
+  for (const StartPhase& part : parts) {
+    texts.push_back(absl::StrFormat("%s %.0f", part.name, part.ms));
+    total_ms += part.ms;
+  }
+  return absl::StrFormat("agent connected after %.0f ms: %s ms", total_ms,
                          absl::StrJoin(texts, ", "));
+}
+
+double NumberOf(const std::string& text) {
+  uint64_t number = 0;
+  return absl::SimpleAtoi(text, &number) ? static_cast<double>(number) : 0;
 }
 
 // Where a task's controller is, as seen from the task.
@@ -178,6 +198,7 @@ void Task::SetExited(const pb::ExitRecord& exit) {
     waiters.swap(waiters_);
     ended_.NotifyAll();
   }
+  CountEnd(exit);
   FaultPoint("plugin.exit.heard");
   Log(LogLevel::kInfo, "task ended",
       {{"task_id", record_.task_id()},
@@ -276,6 +297,10 @@ absl::Status Task::Signal(int signal) {
 
 absl::Status Task::Stop(int signal, std::chrono::milliseconds timeout) {
   if (exited()) return absl::OkStatus();
+  {
+    MutexLock lock(mutex_);
+    stopped_ = true;
+  }
   pb::ControlRequest request;
   request.mutable_stop()->set_signal(signal);
   request.mutable_stop()->set_timeout_ms(timeout.count());
@@ -297,7 +322,61 @@ absl::Status Task::KillSupervisor() {
                                                   " was killed, but its end was not seen"));
 }
 
+pb::TaskStatus Task::last_status() const {
+  MutexLock lock(mutex_);
+  return status_;
+}
+
+void Task::Refresh() {
+  const std::shared_ptr<Control> control = this->control();
+  if (control == nullptr || exited()) return;
+  const auto on_reply = [weak = weak_from_this()](const absl::StatusOr<pb::ControlReply>& reply) {
+    if (const auto self = weak.lock(); self != nullptr && reply.ok()) {
+      self->KeepStatus(reply->status());
+    }
+  };
+  control->Call(Hello(), on_reply, kCallTimeout);
+}
+
+// What the supervisor tells in an event's details.
+void Task::CountEvent(const pb::Event& event) {
+  Metrics& metrics = *shared_.metrics;
+  const auto& details = event.details();
+  if (const auto kills = details.find(kOomKills); kills != details.end()) {
+    metrics.Count(Metric::kOomKills, "build", NumberOf(kills->second));
+  }
+  if (const auto dropped = details.find(kDroppedLogBytes); dropped != details.end()) {
+    metrics.Count(Metric::kDroppedLogBytes, "", NumberOf(dropped->second));
+  }
+  const auto reason = details.find(kRestartReason);
+  // Supervisors of earlier releases give no reason.
+  if (reason == details.end() && event.restarts() == 0) return;
+  metrics.Count(Metric::kRestarts, reason == details.end() ? "unknown" : reason->second);
+  if (reason != details.end() && reason->second == RestartReasonName(RestartReason::kOutOfMemory)) {
+    metrics.Count(Metric::kOomKills, "agent");
+  }
+}
+
+void Task::CountEnd(const pb::ExitRecord& exit) {
+  if (exit.oom_killed()) shared_.metrics->Count(Metric::kOomKills, "agent");
+  MutexLock lock(mutex_);
+  shared_.metrics->Count(Metric::kEnds, lost_                   ? "lost"
+                                        : exit.oom_killed()     ? "out_of_memory"
+                                        : stopped_              ? "stopped"
+                                        : exit.exit_code() == 0 ? "success"
+                                                                : "failed");
+}
+
+void Task::SetLost(const pb::ExitRecord& exit) {
+  {
+    MutexLock lock(mutex_);
+    lost_ = true;
+  }
+  SetExited(exit);
+}
+
 void Task::OnEvent(const pb::Event& event) {
+  CountEvent(event);
   if (event.phase() != pb::PHASE_NONE) {
     MutexLock lock(mutex_);
     status_.set_phase(event.phase());
@@ -321,6 +400,7 @@ void Task::OnEvent(const pb::Event& event) {
       return Log(LogLevel::kDebug, event.message(), {{"task_id", record_.task_id()}});
     case pb::PHASE_NONE:
       if (event.restarts() > 0) return PublishPaced(kRestartEvents, event);
+      if (event.details().contains(kDroppedLogBytes)) return PublishPaced(kDroppedEvents, event);
       return Publish(event.message(), {event.details().begin(), event.details().end()},
                      event.time_ns());
     default:
@@ -330,6 +410,9 @@ void Task::OnEvent(const pb::Event& event) {
 
 void Task::PublishStarted(const pb::TaskStatus& status) {
   const std::vector<StartPhase> phases = PhasesOf(status.timings());
+  for (const StartPhase& phase : phases) {
+    shared_.metrics->Observe(Metric::kSandboxStart, phase.name, phase.ms / 1000);
+  }
   if (!phases.empty()) Publish(StartMessage(phases), StartDetails(phases), /*time_ns=*/0);
 }
 
@@ -373,7 +456,11 @@ void Task::PublishConnected(const pb::Event& event) {
     for (const StartPart& part : times) {
       if (part.reached_ms > 0) details[part.key] = absl::StrFormat("%.1f", part.reached_ms);
     }
-    self->Publish(DescribeStart(times), std::move(details), event.time_ns());
+    const std::vector<StartPhase> parts = PartsOf(times);
+    for (const StartPhase& part : parts) {
+      self->shared_.metrics->Observe(Metric::kAgentStart, part.name, part.ms / 1000);
+    }
+    self->Publish(DescribeStart(parts), std::move(details), event.time_ns());
   };
   control()->Call(Hello(), publish, kCallTimeout);
 }
@@ -401,7 +488,7 @@ void Task::OnLost() {
     SetExited(**written);
     return;
   }
-  shared_.cleaner->Post([self = shared_from_this()] { self->SetExited(EndAsLost(self->record_)); });
+  shared_.cleaner->Post([self = shared_from_this()] { self->SetLost(EndAsLost(self->record_)); });
 }
 
 void Task::WatchAgent(const pb::TaskStatus& status) {
@@ -420,8 +507,11 @@ void Task::WatchAgent(const pb::TaskStatus& status) {
   handlers.on_given_up = [weak](const std::string& cause) {
     if (const auto self = weak.lock()) self->EndBecause(cause);
   };
-  handlers.on_news = [weak](const std::string& text) {
-    if (const auto self = weak.lock()) self->Publish(text, {}, 0);
+  handlers.on_news = [weak](const std::string& text, bool crowded) {
+    const auto self = weak.lock();
+    if (self == nullptr) return;
+    if (crowded) self->shared_.metrics->Count(Metric::kThreadCrossings);
+    self->Publish(text, {}, 0);
   };
   handlers.ask_status = [weak] {
     if (const auto self = weak.lock()) self->AskStatus();

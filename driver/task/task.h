@@ -18,6 +18,7 @@
 #include "absl/status/statusor.h"
 #include "driver/base/event_loop.h"
 #include "driver/base/mutex.h"
+#include "driver/metrics/metrics.h"
 #include "driver/supervisor/control.h"
 #include "driver/task/agent_watch.h"
 #include "driver/task/class_archives.h"
@@ -47,6 +48,7 @@ class Task : public std::enable_shared_from_this<Task> {
     EventLoop* cleaner = nullptr;  // a loop of its own for work that may block for seconds
     EventBus* events = nullptr;
     const JarWorkerProgram* tools = nullptr;
+    Metrics* metrics = nullptr;
     std::shared_ptr<ClassArchives> archives = nullptr;  // null: agents start without
   };
 
@@ -73,6 +75,9 @@ class Task : public std::enable_shared_from_this<Task> {
 
   // The supervisor's view of now; the last known one after the end.
   absl::StatusOr<pb::TaskStatus> Status() ABSL_LOCKS_EXCLUDED(mutex_);
+  // What is known without asking, and the order to ask without waiting for the answer.
+  pb::TaskStatus last_status() const ABSL_LOCKS_EXCLUDED(mutex_);
+  void Refresh() ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status Signal(int signal);
   // Signals the payload, after `timeout` ends everything in the sandbox; returns when all is gone.
   // OK for a task that has ended.
@@ -93,6 +98,9 @@ class Task : public std::enable_shared_from_this<Task> {
   void PublishStarted(const pb::TaskStatus& status);
   void OnEvent(const pb::Event& event);
   void OnLost();
+  void CountEvent(const pb::Event& event);
+  void CountEnd(const pb::ExitRecord& exit) ABSL_LOCKS_EXCLUDED(mutex_);
+  void SetLost(const pb::ExitRecord& exit) ABSL_LOCKS_EXCLUDED(mutex_);
   void Publish(std::string message, std::map<std::string, std::string> details, int64_t time_ns);
   void PublishConnected(const pb::Event& event);
   void PublishPaced(int kind, const pb::Event& event);
@@ -139,6 +147,9 @@ class Task : public std::enable_shared_from_this<Task> {
   std::optional<pb::ExitRecord> exit_ ABSL_GUARDED_BY(mutex_);
   std::map<uint64_t, Waiter> waiters_ ABSL_GUARDED_BY(mutex_);
   uint64_t next_waiter_ ABSL_GUARDED_BY(mutex_) = 1;
+  // How it ended, for the counters.
+  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
+  bool lost_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace jenkins_agent

@@ -1,7 +1,6 @@
 #include "driver/tools/privileges.h"
 
 #include <fcntl.h>
-#include <grp.h>
 #include <linux/openat2.h>
 #include <sched.h>
 #include <signal.h>
@@ -14,31 +13,17 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "driver/base/file.h"
+#include "driver/base/nobody.h"
 #include "driver/base/status.h"
 #include "driver/tools/fetch.h"
 
 namespace jenkins_agent {
 namespace {
 
-constexpr uid_t kNobody = 65534;
-constexpr gid_t kNoGroup = 65534;
 constexpr rlim_t kMaxOpenFiles = 64;
 constexpr rlim_t kMaxCpuSeconds = 60;
 constexpr size_t kMaxCertificateFileBytes = 1 << 20;
 constexpr char kResolvConf[] = "/etc/resolv.conf";
-
-absl::Status Lower(int resource, rlim_t value) {
-  rlimit limit = {};
-  if (::getrlimit(static_cast<__rlimit_resource>(resource), &limit) != 0) {
-    return ErrnoStatus("getrlimit");
-  }
-  if (limit.rlim_max < value) value = limit.rlim_max;
-  limit = {value, value};
-  if (::setrlimit(static_cast<__rlimit_resource>(resource), &limit) != 0) {
-    return ErrnoStatus("setrlimit");
-  }
-  return absl::OkStatus();
-}
 
 absl::Status UseResolver(const std::string& resolv_conf) {
   if (::unshare(CLONE_NEWNS) != 0) return ErrnoStatus("unshare the mount namespace");
@@ -93,19 +78,13 @@ absl::StatusOr<std::string> ReadCaFile(const std::string& path, int root_pid) {
 }
 
 absl::Status BecomeNobody() {
-  if (::geteuid() == 0) {
-    if (::setgroups(0, nullptr) != 0) return ErrnoStatus("setgroups");
-    if (::setresgid(kNoGroup, kNoGroup, kNoGroup) != 0) return ErrnoStatus("setresgid");
-    // From uid 0 to another clears every capability set, capabilities(7).
-    if (::setresuid(kNobody, kNobody, kNobody) != 0) return ErrnoStatus("setresuid");
-  }
-  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return ErrnoStatus("PR_SET_NO_NEW_PRIVS");
+  RETURN_IF_ERROR(DropToNobody());
   // Behind setresuid, which clears it.
   if (::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) return ErrnoStatus("PR_SET_PDEATHSIG");
-  RETURN_IF_ERROR(Lower(RLIMIT_CORE, 0));
-  RETURN_IF_ERROR(Lower(RLIMIT_NOFILE, kMaxOpenFiles));
-  RETURN_IF_ERROR(Lower(RLIMIT_CPU, kMaxCpuSeconds));
-  return Lower(RLIMIT_FSIZE, kMaxJarBytes);
+  RETURN_IF_ERROR(LowerLimit(RLIMIT_CORE, 0));
+  RETURN_IF_ERROR(LowerLimit(RLIMIT_NOFILE, kMaxOpenFiles));
+  RETURN_IF_ERROR(LowerLimit(RLIMIT_CPU, kMaxCpuSeconds));
+  return LowerLimit(RLIMIT_FSIZE, kMaxJarBytes);
 }
 
 }  // namespace jenkins_agent

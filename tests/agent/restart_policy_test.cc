@@ -239,6 +239,7 @@ TEST_F(RestartPolicyTest, AVerdictStopsTheJvmAndItsExitIsNotJudgedAgain) {
   const Decision exit = Exit(SIGKILL);
   EXPECT_EQ(exit.kind, Decision::kRelaunch);
   EXPECT_TRUE(exit.counted);
+  EXPECT_EQ(RestartReasonName(exit.reason), "hung");
   EXPECT_EQ(policy_.restarts(), 1);
 }
 
@@ -251,6 +252,7 @@ TEST_F(RestartPolicyTest, AnAgentsOwnLastWordsAreAVerdict) {
       "process/resource limits reached\n");
   EXPECT_EQ(decision.kind, Decision::kRestart);
   EXPECT_THAT(decision.message, HasSubstr("Reader thread killed by OutOfMemoryError"));
+  EXPECT_EQ(RestartReasonName(decision.reason), "gave_up");
 }
 
 TEST_F(RestartPolicyTest, AnAgedJvmIsReplacedWithoutCost) {
@@ -261,6 +263,7 @@ TEST_F(RestartPolicyTest, AnAgedJvmIsReplacedWithoutCost) {
   const Decision exit = policy.OnExit(Facts(Exited(143), pb::PHASE_CONNECTED), now_);
   EXPECT_EQ(exit.kind, Decision::kRelaunch);
   EXPECT_EQ(exit.delay, seconds(0));
+  EXPECT_EQ(RestartReasonName(exit.reason), "aged");
   EXPECT_EQ(policy.restarts(), 0);
 }
 

@@ -134,7 +134,8 @@ TEST(SchemaTest, PluginConfig) {
                   Pair("allow_privileged", "bool = false"), Pair("allow_root", "bool = false"),
                   Pair("java_homes", "list(string)"), Pair("log_collection", "string = \"nomad\""),
                   Pair("logs", "block"), Pair("logs.max_file_size", "number = 10"),
-                  Pair("logs.max_files", "number = 10"),
+                  Pair("logs.max_files", "number = 10"), Pair("metrics", "block"),
+                  Pair("metrics.listen", "string"),
                   Pair("state_dir", "string = \"/var/lib/nomad-driver-jenkins-agent\"")));
 }
 
@@ -172,7 +173,10 @@ TEST(ReadmeTest, PluginTable) {
       "| `allow_host_paths` | list(string) | – | directories or files of the host that a job may "
       "name as `mount.source`, with all below them |\n"
       "| `java_homes` | list(string) | – | the Java installations to offer, absolute paths; "
-      "left out: those in the usual places |\n");
+      "left out: those in the usual places |\n"
+      "| `metrics` | block | – | an endpoint for Prometheus; left out: none |\n"
+      "| `metrics.listen` | string | – | address and port (1024 or more) of the endpoint; only a "
+      "port: on the loopback address |\n");
 }
 
 TEST(ReadmeTest, EveryRowHasFourCells) {

@@ -142,6 +142,18 @@ TEST(HeaderTest, NamesAreTokensAndValuesHaveNoControlCharacters) {
   EXPECT_THAT(split, StatusIs(absl::StatusCode::kInvalidArgument, Not(HasSubstr("hunter2"))));
 }
 
+TEST(ListenAddressTest, IsOnTheLoopbackAddressUnlessItNamesAnother) {
+  for (const char* text : {"9465", ":9465", "127.0.0.1:9465"}) {
+    EXPECT_EQ(*ListenAddress(text), "127.0.0.1:9465") << text;
+  }
+  EXPECT_EQ(*ListenAddress("0.0.0.0:1024"), "0.0.0.0:1024");
+  EXPECT_EQ(*ListenAddress("[::1]:65535"), "[::1]:65535");
+  for (const char* text : {"", ":", "0", "80", ":1023", "65536", "localhost:9465", "127.0.0.1",
+                           "127.0.0.1:", "[::1]", "::1:9465", "9465,9466", "9465s", "a b:9465"}) {
+    ExpectRefused(ListenAddress(text).status(), "is not PORT, ADDRESS:PORT or [IPv6 address]:PORT");
+  }
+}
+
 TEST(InstanceIdentityTest, IsBase64OnOneLine) {
   EXPECT_OK(CheckInstanceIdentity("MIIBIjANBgkqhkiG9w0BAQ=="));
   ExpectRefused(CheckInstanceIdentity("MIIB\nIjAN"), "is not base64 on one line");

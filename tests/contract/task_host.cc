@@ -27,13 +27,17 @@ namespace fs = std::filesystem;
 
 constexpr char kTaskName[] = "agent";
 
-// fixmap { "log_collection": word, "state_dir": path }
-std::string PluginConfigBytes(const std::string& state_dir, const std::string& log_collection) {
+// fixmap { "log_collection": word, "state_dir": path [, "metrics": { "listen": address }] }
+std::string PluginConfigBytes(const std::string& state_dir, const TaskHost::Settings& settings) {
   const auto str8 = [](const std::string& text) {
     return absl::StrCat("\xd9", std::string(1, static_cast<char>(text.size())), text);
   };
-  return absl::StrCat("\x82\xaelog_collection", str8(log_collection), "\xa9state_dir",
-                      str8(state_dir));
+  const std::string metrics =
+      settings.metrics_listen.empty()
+          ? ""
+          : absl::StrCat("\xa7metrics\x81\xa6listen", str8(settings.metrics_listen));
+  return absl::StrCat(metrics.empty() ? "\x82" : "\x83", "\xaelog_collection",
+                      str8(settings.log_collection), "\xa9state_dir", str8(state_dir), metrics);
 }
 
 std::string UniqueAllocId() {
@@ -91,7 +95,7 @@ absl::Status TaskHost::Launch(const Settings& settings) {
   ASSIGN_OR_RETURN(std::shared_ptr<PluginHost> host, PluginHost::Launch(program_, options));
   if (!host->connected()) return absl::InternalError(host->stderr_text());
   base_proto::SetConfigRequest request;
-  request.set_msgpack_config(PluginConfigBytes(StateDir(), settings.log_collection));
+  request.set_msgpack_config(PluginConfigBytes(StateDir(), settings));
   request.mutable_nomad_config()->mutable_driver()->set_clientminport(14000);
   base_proto::SetConfigResponse response;
   const auto context = Context();

@@ -31,6 +31,7 @@ class TaskHost {
   struct Settings {
     std::map<std::string, std::string> env = {};  // added to the plugin's environment
     std::string log_collection = "nomad";
+    std::string metrics_listen = {};  // empty: no metrics
   };
   // Starts a plugin, configures it and says Init, as Nomad does.
   absl::Status Launch(const Settings& settings);

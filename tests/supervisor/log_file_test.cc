@@ -232,6 +232,7 @@ TEST_F(LogFileTest, AFullDiskCostsBytesThatOneMarkerCounts) {
             absl::StrCat("\n[nomad-driver-jenkins-agent: ", 20 * block.size() - stored,
                          " bytes of output dropped: write t.stdout.0: No space left on device]\n"
                          "after\nthat\n"));
+  EXPECT_EQ(log.dropped_total(), 20 * block.size() - stored);
   EXPECT_EQ(::umount2(Logs().c_str(), MNT_DETACH), 0);
   EXPECT_THAT(Contents(), IsEmpty());
 }

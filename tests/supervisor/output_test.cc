@@ -132,6 +132,8 @@ TEST_F(OutputTest, AStalledReaderStopsNobodyAndIsToldWhatItMissed) {
   ASSERT_OK_AND_ASSIGN(const Fd reader, OpenFile(Fifo(), O_RDONLY | O_NONBLOCK));
   auto output = Open(Fifo(), std::chrono::milliseconds(20));
   ASSERT_EQ(::fcntl(pipe_.write.get(), F_SETFL, O_NONBLOCK), 0);
+  uint64_t dropped = 0;
+  output->SetOnDropped([&dropped](uint64_t bytes) { dropped += bytes; });
   constexpr size_t kBytes = 1 << 20;
   const std::string block(4096, 'x');
   size_t written = 0;
@@ -158,6 +160,7 @@ TEST_F(OutputTest, AStalledReaderStopsNobodyAndIsToldWhatItMissed) {
   EXPECT_NE(received.find(std::to_string(written - marker) + " bytes of output dropped", marker),
             std::string::npos)
       << received.substr(marker);
+  EXPECT_EQ(dropped, written - marker);
 }
 
 TEST_F(OutputTest, HeldBackItReadsNothingUntilReleasedOrDrained) {

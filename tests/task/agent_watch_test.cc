@@ -31,7 +31,7 @@ class AgentWatchTest : public ::testing::Test {
       status_.set_launches(2);
       Watch(*std::exchange(successor_, nullptr));
     };
-    handlers.on_news = [this](const std::string& text) { news_.push_back(text); };
+    handlers.on_news = [this](const std::string& text, bool) { news_.push_back(text); };
     handlers.ask_status = [this] {
       ++asked_;
       if (quit_when_asked_) loop_->Quit();

@@ -3,9 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "driver/task/measure.h"
+
 namespace jenkins_agent {
 namespace {
 
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 using ::testing::Pair;
@@ -34,6 +37,21 @@ TEST(StartPhases, OfAProgramEndWithItsLaunch) {
 TEST(StartPhases, OfAnAgentEndWithItsSandbox) {
   EXPECT_EQ(StartMessage(PhasesOf(Stood())),
             "sandbox ready in 2.8 ms: plan 0.9, spawn 0.3, cgroups 0.6, root 1.0");
+}
+
+TEST(AgentPhaseLabel, IsOneOfTheTable) {
+  pb::TaskStatus status;
+  EXPECT_EQ(AgentPhaseLabel(status), "") << "no agent";
+  status.set_agent_name("linux-1");
+  EXPECT_EQ(AgentPhaseLabel(status), "starting");
+  const std::vector<std::string>& known = SeriesOf(Metric::kAgents).values;
+  for (int state = pb::RunState_MIN; state <= pb::RunState_MAX; ++state) {
+    for (int phase = pb::AgentPhase_MIN; phase <= pb::AgentPhase_MAX; ++phase) {
+      status.set_state(static_cast<pb::RunState>(state));
+      status.set_phase(static_cast<pb::AgentPhase>(phase));
+      EXPECT_THAT(known, Contains(AgentPhaseLabel(status)));
+    }
+  }
 }
 
 TEST(StartPhases, OfASupervisorThatKnowsNoneAreNotMadeUp) {

@@ -58,7 +58,7 @@ class Store : public ::testing::Test {
   TaskStore::Options MakeOptions() {
     TaskStore::Options options;
     options.config.state_dir = dir_.path() + "/state";
-    options.shared = {loop_.get(), loop_.get(), &events_, &tools_};
+    options.shared = {loop_.get(), loop_.get(), &events_, &tools_, &metrics_};
     options.spawner = spawner_.get();
     return options;
   }
@@ -106,6 +106,7 @@ class Store : public ::testing::Test {
   static constexpr char kId[] = "alloc/agent/1";
   const TempDir dir_;
   EventBus events_;
+  Metrics metrics_;
   JarWorkerProgram tools_;
   std::unique_ptr<EventLoop> loop_;
   std::thread thread_;

@@ -33,7 +33,7 @@ class TaskTest : public testing::Test {
   void SetUp() override {
     ASSERT_OK_AND_ASSIGN(loop_, EventLoop::Create());
     thread_ = std::thread([this] { loop_->Run(); });
-    shared_ = {loop_.get(), loop_.get(), &events_, &tools_};
+    shared_ = {loop_.get(), loop_.get(), &events_, &tools_, &metrics_};
     record_.set_task_id("alloc/agent/1");
     record_.set_task_dir(dir_.path());
   }
@@ -63,6 +63,7 @@ class TaskTest : public testing::Test {
   const TempDir dir_;
   pb::TaskRecord record_;
   EventBus events_;
+  Metrics metrics_;
   JarWorkerProgram tools_;
   std::unique_ptr<EventLoop> loop_;
   std::thread thread_;
