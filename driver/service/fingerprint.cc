@@ -1,17 +1,22 @@
 #include "driver/service/fingerprint.h"
 
+#include <google/protobuf/util/message_differencer.h>
 #include <unistd.h>
 
 #include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "cgroups/hierarchy.h"
+#include "driver/task/host_load.h"
+#include "driver/task/state_dir.h"
 
 namespace jenkins_agent {
 namespace {
 
 namespace nomad = hashicorp::nomad::plugins::drivers::proto;
+using google::protobuf::util::MessageDifferencer;
 
 void SetAttribute(nomad::FingerprintResponse& response, const std::string& key, std::string value) {
   (*response.mutable_attributes())[absl::StrCat("driver.", kDriverName, key)].set_string_val(
@@ -28,9 +33,41 @@ void SetJavaAttributes(nomad::FingerprintResponse& response,
   }
 }
 
+// What a job may ask for here: constraints on these keep it from nodes that would refuse it.
+void SetLimitAttributes(nomad::FingerprintResponse& response, const HostFacts& facts,
+                        const PluginConfig& config) {
+  const auto flag = [&response](const char* key, bool on) {
+    SetAttribute(response, key, on ? "true" : "false");
+  };
+  flag(".userns", facts.user_namespaces);
+  flag(".io_weight", facts.io_weight);
+  flag(".allow_root", config.allow_root);
+  flag(".allow_privileged", config.isolation.allow_privileged);
+  if (!config.isolation.allow_caps.empty()) {
+    SetAttribute(response, ".allow_caps", absl::StrJoin(config.isolation.allow_caps, ","));
+  }
+  SetAttribute(response, ".log_collection", config.log_collection);
+  if (facts.max_threads > 0) {
+    SetAttribute(response, ".max_threads", absl::StrCat(facts.max_threads));
+  }
+}
+
+std::string Trouble(const HostFacts& facts, const PluginConfig& config) {
+  if (facts.cgroups_version.empty()) return absl::StrCat("cgroups: ", facts.cgroups_error);
+  if (!facts.state_dir_error.empty()) {
+    return absl::StrCat("state_dir ", config.state_dir, " ", facts.state_dir_error);
+  }
+  return facts.javas.empty() ? "no JDK found, see option java_homes" : "";
+}
+
+bool Heals(const nomad::FingerprintResponse& told, const nomad::FingerprintResponse& now) {
+  return told.health() != nomad::FingerprintResponse::HEALTHY &&
+         now.health() == nomad::FingerprintResponse::HEALTHY;
+}
+
 }  // namespace
 
-HostFacts ReadHostFacts(const std::vector<std::string>& java_homes) {
+HostFacts ReadHostFacts(const PluginConfig& config) {
   HostFacts facts;
   facts.root = ::geteuid() == 0;
   if (const auto hierarchy = cgroups::Hierarchy::Detect(); !hierarchy.ok()) {
@@ -42,11 +79,15 @@ HostFacts ReadHostFacts(const std::vector<std::string>& java_homes) {
   } else {
     facts.cgroups_error = "no cgroups are mounted";
   }
-  if (auto javas = FindJavaHomes(java_homes); javas.ok()) facts.javas = *std::move(javas);
+  facts.state_dir_error = StateDirTrouble(config.state_dir);
+  facts.user_namespaces = ::access("/proc/self/ns/user", F_OK) == 0;
+  facts.io_weight = CheckIoWeight().ok();
+  if (const auto load = ReadHostLoad(); load.ok()) facts.max_threads = load->max_threads;
+  if (auto javas = FindJavaHomes(config.java_homes); javas.ok()) facts.javas = *std::move(javas);
   return facts;
 }
 
-nomad::FingerprintResponse Fingerprint(const HostFacts& facts) {
+nomad::FingerprintResponse Fingerprint(const HostFacts& facts, const PluginConfig& config) {
   nomad::FingerprintResponse response;
   if (!facts.root) {
     response.set_health(nomad::FingerprintResponse::UNDETECTED);
@@ -55,16 +96,16 @@ nomad::FingerprintResponse Fingerprint(const HostFacts& facts) {
   }
   SetAttribute(response, "", "1");
   SetAttribute(response, ".version", kDriverVersion);
+  if (!facts.cgroups_version.empty()) SetAttribute(response, ".cgroups", facts.cgroups_version);
   SetJavaAttributes(response, facts.javas);
-  if (facts.cgroups_version.empty()) {
+  SetLimitAttributes(response, facts, config);
+  if (std::string trouble = Trouble(facts, config); !trouble.empty()) {
     response.set_health(nomad::FingerprintResponse::UNHEALTHY);
-    response.set_health_description(absl::StrCat("cgroups: ", facts.cgroups_error));
+    response.set_health_description(std::move(trouble));
     return response;
   }
-  SetAttribute(response, ".cgroups", facts.cgroups_version);
   response.set_health(nomad::FingerprintResponse::HEALTHY);
   std::string description = "Healthy";
-  if (facts.javas.empty()) absl::StrAppend(&description, "; no JDK found, see option java_homes");
   if (!facts.tools.ok()) {
     absl::StrAppend(&description, "; agent.jar cannot be fetched: ", facts.tools.message());
   }
@@ -77,6 +118,24 @@ void ClearGoneAttributes(const nomad::FingerprintResponse& earlier,
   for (const auto& [key, value] : earlier.attributes()) {
     if (!now.attributes().contains(key)) (*now.mutable_attributes())[key].set_string_val("");
   }
+}
+
+// Compared as messages and not as bytes: the order of a map's entries is not defined.
+std::optional<FingerprintPace::Response> FingerprintPace::Next(Response now) {
+  if (told_.has_value()) {
+    ClearGoneAttributes(*told_, now);
+    if (MessageDifferencer::Equals(*told_, now)) {
+      candidate_.reset();
+      return std::nullopt;
+    }
+    const bool again = candidate_.has_value() && MessageDifferencer::Equals(*candidate_, now);
+    seen_ = again ? seen_ + 1 : 1;
+    candidate_ = now;
+    if (seen_ < (Heals(*told_, now) ? kLooksToHeal : kLooksToChange)) return std::nullopt;
+    candidate_.reset();
+  }
+  told_ = now;
+  return now;
 }
 
 }  // namespace jenkins_agent

@@ -1,11 +1,15 @@
 // What the node learns about this driver. Attributes change rarely and carry no live numbers,
-// because each change re-runs blocked evaluations (placement.md 3.2).
+// because each change re-runs blocked evaluations (placement.md 3.2); so does each other text of
+// the health description, hence fixed texts.
 #pragma once
 
+#include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "driver/config/plugin_config.h"
 #include "driver/jvm/java.h"
 #include "proto/nomad_driver.pb.h"
 
@@ -19,20 +23,45 @@ struct HostFacts {
   bool root = false;
   std::string cgroups_version;  // "1", "2"; empty: none usable
   std::string cgroups_error;
+  std::string state_dir_error;  // "is read-only", "is full", ...; empty: it can be written
+  bool user_namespaces = false;
+  bool io_weight = false;    // some disk heeds a weight
+  uint64_t max_threads = 0;  // of the whole host; 0: unknown
   std::vector<JavaInstall> javas;
   absl::Status tools;  // why agent jars cannot be fetched
 };
 
-HostFacts ReadHostFacts(const std::vector<std::string>& java_homes);
+// Some ms: it looks at every JDK. `state_dir` need not exist yet.
+HostFacts ReadHostFacts(const PluginConfig& config);
 
-// Undetected without root, unhealthy without cgroups, else healthy; the description tells what a
-// job cannot use here.
-hashicorp::nomad::plugins::drivers::proto::FingerprintResponse Fingerprint(const HostFacts& facts);
+// Undetected without root; unhealthy where no agent can run: without cgroups, a state directory
+// that can be written, or a JDK. Else healthy; the description tells what a job cannot use here.
+hashicorp::nomad::plugins::drivers::proto::FingerprintResponse Fingerprint(
+    const HostFacts& facts, const PluginConfig& config);
 
 // Sends each attribute of `earlier` that `now` lacks as an empty string, which removes it: Nomad
 // keeps what it is not told of (nomad-driver-protocol.md 5.3).
 void ClearGoneAttributes(
     const hashicorp::nomad::plugins::drivers::proto::FingerprintResponse& earlier,
     hashicorp::nomad::plugins::drivers::proto::FingerprintResponse& now);
+
+// Decides which of the looks at the host are told. The first one is; then only what differs from
+// what was told last and was found the same in several looks on end: a disk that is full now and
+// then must not make Nomad schedule anew each time. Not thread-safe. Pure.
+class FingerprintPace {
+ public:
+  using Response = hashicorp::nomad::plugins::drivers::proto::FingerprintResponse;
+  // Trouble is told soon; that it is over when it has stayed away.
+  static constexpr int kLooksToChange = 2;
+  static constexpr int kLooksToHeal = 4;
+
+  // What to send, with the attributes that are gone cleared; nothing: nothing.
+  std::optional<Response> Next(Response now);
+
+ private:
+  std::optional<Response> told_;
+  std::optional<Response> candidate_;
+  int seen_ = 0;  // looks on end that found the candidate
+};
 
 }  // namespace jenkins_agent

@@ -117,6 +117,12 @@ absl::StatusOr<EventLoop*> Runtime::Loop() {
   return loop_.get();
 }
 
+absl::StatusOr<EventLoop*> Runtime::Worker() {
+  MutexLock lock(mutex_);
+  RETURN_IF_ERROR(StartLoop(cleaner_));
+  return cleaner_.get();
+}
+
 PluginConfig Runtime::config() const {
   MutexLock lock(mutex_);
   return config_;

@@ -53,6 +53,8 @@ class Runtime {
   // Starts up when that has not happened yet.
   absl::StatusOr<TaskStore*> Store() ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<EventLoop*> Loop() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Another thread, for work that may block for seconds.
+  absl::StatusOr<EventLoop*> Worker() ABSL_LOCKS_EXCLUDED(mutex_);
   EventBus& events() { return events_; }
   Metrics& metrics() { return metrics_; }
   PluginConfig config() const ABSL_LOCKS_EXCLUDED(mutex_);

@@ -1,7 +1,5 @@
 #include "driver/service/streams.h"
 
-#include <google/protobuf/util/message_differencer.h>
-
 #include <deque>
 #include <optional>
 #include <string>
@@ -14,8 +12,6 @@ namespace jenkins_agent {
 namespace {
 
 namespace nomad = hashicorp::nomad::plugins::drivers::proto;
-
-constexpr std::chrono::seconds kFingerprintPeriod{30};
 
 // A server stream that others push into, from any thread, also after its end. A client that does
 // not read costs kMaxQueued messages; then the oldest go.
@@ -89,30 +85,31 @@ class PushStream final : public grpc::ServerWriteReactor<Response> {
 using FingerprintInlet = std::shared_ptr<PushStream<nomad::FingerprintResponse>::Inlet>;
 
 struct FingerprintWatch {
-  EventLoop* loop;
-  std::vector<std::string> java_homes;
-  absl::Status tools;
+  Runtime* runtime;
+  EventLoop* worker;
+  std::chrono::milliseconds period;
   FingerprintInlet inlet;
-  Metrics* metrics;
-  nomad::FingerprintResponse last;
+  // Once the tools program starts it goes on doing so: the plugin holds it in memory.
+  absl::Status tools = absl::UnknownError("not looked at yet");
+  FingerprintPace pace = {};
+  bool told = false;
 };
 
-// Runs on the event loop and comes back every kFingerprintPeriod while the stream is open.
-void SendFingerprint(const std::shared_ptr<FingerprintWatch>& watch) {
+// Runs on the worker and comes back every `period` while the stream is open.
+void LookAtHost(const std::shared_ptr<FingerprintWatch>& watch) {
   if (!watch->inlet->open()) return;
-  HostFacts facts = ReadHostFacts(watch->java_homes);
+  if (!watch->tools.ok()) watch->tools = watch->runtime->CheckTools();
+  const PluginConfig config = watch->runtime->config();
+  HostFacts facts = ReadHostFacts(config);
   facts.tools = watch->tools;
-  nomad::FingerprintResponse response = Fingerprint(facts);
-  ClearGoneAttributes(watch->last, response);
-  // Not their bytes: the order of a map's entries is not defined.
-  if (!google::protobuf::util::MessageDifferencer::Equals(watch->last, response)) {
-    if (!watch->last.health_description().empty()) {  // the first one is no change
-      watch->metrics->Count(Metric::kFingerprintChanges);
+  auto news = watch->pace.Next(Fingerprint(facts, config));
+  if (news.has_value()) {
+    if (std::exchange(watch->told, true)) {
+      watch->runtime->metrics().Count(Metric::kFingerprintChanges);
     }
-    watch->last = response;
-    watch->inlet->Push(std::move(response));
+    watch->inlet->Push(*std::move(news));
   }
-  watch->loop->After(kFingerprintPeriod, [watch] { SendFingerprint(watch); });
+  watch->worker->After(watch->period, [watch] { LookAtHost(watch); });
 }
 
 nomad::DriverTaskEvent ToProto(const TaskEvent& event) {
@@ -149,20 +146,17 @@ void SendStats(const std::shared_ptr<StatsWatch>& watch) {
 
 }  // namespace
 
-grpc::ServerWriteReactor<nomad::FingerprintResponse>* NewFingerprintStream(Runtime* runtime) {
-  const absl::StatusOr<EventLoop*> loop = runtime->Loop();
-  if (!loop.ok()) {
+grpc::ServerWriteReactor<nomad::FingerprintResponse>* NewFingerprintStream(
+    Runtime* runtime, std::chrono::milliseconds period) {
+  const absl::StatusOr<EventLoop*> worker = runtime->Worker();
+  if (!worker.ok()) {
     return new FailedStream<nomad::FingerprintResponse>(
-        grpc::Status(grpc::StatusCode::INTERNAL, std::string(loop.status().message())));
+        grpc::Status(grpc::StatusCode::INTERNAL, std::string(worker.status().message())));
   }
   auto* stream = new PushStream<nomad::FingerprintResponse>();
-  auto watch = std::make_shared<FingerprintWatch>();
-  watch->loop = *loop;
-  watch->java_homes = runtime->config().java_homes;
-  watch->tools = runtime->CheckTools();
-  watch->inlet = stream->inlet();
-  watch->metrics = &runtime->metrics();
-  (*loop)->Post([watch] { SendFingerprint(watch); });
+  auto watch = std::make_shared<FingerprintWatch>(
+      FingerprintWatch{runtime, *worker, period, stream->inlet()});
+  (*worker)->Post([watch] { LookAtHost(watch); });
   return stream;
 }
 

@@ -12,9 +12,11 @@
 
 namespace jenkins_agent {
 
-// First answer at once, then whenever it changes, looked at every 30 s.
+// First answer at once, then what FingerprintPace lets pass of a look each `period`. The looks are
+// on the runtime's worker: they read many files, and the first one starts the tools program.
+inline constexpr std::chrono::milliseconds kFingerprintPeriod = std::chrono::seconds(30);
 grpc::ServerWriteReactor<hashicorp::nomad::plugins::drivers::proto::FingerprintResponse>*
-NewFingerprintStream(Runtime* runtime);
+NewFingerprintStream(Runtime* runtime, std::chrono::milliseconds period = kFingerprintPeriod);
 
 grpc::ServerWriteReactor<hashicorp::nomad::plugins::drivers::proto::DriverTaskEvent>*
 NewTaskEventStream(Runtime* runtime);

@@ -1,20 +1,26 @@
 #include "driver/service/fingerprint.h"
 
 #include <gmock/gmock.h>
+#include <google/protobuf/util/message_differencer.h>
 #include <gtest/gtest.h>
 
+#include <optional>
 #include <string>
+#include <vector>
 
 namespace jenkins_agent {
 namespace {
 
 using Response = hashicorp::nomad::plugins::drivers::proto::FingerprintResponse;
+using ::google::protobuf::util::MessageDifferencer;
 using ::testing::HasSubstr;
 
 HostFacts GoodHost() {
   HostFacts facts;
   facts.root = true;
   facts.cgroups_version = "1";
+  facts.user_namespaces = true;
+  facts.max_threads = 32000;
   facts.javas = {{"/usr/lib/jvm/17", 17, "17.0.15", ""}, {"/opt/17", 17, "17.0.1", ""}};
   return facts;
 }
@@ -25,7 +31,7 @@ std::string Attribute(const Response& response, const std::string& key) {
 }
 
 TEST(FingerprintTest, AHostThatHasEverythingIsHealthy) {
-  const Response response = Fingerprint(GoodHost());
+  const Response response = Fingerprint(GoodHost(), {});
   EXPECT_EQ(response.health(), Response::HEALTHY);
   EXPECT_EQ(response.health_description(), "Healthy");
   EXPECT_EQ(Attribute(response, "driver.jenkins-agent"), "1");
@@ -36,7 +42,7 @@ TEST(FingerprintTest, AHostThatHasEverythingIsHealthy) {
 TEST(FingerprintTest, WithoutRootItIsNotThere) {
   HostFacts facts = GoodHost();
   facts.root = false;
-  const Response response = Fingerprint(facts);
+  const Response response = Fingerprint(facts, {});
   EXPECT_EQ(response.health(), Response::UNDETECTED);
   EXPECT_EQ(response.health_description(), "Driver must run as root");
   EXPECT_EQ(response.attributes_size(), 0);
@@ -46,34 +52,127 @@ TEST(FingerprintTest, WithoutCgroupsItIsUnhealthy) {
   HostFacts facts = GoodHost();
   facts.cgroups_version.clear();
   facts.cgroups_error = "no cgroups are mounted";
-  const Response response = Fingerprint(facts);
+  const Response response = Fingerprint(facts, {});
   EXPECT_EQ(response.health(), Response::UNHEALTHY);
   EXPECT_EQ(response.health_description(), "cgroups: no cgroups are mounted");
 }
 
+TEST(FingerprintTest, WhereNoAgentCanRunItIsUnhealthyInAFixedText) {
+  PluginConfig config;
+  config.state_dir = "/var/lib/x";
+  HostFacts facts = GoodHost();
+  facts.state_dir_error = "is on a full disk";
+  EXPECT_EQ(Fingerprint(facts, config).health(), Response::UNHEALTHY);
+  EXPECT_EQ(Fingerprint(facts, config).health_description(),
+            "state_dir /var/lib/x is on a full disk");
+  facts = GoodHost();
+  facts.javas.clear();
+  EXPECT_EQ(Fingerprint(facts, config).health(), Response::UNHEALTHY);
+  EXPECT_EQ(Fingerprint(facts, config).health_description(), "no JDK found, see option java_homes");
+}
+
 TEST(FingerprintTest, WhatAJobCannotUseIsTold) {
   HostFacts facts = GoodHost();
-  facts.javas.clear();
   facts.tools = absl::NotFoundError("libcurl.so.4");
-  const Response response = Fingerprint(facts);
+  const Response response = Fingerprint(facts, {});
   EXPECT_EQ(response.health(), Response::HEALTHY);
-  EXPECT_THAT(response.health_description(), HasSubstr("no JDK found"));
   EXPECT_THAT(response.health_description(), HasSubstr("libcurl.so.4"));
 }
 
-TEST(FingerprintTest, AnAttributeThatIsGoneIsSentEmpty) {
-  const Response before = Fingerprint(GoodHost());
+TEST(FingerprintTest, LimitsOfHostAndConfigurationAreAttributes) {
+  PluginConfig config;
+  config.allow_root = true;
+  config.isolation.allow_caps = {"net_admin", "mknod"};
+  const Response response = Fingerprint(GoodHost(), config);
+  const auto attribute = [&response](const std::string& key) {
+    return Attribute(response, "driver.jenkins-agent." + key);
+  };
+  EXPECT_EQ(attribute("allow_root"), "true");
+  EXPECT_EQ(attribute("allow_privileged"), "false");
+  EXPECT_EQ(attribute("allow_caps"), "net_admin,mknod");
+  EXPECT_EQ(attribute("userns"), "true");
+  EXPECT_EQ(attribute("io_weight"), "false");
+  EXPECT_EQ(attribute("log_collection"), "nomad");
+  EXPECT_EQ(attribute("max_threads"), "32000");
+}
+
+// What changes by itself on a host must not be in it.
+TEST(FingerprintTest, TwoLooksAtThisHostAreTheSame) {
+  PluginConfig config;
+  config.state_dir = "/tmp/state";
+  const Response first = Fingerprint(ReadHostFacts(config), config);
+  const std::vector<char> used(32 << 20, 'x');  // memory and a moment pass
+  EXPECT_EQ(used.back(), 'x');
+  const Response second = Fingerprint(ReadHostFacts(config), config);
+  EXPECT_TRUE(MessageDifferencer::Equals(first, second));
+}
+
+Response Healthy() { return Fingerprint(GoodHost(), {}); }
+Response FullDisk() {
+  HostFacts facts = GoodHost();
+  facts.state_dir_error = "is on a full disk";
+  return Fingerprint(facts, {});
+}
+
+TEST(FingerprintPaceTest, NothingIsSentWhenNothingChanged) {
+  FingerprintPace pace;
+  int sent = 0;
+  for (int look = 0; look < 1000; ++look) sent += pace.Next(Healthy()).has_value();
+  EXPECT_EQ(sent, 1);
+}
+
+TEST(FingerprintPaceTest, TroubleIsToldWhenSeenAgainAndItsEndWhenItStaysAway) {
+  FingerprintPace pace;
+  ASSERT_TRUE(pace.Next(Healthy()).has_value());
+  EXPECT_FALSE(pace.Next(FullDisk()).has_value());
+  const std::optional<Response> trouble = pace.Next(FullDisk());
+  ASSERT_TRUE(trouble.has_value());
+  EXPECT_EQ(trouble->health(), Response::UNHEALTHY);
+  for (int look = 1; look < FingerprintPace::kLooksToHeal; ++look) {
+    EXPECT_FALSE(pace.Next(Healthy()).has_value()) << look;
+  }
+  const std::optional<Response> healed = pace.Next(Healthy());
+  ASSERT_TRUE(healed.has_value());
+  EXPECT_EQ(healed->health(), Response::HEALTHY);
+}
+
+TEST(FingerprintPaceTest, ADiskThatIsFullNowAndThenIsNotTold) {
+  FingerprintPace pace;
+  int sent = 0;
+  for (int look = 0; look < 1000; ++look) {
+    sent += pace.Next(look % 2 == 0 ? Healthy() : FullDisk()).has_value();
+  }
+  EXPECT_EQ(sent, 1);
+}
+
+TEST(FingerprintPaceTest, AnAttributeThatIsGoneIsClearedOnce) {
+  FingerprintPace pace;
+  ASSERT_TRUE(pace.Next(Healthy()).has_value());
   HostFacts facts = GoodHost();
   facts.javas = {{"/usr/lib/jvm/21", 21, "21.0.1", ""}};
-  Response now = Fingerprint(facts);
+  int sent = 0;
+  for (int look = 0; look < 100; ++look) {
+    const std::optional<Response> news = pace.Next(Fingerprint(facts, {}));
+    if (!news.has_value()) continue;
+    ++sent;
+    EXPECT_EQ(Attribute(*news, "driver.jenkins-agent.java.17"), "");
+  }
+  EXPECT_EQ(sent, 1);
+}
+
+TEST(FingerprintTest, AnAttributeThatIsGoneIsSentEmpty) {
+  const Response before = Fingerprint(GoodHost(), {});
+  HostFacts facts = GoodHost();
+  facts.javas = {{"/usr/lib/jvm/21", 21, "21.0.1", ""}};
+  Response now = Fingerprint(facts, {});
   ClearGoneAttributes(before, now);
   EXPECT_EQ(Attribute(now, "driver.jenkins-agent.java.17"), "");
   EXPECT_EQ(Attribute(now, "driver.jenkins-agent.java.21"), "21.0.1");
 
-  Response later = Fingerprint(facts);
+  Response later = Fingerprint(facts, {});
   ClearGoneAttributes(now, later);
   EXPECT_EQ(Attribute(later, "driver.jenkins-agent.java.17"), "");
-  Response back = Fingerprint(GoodHost());
+  Response back = Fingerprint(GoodHost(), {});
   ClearGoneAttributes(later, back);
   EXPECT_EQ(Attribute(back, "driver.jenkins-agent.java.17"), "17.0.15");
 }

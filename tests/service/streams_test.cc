@@ -5,11 +5,15 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include <future>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "driver/base/file.h"
+#include "tests/support/requires.h"
+#include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
 
 namespace jenkins_agent {
@@ -36,6 +40,12 @@ TaskEvent NumberedEvent(int number) {
   event.time_ns = number;
   event.message = std::string(64 << 10, 'x');
   return event;
+}
+
+// fixmap { "java_homes": [path] }
+std::string JavaHomesConfig(const std::string& path) {
+  return absl::StrCat("\x81\xaajava_homes\x91\xd9", std::string(1, static_cast<char>(path.size())),
+                      path);
 }
 
 TEST(TaskEventStream, OfAClientThatDoesNotReadKeepsTheNewest256) {
@@ -69,6 +79,60 @@ TEST(TaskEventStream, OfAClientThatDoesNotReadKeepsTheNewest256) {
   for (int i = 0; i < kQueued; ++i) EXPECT_EQ(newest[i], kEvents - kQueued + 1 + i);
   // Before them only what was on its way when the client stopped reading.
   EXPECT_LT(numbers[numbers.size() - kQueued - 1], kEvents - kQueued);
+  context.TryCancel();
+  server->Shutdown();
+}
+
+class FingerprintService final
+    : public nomad::Driver::WithCallbackMethod_Fingerprint<nomad::Driver::Service> {
+ public:
+  explicit FingerprintService(Runtime* runtime) : runtime_(runtime) {}
+  grpc::ServerWriteReactor<nomad::FingerprintResponse>* Fingerprint(
+      grpc::CallbackServerContext*, const nomad::FingerprintRequest*) override {
+    return NewFingerprintStream(runtime_, std::chrono::milliseconds(2));
+  }
+
+ private:
+  Runtime* const runtime_;
+};
+
+// Many looks later the second message is the change, and no repetition of the first.
+TEST(FingerprintStream, SendsNothingUntilTheHostChanges) {
+  REQUIRES_ROOT();  // nobody else gets attributes
+  const TempDir dir;
+  const std::string jdk = dir.path() + "/jdk";
+  const auto install = [&jdk](const std::string& version) {
+    ASSERT_OK(MakeDirs(jdk + "/bin"));
+    ASSERT_OK(WriteFileAtomic(jdk + "/bin/java", "", 0755));
+    ASSERT_OK(WriteFileAtomic(jdk + "/release", absl::StrCat("JAVA_VERSION=\"", version, "\"\n")));
+  };
+  install("17.0.1");
+  Runtime runtime({});
+  ASSERT_OK(runtime.Configure(JavaHomesConfig(jdk), std::nullopt));
+  FingerprintService service(&runtime);
+  const std::string address = absl::StrCat("unix:", dir.path(), "/socket");
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort(address, grpc::InsecureServerCredentials());
+  builder.RegisterService(&service);
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  ASSERT_NE(server, nullptr);
+  const auto stub =
+      nomad::Driver::NewStub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(120));
+  const auto stream = stub->Fingerprint(&context, {});
+  nomad::FingerprintResponse response;
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(response.attributes().at("driver.jenkins-agent.java.17").string_val(), "17.0.1");
+
+  std::promise<void> looked;  // behind some looks, on their thread
+  ASSERT_OK_AND_ASSIGN(EventLoop* const worker, runtime.Worker());
+  worker->Post(
+      [&] { worker->After(std::chrono::milliseconds(200), [&looked] { looked.set_value(); }); });
+  looked.get_future().wait();
+  install("17.0.2");
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(response.attributes().at("driver.jenkins-agent.java.17").string_val(), "17.0.2");
   context.TryCancel();
   server->Shutdown();
 }
