@@ -3,10 +3,14 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <iostream>
+#include <string>
+#include <system_error>
 
 #include "driver/base/file.h"
 #include "driver/base/log.h"
+#include "driver/base/programs.h"
 #include "driver/base/status.h"
 #include "driver/config/hclspec.h"
 #include "driver/plugin/launch.h"
@@ -15,6 +19,7 @@
 #include "driver/service/driver_service.h"
 #include "driver/service/fingerprint.h"
 #include "driver/service/runtime.h"
+#include "driver/service/trial.h"
 
 extern "C" {
 extern const char embedded_supervisor_begin[];
@@ -38,8 +43,12 @@ EmbeddedPrograms Programs() {
   };
 }
 
-// Becomes the tools program; returns only when that fails.
+// Becomes the tools program; returns only when that fails. doctor finds this file again for a
+// trial.
 absl::Status RunCommandLine(char** argv) {
+  std::error_code error;
+  const std::string own_file = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (!error) ::setenv(kPluginFileVariable, own_file.c_str(), /*overwrite=*/1);
   ASSIGN_OR_RETURN(const Fd program,
                    MakeSealedMemfd("nomad-driver-jenkins-agent", Programs().tools));
   ::fexecve(program.get(), argv, environ);
@@ -68,7 +77,10 @@ absl::Status ServeDriver() {
 }  // namespace
 }  // namespace jenkins_agent
 
-int main(int, char** argv) {
+int main(int argc, char** argv) {
+  if (argc == 2 && std::string(argv[1]) == jenkins_agent::kTrialRole) {
+    return jenkins_agent::RunTrial(jenkins_agent::Programs(), std::cin, std::cout);
+  }
   const absl::Status status = jenkins_agent::LaunchedByNomad()
                                   ? jenkins_agent::ServeDriver()
                                   : jenkins_agent::RunCommandLine(argv);

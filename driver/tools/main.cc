@@ -8,6 +8,7 @@
 
 #include "driver/tools/agents.h"
 #include "driver/tools/controller_check.h"
+#include "driver/tools/doctor.h"
 #include "driver/tools/explain.h"
 #include "driver/tools/image_worker.h"
 #include "driver/tools/images.h"
@@ -21,6 +22,7 @@ int main(int argc, char** argv) {
   int exit_code = 0;
   jenkins_agent::AddAgentsCommand(app, exit_code);
   jenkins_agent::AddImageCommands(app, exit_code);
+  jenkins_agent::AddDoctorCommand(app, exit_code);
   jenkins_agent::ExplainOptions explain_options;
   const CLI::App* explain = jenkins_agent::AddExplain(app, explain_options);
   app.add_subcommand("version", "Print the version")->callback([] {

@@ -48,23 +48,24 @@ Port AdvertisedPort(const std::string& url, const HttpResponse& response) {
   return port;
 }
 
-std::string DescribePort(HttpClient& http, const std::string& before, const Port& port) {
+WayToController DescribePort(HttpClient& http, const std::string& before, const Port& port) {
   const std::string name = absl::StrCat("its agent port ", NameOf(port));
   if (port.number <= 0 || port.number > kMaxPort) {
-    return absl::StrCat(before, "but ", name, " is no TCP port");
+    return {absl::StrCat(before, "but ", name, " is no TCP port")};
   }
   const absl::Status connected = http.Connect(port.host, port.number);
   if (connected.ok()) {
-    return absl::StrCat(before, "and ", name,
-                        " accepts connections; what comes after that is in the agent's own log");
+    return {absl::StrCat(before, "and ", name,
+                         " accepts connections; what comes after that is in the agent's own log"),
+            true};
   }
-  return absl::StrCat(before, "but ", name, " cannot be reached (", connected.message(),
-                      "): open the port or set agent.tunnel");
+  return {absl::StrCat(before, "but ", name, " cannot be reached (", connected.message(),
+                       "): open the port or set agent.tunnel")};
 }
 
 }  // namespace
 
-std::string DescribeWayToController(HttpClient& http, const PreflightRequest& request) {
+WayToController DescribeWayToController(HttpClient& http, const PreflightRequest& request) {
   if (request.urls.empty()) {
     return DescribePort(http, "the controller is not asked over HTTP, ",
                         ParsePort(request.agent_port));
@@ -82,10 +83,11 @@ std::string DescribeWayToController(HttpClient& http, const PreflightRequest& re
                           request.agent_port.empty() ? AdvertisedPort(url, *answer)
                                                      : ParsePort(request.agent_port));
     }
-    return absl::StrCat(DisplayUrl(url),
-                        " answers HTTP 200; what its WebSocket says is in the agent's own log");
+    return {absl::StrCat(DisplayUrl(url),
+                         " answers HTTP 200; what its WebSocket says is in the agent's own log"),
+            true};
   }
-  return absl::StrJoin(reasons, "; ");
+  return {absl::StrJoin(reasons, "; ")};
 }
 
 namespace {
@@ -98,7 +100,8 @@ absl::Status Work(int in_fd, int out_fd) {
   RETURN_IF_ERROR(BecomeNobody());
   ASSIGN_OR_RETURN(const std::unique_ptr<HttpClient> http,
                    HttpClient::Create(std::move(ca_pem), in_fd));
-  const nlohmann::json answer = {{"line", DescribeWayToController(*http, request)}};
+  const WayToController way = DescribeWayToController(*http, request);
+  const nlohmann::json answer = {{"line", way.line}, {"reached", way.reached}};
   return WriteAll(out_fd,
                   answer.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }

@@ -29,7 +29,11 @@ class PreflightTest : public ::testing::Test {
     };
   }
   std::string Describe(const PreflightRequest& request) {
-    return DescribeWayToController(*http_, request);
+    const WayToController way = DescribeWayToController(*http_, request);
+    EXPECT_EQ(way.reached, way.line.find("accepts connections") != std::string::npos ||
+                               way.line.find("WebSocket") != std::string::npos)
+        << way.line;
+    return way.line;
   }
 
   std::unique_ptr<HttpClient> http_;
