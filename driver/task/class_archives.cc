@@ -160,6 +160,7 @@ absl::Status ClassArchives::Start(const pb::JavaHome& java, const pb::JarInfo& j
   pb::ControlRequest hello;
   hello.mutable_hello()->set_version(kSpecVersion);
   hello.mutable_hello()->set_watch(true);
+  hello.mutable_hello()->set_look_only(true);  // nobody takes it up: it ends with this plugin
   making_.control->Call(
       std::move(hello), [](const absl::StatusOr<pb::ControlReply>&) {}, kCallTimeout);
   return absl::OkStatus();

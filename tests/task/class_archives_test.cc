@@ -159,6 +159,17 @@ TEST_F(ClassArchivesTest, WhatCannotBeMadeIsNotTriedAgain) {
   EXPECT_TRUE(fs::is_empty(paths_.Tasks())) << "a second try has a directory by now";
 }
 
+// A java that never ends; and a plugin that does not come back to see to it.
+TEST_F(ClassArchivesTest, ASandboxEndsWithThePluginThatStartedIt) {
+  SetJava("touch /local/up; exec sleep 1000");
+  archives_->Make(java_, jar_, dir_.path() + "/some.jar");
+  const std::string task_dir = paths_.Task("class-data archive");
+  ASSERT_TRUE(WaitFor([&] { return fs::exists(task_dir + "/out/up"); }));
+  ASSERT_TRUE(fs::exists(task_dir + "/control.sock"));
+  archives_.reset();
+  EXPECT_TRUE(WaitFor([&] { return !fs::exists(task_dir + "/control.sock"); }));
+}
+
 TEST_F(ClassArchivesTest, TheLongestUnusedGo) {
   SetJava(kDump);
   std::string first;
