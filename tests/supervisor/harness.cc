@@ -195,11 +195,22 @@ void SupervisorTest::SetUp() {
 
 void SupervisorTest::TearDown() {
   watcher_.reset();
+  EndTask();
   spawner_.reset();
   if (!loop_) return;
   loop_->Quit();
   loop_thread_.join();
   if (HasFailure()) std::cerr << "supervisor.log:\n" << Content("task/supervisor.log");
+}
+
+// A test that fails in its middle leaves a sandbox that would outlive it.
+void SupervisorTest::EndTask() {
+  absl::StatusOr<Fd> connection = ConnectToSupervisor(TaskDir());
+  if (!connection.ok() || loop_ == nullptr) return;
+  Watcher watcher(loop_.get(), *std::move(connection));
+  watcher.Status();
+  watcher.Stop(SIGKILL, std::chrono::milliseconds(0)).IgnoreError();  // it may be ending by itself
+  EXPECT_TRUE(watcher.WaitExit() || watcher.WaitLost());
 }
 
 pb::LaunchSpec SupervisorTest::Spec(const std::vector<std::string>& argv) {

@@ -93,6 +93,8 @@ class SupervisorTest : public testing::Test {
   void ExpectNothingLeft(const pb::TaskStatus& status);
 
  private:
+  void EndTask();
+
   TempDir directory_;
   std::string cgroup_name_;
   std::unique_ptr<EventLoop> loop_;
