@@ -333,13 +333,20 @@ absl::StatusOr<Stalls> Cgroup::ReadStalls() const {
   return IsV2() ? StallsFromV2(Reader()) : Stalls();
 }
 
-// pids.max says "max" without a limit, in both versions.
-absl::StatusOr<Cgroup::Pids> Cgroup::ReadPids() const {
-  const std::string dir = DirOf("pids");
-  if (dir.empty()) return absl::NotFoundError("cgroup controller 'pids' is not mounted");
-  ASSIGN_OR_RETURN(const std::string current, ReadFileIn(dir, "pids.current"), Title(dir));
-  ASSIGN_OR_RETURN(const std::string limit, ReadFileIn(dir, "pids.max"), Title(dir));
-  return Pids{ParseNumber(current).value_or(0), ParseNumber(limit).value_or(0)};
+absl::StatusOr<Gauges> Cgroup::OpenGauges() const {
+  ASSIGN_OR_RETURN(const Ceiling ceiling, ReadCeiling());
+  // A controller that this host lacks, or the task does not have, tells nothing.
+  const auto open = [this](const char* controller, const char* v1_file, const char* v2_file) {
+    const std::string dir = IsV2() ? MembersDir() : DirOf(controller);
+    if (dir.empty()) return Fd();
+    return OpenFile(absl::StrCat(dir, "/", IsV2() ? v2_file : v1_file), O_RDONLY).value_or(Fd());
+  };
+  return Gauges(hierarchy_.version(),
+                {.pids = open("pids", "pids.current", "pids.current"),
+                 .memory = open("memory", "memory.usage_in_bytes", "memory.current"),
+                 .memory_stat = open("memory", "memory.stat", "memory.stat"),
+                 .freezer = open("freezer", "freezer.state", "cgroup.freeze")},
+                ceiling);
 }
 
 absl::StatusOr<uint64_t> Cgroup::OomKills() const {
@@ -398,13 +405,6 @@ absl::Status Cgroup::Freeze(std::chrono::milliseconds limit) const {
 absl::Status Cgroup::Thaw() const {
   const std::string dir = MembersDir();
   return Annotate(IsV2() ? ThawV2(dir) : ThawV1(dir), Title(dir));
-}
-
-absl::StatusOr<bool> Cgroup::Frozen() const {
-  const std::string dir = MembersDir();
-  ASSIGN_OR_RETURN(const std::string state,
-                   ReadFileIn(dir, IsV2() ? "cgroup.freeze" : "freezer.state"), Title(dir));
-  return state != (IsV2() ? "0" : "THAWED");
 }
 
 absl::Status Cgroup::KillAll(std::chrono::milliseconds limit) const {

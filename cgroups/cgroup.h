@@ -22,6 +22,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "cgroups/gauges.h"
 #include "cgroups/hierarchy.h"
 #include "cgroups/layout.h"
 #include "cgroups/limits.h"
@@ -102,12 +103,8 @@ class Cgroup {
   absl::StatusOr<Ceiling> ReadCeiling() const;
   // v1: nothing is known.
   absl::StatusOr<Stalls> ReadStalls() const;
-  // Processes and threads inside, and how many may be; no limit: 0. Cheaper than ReadUsage.
-  struct Pids {
-    uint64_t current = 0;
-    uint64_t limit = 0;
-  };
-  absl::StatusOr<Pids> ReadPids() const;
+  // For one who looks often, at little.
+  absl::StatusOr<Gauges> OpenGauges() const;
   // Processes that the kernel killed for want of memory, since the directory was made: compare.
   absl::StatusOr<uint64_t> OomKills() const;
   absl::StatusOr<OomWatch> WatchOom() const;
@@ -117,8 +114,6 @@ class Cgroup {
   // be inside. DeadlineExceeded: it does not stand, and runs again.
   absl::Status Freeze(std::chrono::milliseconds limit) const;
   absl::Status Thaw() const;
-  // Whether somebody has stopped them so, or is about to.
-  absl::StatusOr<bool> Frozen() const;
 
   // SIGKILLs everything inside and blocks until it is gone; see kill.h.
   absl::Status KillAll(std::chrono::milliseconds limit) const;

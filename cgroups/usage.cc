@@ -1,5 +1,6 @@
 #include "cgroups/usage.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "absl/strings/ascii.h"
@@ -59,6 +60,14 @@ std::vector<pid_t> ParsePids(absl::string_view text) {
   return pids;
 }
 
+std::optional<uint64_t> MemoryInUse(const Usage& usage) {
+  if (!usage.memory_usage_bytes.has_value()) return std::nullopt;
+  return *usage.memory_usage_bytes -
+         std::min(*usage.memory_usage_bytes, usage.memory_idle_cache_bytes.value_or(0));
+}
+
+absl::string_view IdleCacheKey(bool v2) { return v2 ? "inactive_file" : "total_inactive_file"; }
+
 Usage UsageFromV1(const FileReader& read) {
   Usage usage;
   usage.memory_usage_bytes = Number(read, "memory", "memory.usage_in_bytes");
@@ -67,7 +76,7 @@ Usage UsageFromV1(const FileReader& read) {
   if (const std::optional<std::string> stat = read("memory", "memory.stat"); stat.has_value()) {
     usage.memory_rss_bytes = ParseKeyed(*stat, "total_rss");
     usage.memory_cache_bytes = ParseKeyed(*stat, "total_cache");
-    usage.memory_idle_cache_bytes = ParseKeyed(*stat, "total_inactive_file");
+    usage.memory_idle_cache_bytes = ParseKeyed(*stat, IdleCacheKey(false));
     usage.memory_swap_bytes = ParseKeyed(*stat, "total_swap");
   }
   usage.cpu_total_ns = Number(read, "cpuacct", "cpuacct.usage");
@@ -89,7 +98,7 @@ Usage UsageFromV2(const FileReader& read) {
   if (const std::optional<std::string> stat = read("memory", "memory.stat"); stat.has_value()) {
     usage.memory_rss_bytes = ParseKeyed(*stat, "anon");
     usage.memory_cache_bytes = ParseKeyed(*stat, "file");
-    usage.memory_idle_cache_bytes = ParseKeyed(*stat, "inactive_file");
+    usage.memory_idle_cache_bytes = ParseKeyed(*stat, IdleCacheKey(true));
     usage.memory_kernel_bytes = ParseKeyed(*stat, "kernel");  // since Linux 5.18
   }
   if (const std::optional<std::string> stat = read("cpu", "cpu.stat"); stat.has_value()) {

@@ -10,7 +10,6 @@ namespace {
 
 // JDK 24 removed the Security Manager that the old launcher's main class installs (JEP 486).
 constexpr uint32_t kFirstJavaWithoutSecurityManager = 24;
-constexpr char kOldMainClass[] = "hudson.remoting.jnlp.Main";
 
 using Arguments = std::vector<std::string>;
 
@@ -39,7 +38,7 @@ absl::Status AddOldProgram(const pb::AgentSpec& agent, const pb::JarInfo& jar,
         "the secret is given as @file, which agents of the Hudson generation do not read; use "
         "agent.secret_file or put the secret itself into JENKINS_SECRET");
   }
-  arguments.insert(arguments.end(), {"-cp", jar.path(), kOldMainClass, "-headless"});
+  arguments.insert(arguments.end(), {"-cp", jar.path(), kInboundMainClass, "-headless"});
   for (const std::string& url : agent.urls()) AddIfSet("-url", url, arguments);
   AddIfSet("-tunnel", agent.tunnel(), arguments);
   arguments.insert(arguments.end(), agent.extra_args().begin(), agent.extra_args().end());
@@ -122,6 +121,35 @@ absl::StatusOr<pb::JavaHome> ChooseJava(const std::vector<pb::JavaHome>& java_ho
       "no Java for the agent: ", needs, "; ",
       found.empty() ? "none was found" : absl::StrCat("found only ", absl::StrJoin(found, ", ")),
       "; install one or set java_home"));
+}
+
+bool IsAgentMainClass(absl::string_view main_class) {
+  return main_class == kLauncherMainClass || main_class == kInboundMainClass;
+}
+
+pb::AgentSpec AgentOfArguments(const std::vector<std::string>& arguments) {
+  pb::AgentSpec agent;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& option = arguments[i];
+    const std::string value = i + 1 < arguments.size() ? arguments[i + 1] : "";
+    if ((option == "-url" || option == "-jnlpUrl") && absl::StartsWith(value, "http")) {
+      // http://c.example/computer/NAME/jenkins-agent.jnlp
+      agent.add_urls(value.substr(0, option == "-url" ? value.npos : value.find("computer/")));
+    } else if (option == "-name") {
+      agent.set_name(value);
+    } else if (option == "-webSocket") {
+      agent.set_web_socket(true);
+    } else if (absl::StartsWithIgnoreCase(option, "-noReconnect")) {
+      agent.set_one_shot(true);
+    }
+  }
+  // Of old launchers the last argument, behind the secret.
+  const size_t count = arguments.size();
+  if (agent.name().empty() && count > 1 && !absl::StartsWith(arguments[count - 1], "-") &&
+      !absl::StartsWith(arguments[count - 2], "-")) {
+    agent.set_name(arguments.back());
+  }
+  return agent;
 }
 
 absl::StatusOr<AgentCommand> BuildAgentCommand(const pb::AgentSpec& agent, const pb::JarInfo& jar) {

@@ -29,6 +29,15 @@ absl::StatusOr<AgentCommand> BuildAgentCommand(const pb::AgentSpec& agent, const
 absl::StatusOr<pb::JavaHome> ChooseJava(const std::vector<pb::JavaHome>& java_homes,
                                         pb::LauncherGeneration generation, uint32_t min_java);
 
+// The launchers of both generations, as the main class of a jar or of a command line.
+inline constexpr char kLauncherMainClass[] = "hudson.remoting.Launcher";
+inline constexpr char kInboundMainClass[] = "hudson.remoting.jnlp.Main";
+bool IsAgentMainClass(absl::string_view main_class);
+
+// What a launcher's arguments, the job's own, say that its supervision needs: url, name, WebSocket,
+// and whether the end of the channel is to be the agent's. Nothing of them is checked.
+pb::AgentSpec AgentOfArguments(const std::vector<std::string>& arguments);
+
 // One argument as a line of a JDK argument file ("java" command, section "java Command-Line
 // Argument Files").
 std::string QuoteArgument(absl::string_view argument);

@@ -16,6 +16,14 @@ constexpr milliseconds kRareLook = std::chrono::seconds(15);
 constexpr milliseconds kSoonLook = std::chrono::seconds(5);
 // A full table in which the last entries come and go is full.
 constexpr uint64_t kExhaustedPercent = 98;
+// Of the memory limit: told from the one on, and again after the task was below the other.
+constexpr uint64_t kFullPercent = 90;
+constexpr uint64_t kRoomyPercent = 50;
+// Threads that are never released add up to many times what an agent begins with.
+constexpr uint64_t kLeakFactor = 2;
+// An idle JVM's work between two looks; and the time since its controller's last word.
+constexpr double kIdleCpuSeconds = 0.15;
+constexpr milliseconds kIdleChannel{1000};
 
 int64_t Seconds(Clock::duration duration) {
   return std::chrono::duration_cast<std::chrono::seconds>(duration).count();
@@ -39,6 +47,8 @@ Health HealthWatch::Judge(const HealthSample& sample) {
   const std::string symptom = Symptom(sample);
   Health health;
   health.news = News(sample, health.crowded);
+  const std::string worn = Worn(sample);
+  if (first_threads_ == 0 && sample.phase == pb::PHASE_CONNECTED) first_threads_ = sample.threads;
   last_ = sample;
   if (const std::string disconnected = Disconnected(sample); !disconnected.empty()) {
     return {Health::kWedged, disconnected, health.news, health.crowded};
@@ -46,6 +56,7 @@ Health HealthWatch::Judge(const HealthSample& sample) {
   if (symptom.empty()) {
     last_good_ = sample.time;
     bad_since_.reset();
+    if (!worn.empty()) return {Health::kWorn, worn, health.news, health.crowded};
     return health;
   }
   if (!bad_since_.has_value()) bad_since_ = sample.time;
@@ -118,14 +129,48 @@ std::string HealthWatch::Disconnected(const HealthSample& sample) {
                       Seconds(answering_for), " s");
 }
 
+// No build has a process, and no operator. A JVM whose threads work although it has no process
+// beside it may be fetching or sending files.
+bool HealthWatch::Idle(const HealthSample& sample) const {
+  const bool alone = sample.pids > 0 && sample.pids == sample.threads;
+  return alone && !sample.frozen && last_.has_value() && sample.phase == pb::PHASE_CONNECTED &&
+         sample.cpu_seconds - last_->cpu_seconds <= kIdleCpuSeconds &&
+         sample.since_data >= kIdleChannel;
+}
+
+std::string HealthWatch::Worn(const HealthSample& sample) const {
+  if (!Idle(sample)) return "";
+  if (limits_.max_age.count() > 0 && sample.age >= limits_.max_age) {
+    return absl::StrCat("the agent's JVM is idle and ",
+                        std::chrono::floor<std::chrono::minutes>(sample.age).count(),
+                        " minutes old, more than agent.max_age");
+  }
+  const uint64_t crowded = CrowdedFrom(sample);
+  if (crowded > 0 && sample.threads >= crowded && sample.threads >= first_threads_ * kLeakFactor) {
+    return absl::StrCat("the agent's JVM is idle and keeps ", sample.threads,
+                        " threads, more than health.thread_limit; it began with ", first_threads_);
+  }
+  return "";
+}
+
+uint64_t HealthWatch::CrowdedFrom(const HealthSample& sample) const {
+  return limits_.thread_limit > 0 ? limits_.thread_limit : sample.pids_limit * 80 / 100;
+}
+
 std::string HealthWatch::News(const HealthSample& sample, bool& came_to_limit) {
-  const uint64_t crowded =
-      limits_.thread_limit > 0 ? limits_.thread_limit : sample.pids_limit * 80 / 100;
+  const uint64_t crowded = CrowdedFrom(sample);
   if (sample.pids * 10 < crowded * 9) told_crowded_ = false;
   if (sample.pids_limit > 0 && sample.pids >= crowded && !told_crowded_) {
     told_crowded_ = true;
     came_to_limit = true;
     return PidsInWords(sample);
+  }
+  if (sample.memory_bytes * 100 < sample.memory_limit * kRoomyPercent) told_full_ = false;
+  if (sample.memory_limit > 0 && !told_full_ &&
+      sample.memory_bytes * 100 >= sample.memory_limit * kFullPercent) {
+    told_full_ = true;
+    return absl::StrCat("the task uses ", sample.memory_bytes >> 20, " of its ",
+                        sample.memory_limit >> 20, " MiB of memory");
   }
   if (sample.phase == pb::PHASE_CONNECTED) {
     connected_last_ = sample.time;
@@ -140,7 +185,7 @@ std::string HealthWatch::News(const HealthSample& sample, bool& came_to_limit) {
 
 milliseconds HealthWatch::NextLook(Health::Kind last) const {
   const milliseconds rarely = std::min(kRareLook, limits_.wedge_timeout / 4);
-  if (last == Health::kGood) return rarely;
+  if (last == Health::kGood || last == Health::kWorn) return rarely;
   const milliseconds soon = std::min(kSoonLook, limits_.wedge_timeout / 12);
   if (!last_.has_value()) return soon;
   // Also exactly when the time is over.

@@ -23,6 +23,7 @@ struct HealthSample {
   bool frozen = false;       // by the task's freezer: then the state says nothing
   double cpu_seconds = 0;    // user and system, since its start
   uint64_t threads = 0;      // its own
+  std::chrono::milliseconds age{0};
 
   enum class Socket { kUnknown, kMissing, kEstablished, kClosing };
   Socket socket = Socket::kUnknown;         // to the controller; kClosing: CLOSE-WAIT and the like
@@ -31,8 +32,10 @@ struct HealthSample {
   std::chrono::milliseconds since_data{0};  // since the peer last sent something
   std::chrono::milliseconds since_sent{0};  // since the JVM did
 
-  uint64_t pids = 0;        // processes and threads of the task
-  uint64_t pids_limit = 0;  // 0: unknown
+  uint64_t pids = 0;          // processes and threads of the task
+  uint64_t pids_limit = 0;    // 0: unknown
+  uint64_t memory_bytes = 0;  // of the task, without page cache that nobody uses
+  uint64_t memory_limit = 0;  // 0: unknown
   // Asked only while the agent is not connected; nothing: not asked.
   std::optional<bool> controller_answers = {};
 };
@@ -49,6 +52,8 @@ struct HealthLimits {
   std::chrono::milliseconds start_timeout = std::chrono::minutes(5);
   // From that many processes and threads on the task is crowded; 0: 80 % of pids_limit.
   uint64_t thread_limit = 0;
+  // An older JVM is worn out; 0: never.
+  std::chrono::milliseconds max_age{0};
 };
 
 struct Health {
@@ -56,6 +61,7 @@ struct Health {
     kGood,
     kSuspect,  // not in order, for less than the limit: look again soon
     kWedged,   // restart it
+    kWorn,     // in order, with nothing to do, and better replaced now than amid a build
   };
   Kind kind = kGood;
   std::string cause = {};  // one line, but for kGood: "its process is stopped (state T)"
@@ -87,6 +93,9 @@ class HealthWatch {
   std::string Disconnected(const HealthSample& sample);
   std::string Symptom(const HealthSample& sample) const;
   std::string SocketSymptom(const HealthSample& sample) const;
+  bool Idle(const HealthSample& sample) const;
+  std::string Worn(const HealthSample& sample) const;
+  uint64_t CrowdedFrom(const HealthSample& sample) const;
   std::string News(const HealthSample& sample, bool& came_to_limit);
 
   HealthLimits limits_;
@@ -96,7 +105,9 @@ class HealthWatch {
   std::chrono::steady_clock::time_point phase_since_;     // as far as it was looked at
   std::chrono::steady_clock::time_point connected_last_;  // or looked at for the first time
   std::optional<std::chrono::steady_clock::time_point> answering_since_;
+  uint64_t first_threads_ = 0;  // of the JVM, when it was seen connected for the first time
   bool told_crowded_ = false;
+  bool told_full_ = false;
   bool told_late_ = false;  // of this time without a connection
 };
 

@@ -5,6 +5,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "driver/base/utf8.h"
@@ -124,7 +125,13 @@ absl::string_view RefusalName(Refusal refusal) {
   return "connection rejected";
 }
 
+bool DemandsNewerAgent(absl::string_view detail) {
+  return absl::StrContains(detail, "Agent version ") &&
+         absl::StrContains(detail, " or newer is required");
+}
+
 Unreachable ClassifyUnreachable(absl::string_view message) {
+  if (DemandsNewerAgent(message)) return Unreachable::kTooOld;
   if (absl::StrContains(message, "is invalid: 503") ||
       absl::StrContains(message, "response code=503") ||
       absl::StrContains(message, "is not ready: 503")) {
@@ -222,7 +229,7 @@ void PhaseTracker::TakeLogMessage(absl::string_view message, bool severe,
   if (TextBehind(message, "The server rejected the connection: ", rest) ||
       TextBehind(message, "Local headers refused by remote: ", rest) ||
       TextBehind(message, "Local headers permanently rejected by remote: ", rest)) {
-    TakeRefusal(rest, changes);
+    TakeRefusal(rest, ClassifyRefusal(rest), changes);
   } else if (message == "Connected") {
     connected_in_this_launch_ = ever_connected_ = true;
     refusal_ = Refusal::kNone;
@@ -239,6 +246,8 @@ void PhaseTracker::TakeLogMessage(absl::string_view message, bool severe,
   } else if (absl::ConsumePrefix(&(rest = message), "Connecting to ")) {
     unreachable_ = Unreachable::kNone;
     Enter(pb::PHASE_HANDSHAKING, Quoted(rest.substr(0, rest.find(" (retrying:"))), changes);
+  } else if (absl::ConsumePrefix(&(rest = message), "Failed to connect: ")) {
+    TakeWebSocketFailure(rest, changes);
   } else if (IsStartLine(message)) {
     Enter(pb::PHASE_STARTING, "", changes);
   } else {
@@ -276,13 +285,29 @@ void PhaseTracker::TakeUnreachable(absl::string_view message, std::vector<PhaseC
   Enter(pb::PHASE_LOCATING, Quoted(message), changes);
 }
 
-void PhaseTracker::TakeRefusal(absl::string_view reason, std::vector<PhaseChange>& changes) {
+void PhaseTracker::TakeRefusal(absl::string_view reason, Refusal refusal,
+                               std::vector<PhaseChange>& changes) {
   // A current agent sums up each refused attempt with these words; the reason came before.
   if (absl::StartsWith(reason, "None of the protocols") && phase_ == pb::PHASE_REFUSED) return;
-  refusal_ = ClassifyRefusal(reason);
+  refusal_ = refusal;
   phase_ = pb::PHASE_REFUSED;
   detail_ = last_error_ = Quoted(reason);
   changes.push_back({phase_, detail_, refusal_, Unreachable::kNone});
+}
+
+// Of the controller's HTTP answer (403: wrong secret; 400: unknown name, or in use;
+// jenkins-agent.md 1.3) the agent names the status, or nothing.
+void PhaseTracker::TakeWebSocketFailure(absl::string_view text, std::vector<PhaseChange>& changes) {
+  if (absl::StrContains(text, "403")) return TakeRefusal(text, Refusal::kWrongSecret, changes);
+  if (absl::StrContains(text, "400") || absl::StartsWith(text, "Handshake error")) {
+    return TakeRefusal(absl::StrCat(absl::StripSuffix(text, "."),
+                                    ": unknown name, name in use, or a proxy in between that "
+                                    "passes no WebSocket on"),
+                       Refusal::kOther, changes);
+  }
+  unreachable_ = absl::StrContains(text, "503") ? Unreachable::kStarting : Unreachable::kNoAnswer;
+  last_error_ = Quoted(text);
+  Enter(pb::PHASE_LOCATING, Quoted(text), changes);
 }
 
 void PhaseTracker::Enter(pb::AgentPhase phase, std::string detail,

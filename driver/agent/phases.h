@@ -32,9 +32,13 @@ enum class Unreachable {
   kNoAnswer,  // connection refused, no route, unknown host, timeout
   kStarting,  // 503: the controller is still starting
   kNotFound,  // 404, or an answer without the agent port: wrong url, or inbound agents switched off
+  kTooOld,    // it demands a newer agent than this one
   kOther,     // any other HTTP status
 };
 Unreachable ClassifyUnreachable(absl::string_view message);
+
+// Whether a detail is the controller's demand for a newer agent.jar.
+bool DemandsNewerAgent(absl::string_view detail);
 
 // "starting", "locating", ...
 absl::string_view PhaseName(pb::AgentPhase phase);
@@ -78,7 +82,8 @@ class PhaseTracker {
   void TakeLogMessage(absl::string_view message, bool severe, std::vector<PhaseChange>& changes);
   void TakePlainLine(absl::string_view line, std::vector<PhaseChange>& changes);
   void TakeUnreachable(absl::string_view message, std::vector<PhaseChange>& changes);
-  void TakeRefusal(absl::string_view reason, std::vector<PhaseChange>& changes);
+  void TakeRefusal(absl::string_view reason, Refusal refusal, std::vector<PhaseChange>& changes);
+  void TakeWebSocketFailure(absl::string_view text, std::vector<PhaseChange>& changes);
   void Enter(pb::AgentPhase phase, std::string detail, std::vector<PhaseChange>& changes);
 
   pb::AgentPhase phase_ = pb::PHASE_NONE;

@@ -73,8 +73,9 @@ std::vector<Option> OptionsFor(HealthBlock& health) {
        "not connected for that long: an event with the last thing that the agent said; a JVM that "
        "has said nothing of its controller by then hangs; at least `10s`"},
       {"thread_limit", &health.thread_limit,
-       "from that many processes and threads of the task on an event tells the numbers; `0`: 80 % "
-       "of `pids_limit`"},
+       "from that many processes and threads of the task on an event tells the numbers, and an "
+       "idle "
+       "JVM that has come to keep so many is replaced; `0`: 80 % of `pids_limit`"},
       {"leftovers", &health.leftovers,
        "which processes of a dead JVM's builds live on: `durable` build steps, `keep` all, or "
        "`kill` all"},

@@ -51,6 +51,7 @@ Supervisor::Supervisor(pb::LaunchSpec spec, const cgroups::Hierarchy& hierarchy,
       received_ns_(received_ns),
       started_at_ns_(Nanoseconds(CLOCK_REALTIME)),
       init_(std::move(init)),
+      unrecognised_(spec_.agent().own_command() && !spec_.agent().jar().empty()),
       policy_(std::make_unique<RestartPolicy>(
           spec_.agent().name(), BudgetOf(spec_.agent().health()), spec_.agent().one_shot())) {
   timings_.set_ordered_ms(ElapsedMsAt(ordered_ns));
@@ -139,16 +140,18 @@ void Supervisor::HoldBackOutput(bool held_back) {
   err_->HoldBack(held_back);
 }
 
-// Of an agent; any other program is asked for once, before the sandbox stands.
+// Of an agent; what needs no agent.jar is asked for the first time before the sandbox stands.
 void Supervisor::Launch() {
-  tracker_.OnLaunch();
-  phase_since_ns_ = Nanoseconds(CLOCK_REALTIME);
-  policy_->OnLaunch();
   AwaitLaunch();
   if (const absl::Status asked = AskForLaunch(); !asked.ok()) OnLaunchFailed(asked);
 }
 
 absl::Status Supervisor::AskForLaunch() {
+  if (spec_.has_agent()) {
+    tracker_.OnLaunch();
+    phase_since_ns_ = Nanoseconds(CLOCK_REALTIME);
+    policy_->OnLaunch();
+  }
   oom_->OnLaunching();
   HoldBackOutput(true);
   return SendLaunch(init_.socket.get(), spec_.program());
@@ -172,7 +175,8 @@ void Supervisor::OnLaunched(Fd payload) {
   payload_start_time_ = ProcessStartTime(payload_pid_).value_or(0);
   oom_->OnLaunched(payload_pid_);
   if (++launches_ == 1) timings_.set_launched_ms(ElapsedMs());
-  if (!has_agent()) {  // never launched again; environment and work directory are for sessions
+  if (!spec_
+           .has_agent()) {  // never launched again; environment and work directory are for sessions
     spec_.mutable_program()->clear_argv();
     spec_.mutable_program()->clear_arguments_file();
     spec_.mutable_program()->clear_make_dirs();
@@ -196,8 +200,10 @@ void Supervisor::OnLaunchFailed(const absl::Status& error) {
 }
 
 void Supervisor::OnOutput(int stream, absl::string_view bytes) {
-  if (!has_agent()) return;
-  for (const PhaseChange& change : tracker_.Feed(stream, bytes)) OnPhase(change);
+  if (!spec_.has_agent()) return;
+  const std::vector<PhaseChange> changes = tracker_.Feed(stream, bytes);
+  if (unrecognised_) return;
+  for (const PhaseChange& change : changes) OnPhase(change);
 }
 
 void Supervisor::OnPhase(const PhaseChange& change) {

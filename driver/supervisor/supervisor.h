@@ -138,6 +138,7 @@ class Supervisor {
   pb::ControlReply Handle(const pb::ControlRequest& request);
   bool HandleLate(uint64_t connection, const pb::ControlRequest& request);
   absl::Status OnJarReady(const pb::JarInfo& jar);
+  void OnRecognised();
   absl::Status OnSignal(int signal);
   absl::Status OnStop(const pb::ControlRequest::Stop& stop);
   absl::Status OnNote(const std::string& waiting_for);
@@ -152,7 +153,9 @@ class Supervisor {
 
   bool stopping() const { return stop_signal_ != 0; }
   void SignalPayload(int signal);
-  bool has_agent() const { return spec_.has_agent(); }
+  // False also as long as nobody has said that the job's own Java program is one.
+  bool has_agent() const { return spec_.has_agent() && !unrecognised_; }
+  bool waits_for_jar() const { return spec_.has_agent() && !spec_.agent().own_command(); }
   double ElapsedMs() const;
   double ElapsedMsAt(int64_t monotonic_ns) const;
   void Log(absl::string_view line);
@@ -184,6 +187,7 @@ class Supervisor {
   uint64_t payload_start_time_ = 0;  // 0: unknown
   uint32_t launches_ = 0;
   PhaseTracker tracker_;
+  bool unrecognised_;  // a Java program of which nobody knows whether it is an agent
   std::unique_ptr<RestartPolicy> policy_;
   std::unique_ptr<Clearing> clearing_;
   std::string waiting_for_;  // why no agent is connected: a note, the back-off's reason

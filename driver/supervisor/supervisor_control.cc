@@ -75,6 +75,10 @@ bool Supervisor::HandleLate(uint64_t connection, const pb::ControlRequest& reque
 }
 
 absl::Status Supervisor::OnJarReady(const pb::JarInfo& jar) {
+  if (unrecognised_ && state_ == State::kRunning) {
+    OnRecognised();
+    return absl::OkStatus();
+  }
   if (state_ != State::kWaitingForJar) {
     return absl::FailedPreconditionError("agent.jar is not waited for");
   }
@@ -101,6 +105,12 @@ absl::Status Supervisor::OnJarReady(const pb::JarInfo& jar) {
   waiting_for_.clear();
   Launch();
   return absl::OkStatus();
+}
+
+// What it has said before is not told again, only where that has led.
+void Supervisor::OnRecognised() {
+  unrecognised_ = false;
+  OnPhase({tracker_.phase(), tracker_.detail(), tracker_.refusal(), tracker_.unreachable()});
 }
 
 absl::Status Supervisor::OnSignal(int signal) {
@@ -146,7 +156,7 @@ pb::TaskStatus Supervisor::Status() const {
   pb::TaskStatus status;
   status.set_version(kSpecVersion);
   status.set_state(PublicState());
-  status.set_phase(tracker_.phase());
+  if (!unrecognised_) status.set_phase(tracker_.phase());
   status.set_phase_detail(waiting_for_.empty() ? tracker_.detail() : waiting_for_);
   status.set_supervisor_pid(::getpid());
   status.set_init_pid(init_gone_ ? 0 : init_.pid);
@@ -160,6 +170,7 @@ pb::TaskStatus Supervisor::Status() const {
   for (const std::string& dir : cgroup_->dirs()) status.add_cgroup_dirs(dir);
   status.set_java_home(java_home_);
   if (last_event_.has_value()) *status.mutable_last_event() = *last_event_;
+  if (unrecognised_) status.set_jar_path(spec_.agent().jar());
   if (!has_agent()) return status;
   const pb::AgentSpec& agent = spec_.agent();
   *status.mutable_health() = agent.health();

@@ -84,9 +84,9 @@ void SendStartError(int connection, const absl::Status& error) {
 void Supervisor::Run() {
   if (const absl::Status prepared = Prepare(); !prepared.ok()) return UndoPrepare(prepared);
   absl::Status begun = OpenOutputs();
-  // Nothing more has to be known of a plain program: pid 1 finds the request when the sandbox
+  // Nothing more has to be known of the job's own command: pid 1 finds the request when the sandbox
   // stands. On a busy node its way to here and back would cost two turns at the CPU.
-  if (begun.ok() && !has_agent()) begun = UnlessInitIsGone(AskForLaunch());
+  if (begun.ok() && !waits_for_jar()) begun = UnlessInitIsGone(AskForLaunch());
   if (!begun.ok()) FailStart(begun);
   loop_->Run();
 }
@@ -203,7 +203,7 @@ void Supervisor::OnReady(const InitReport& ready) {
   timings_.set_cloned_ms(ElapsedMsAt(ready.began_ns));
   timings_.set_sandbox_ms(ElapsedMsAt(ready.built_ns));
   FaultPoint("supervisor.start.sandbox_ready");
-  if (!has_agent()) return AwaitLaunch();
+  if (!waits_for_jar()) return AwaitLaunch();
   if (const absl::Status java = KeepUsableJavaHomes(ready.number); !java.ok()) {
     return FailStart(java);
   }

@@ -20,6 +20,14 @@ double TicksToSeconds(uint64_t ticks) {
   return static_cast<double>(ticks) / kPerSecond;
 }
 
+// Both counts begin at boot and go on while the host sleeps (proc(5), field 22).
+std::chrono::milliseconds AgeOf(uint64_t start_time) {
+  timespec now = {};
+  ::clock_gettime(CLOCK_BOOTTIME, &now);
+  const double seconds = static_cast<double>(now.tv_sec) - TicksToSeconds(start_time);
+  return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
+}
+
 }  // namespace
 
 absl::StatusOr<HealthSample> AgentProbe::Look(bool connected) {
@@ -32,43 +40,30 @@ absl::StatusOr<HealthSample> AgentProbe::Look(bool connected) {
   sample.process_state = process.state;
   sample.cpu_seconds = TicksToSeconds(process.cpu_ticks);
   sample.threads = process.threads;
+  sample.age = AgeOf(target_.start_time);
   LookAtCgroup(sample);
   if (connected) LookAtSocket(sample);
   return sample;
 }
 
-bool AgentProbe::Alone() {
-  if (!OpenCgroup()) return false;
-  const absl::StatusOr<std::vector<pid_t>> members = cgroup_->Members();
-  return members.ok() && *members == std::vector<pid_t>{target_.pid};
-}
-
-// Both counts begin at boot and go on while the host sleeps (proc(5), field 22).
-std::chrono::milliseconds AgentProbe::Age() const {
-  timespec now = {};
-  ::clock_gettime(CLOCK_BOOTTIME, &now);
-  const double seconds = static_cast<double>(now.tv_sec) - TicksToSeconds(target_.start_time);
-  return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
-}
-
-bool AgentProbe::OpenCgroup() {
-  if (cgroup_.has_value()) return true;
+void AgentProbe::OpenGauges() {
   const absl::StatusOr<cgroups::Hierarchy> hierarchy = cgroups::Hierarchy::Detect();
-  if (!hierarchy.ok()) return false;
-  auto cgroup = cgroups::Cgroup::Open(*hierarchy, target_.cgroup_dirs);
-  if (!cgroup.ok()) return false;
-  cgroup_ = *std::move(cgroup);
-  return true;
+  if (!hierarchy.ok()) return;
+  const auto cgroup = cgroups::Cgroup::Open(*hierarchy, target_.cgroup_dirs);
+  if (!cgroup.ok()) return;
+  if (auto gauges = cgroup->OpenGauges(); gauges.ok()) gauges_ = *std::move(gauges);
 }
 
 // What cannot be read is not judged.
 void AgentProbe::LookAtCgroup(HealthSample& sample) {
-  if (!OpenCgroup()) return;
-  if (const auto pids = cgroup_->ReadPids(); pids.ok()) {
-    sample.pids = pids->current;
-    sample.pids_limit = pids->limit;
-  }
-  sample.frozen = cgroup_->Frozen().value_or(false);
+  if (!gauges_.has_value()) OpenGauges();
+  if (!gauges_.has_value()) return;
+  const cgroups::Gauges::Reading reading = gauges_->Read();
+  sample.pids = reading.pids.value_or(0);
+  sample.pids_limit = gauges_->ceiling().pids.value_or(0);
+  sample.memory_bytes = reading.memory_bytes.value_or(0);
+  sample.memory_limit = gauges_->ceiling().memory_bytes.value_or(0);
+  sample.frozen = reading.frozen;
 }
 
 void AgentProbe::LookAtSocket(HealthSample& sample) {

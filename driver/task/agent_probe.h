@@ -1,5 +1,5 @@
-// One look at an agent's JVM from outside, in some ten microseconds: process, threads, freezer,
-// and the connection to its controller. Nothing of it can wait for the job.
+// One look at an agent's JVM from outside, in some ten microseconds: process, threads, memory,
+// freezer, and the connection to its controller. Nothing of it can wait for the job.
 //
 // Not thread-safe.
 #pragma once
@@ -29,19 +29,15 @@ class AgentProbe {
   // All of the sample but the phase. `connected`: by its own words, so that a connection is looked
   // for. NotFound: this process has ended.
   absl::StatusOr<HealthSample> Look(bool connected);
-  // Whether the JVM is the task's only process: no build has one, and no operator.
-  bool Alone();
-  // How long it runs.
-  std::chrono::milliseconds Age() const;
 
  private:
-  bool OpenCgroup();
+  void OpenGauges();
   void LookAtCgroup(HealthSample& sample);
   void LookAtSocket(HealthSample& sample);
   absl::StatusOr<std::optional<TcpSocket>> FindSocket();
 
   const Target target_;
-  std::optional<cgroups::Cgroup> cgroup_;
+  std::optional<cgroups::Gauges> gauges_;
   std::optional<SocketDiag> diag_;
   std::optional<TcpSocket> socket_;  // the one to the controller
 };

@@ -14,10 +14,6 @@ using std::chrono::milliseconds;
 // Looks of different agents meet on these marks; shorter delays are a test's.
 constexpr milliseconds kMark{250};
 
-// Between two looks, 15 s; and since the controller's last word.
-constexpr double kIdleCpuSeconds = 0.15;
-constexpr milliseconds kIdleChannel{1000};
-
 EventLoop::Clock::time_point OnMark(EventLoop::Clock::time_point when) {
   return EventLoop::Clock::time_point(
       std::chrono::ceil<std::chrono::duration<int64_t, std::ratio<1, 4>>>(when.time_since_epoch()));
@@ -25,7 +21,8 @@ EventLoop::Clock::time_point OnMark(EventLoop::Clock::time_point when) {
 
 }  // namespace
 
-HealthLimits LimitsOf(const pb::HealthSpec& health) {
+HealthLimits LimitsOf(const pb::TaskStatus& status) {
+  const pb::HealthSpec& health = status.health();
   HealthLimits limits;
   if (health.wedge_timeout_ms() > 0) limits.wedge_timeout = milliseconds(health.wedge_timeout_ms());
   if (health.start_timeout_ms() > 0) limits.start_timeout = milliseconds(health.start_timeout_ms());
@@ -33,6 +30,7 @@ HealthLimits LimitsOf(const pb::HealthSpec& health) {
     limits.controller_grace = milliseconds(health.controller_grace_ms());
   }
   limits.thread_limit = health.thread_limit();
+  limits.max_age = milliseconds(status.max_age_ms());
   return limits;
 }
 
@@ -45,7 +43,6 @@ void AgentWatch::OnStatus(const pb::TaskStatus& status) {
   phase_ = status.phase();
   phase_detail_ = status.phase_detail();
   one_shot_ = status.one_shot();
-  max_age_ = milliseconds(status.max_age_ms());
   const bool runs = status.state() == pb::RUNNING && status.payload_pid() > 0;
   if (!runs) {
     probe_.reset();
@@ -53,7 +50,7 @@ void AgentWatch::OnStatus(const pb::TaskStatus& status) {
   }
   if (probe_.has_value() && launches_ == status.launches()) return;
   launches_ = status.launches();
-  health_ = HealthWatch(LimitsOf(status.health()), EventLoop::Clock::now());
+  health_ = HealthWatch(LimitsOf(status), EventLoop::Clock::now());
   probe_.emplace(AgentProbe::Target{
       .pid = status.payload_pid(),
       .start_time = status.payload_start_time(),
@@ -94,8 +91,8 @@ void AgentWatch::Look() {
   LookIn(health_.NextLook(health.kind));
   if (!health.news.empty()) handlers_.on_news(health.news, health.crowded);
   if (health.kind == Health::kWedged) return handlers_.on_wedged(health.cause, launches_);
+  if (health.kind == Health::kWorn) return handlers_.on_worn(health.cause, launches_);
   GiveUpIfAway(*sample);
-  ReplaceIfAged(*sample);
 }
 
 // Not at once: most connections are back within seconds.
@@ -138,19 +135,6 @@ void AgentWatch::GiveUpIfAway(const HealthSample& sample) {
   handlers_.on_given_up(absl::StrCat("one-shot agent: its controller has been away for ",
                                      std::chrono::ceil<std::chrono::seconds>(grace).count(),
                                      " s, all that health.controller_grace allows"));
-}
-
-// A JVM whose threads work although it has no process beside it may be fetching or sending files.
-void AgentWatch::ReplaceIfAged(const HealthSample& sample) {
-  const double worked = sample.cpu_seconds - std::exchange(last_cpu_seconds_, sample.cpu_seconds);
-  if (max_age_.count() == 0 || sample.phase != pb::PHASE_CONNECTED) return;
-  const milliseconds age = probe_->Age();
-  const bool idle = worked <= kIdleCpuSeconds && sample.since_data >= kIdleChannel;
-  if (age < max_age_ || !idle || !probe_->Alone()) return;
-  handlers_.on_aged(absl::StrCat("the agent's JVM is idle and ",
-                                 std::chrono::floor<std::chrono::minutes>(age).count(),
-                                 " minutes old, more than agent.max_age"),
-                    launches_);
 }
 
 void AgentWatch::LookIn(milliseconds delay) {

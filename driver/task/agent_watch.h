@@ -36,8 +36,8 @@ class AgentWatch {
     std::function<void(const std::string& text, bool crowded)> on_news;
     std::function<void()> ask_status;      // the answer comes as OnStatus
     std::function<void()> ask_controller;  // as OnController
-    // It is idle, and older than it should be.
-    std::function<void(const std::string& cause, uint32_t launches)> on_aged;
+    // It is idle, and too old or full of threads.
+    std::function<void(const std::string& cause, uint32_t launches)> on_worn;
     // Of a one-shot agent: its channel has ended while the controller is there.
     std::function<void(uint32_t launches)> on_done;
     // Of a one-shot agent: its controller has been away for longer than the grace.
@@ -67,7 +67,6 @@ class AgentWatch {
   void OnChannelEnded();
   void OnControllerAfterEnd(bool answers);
   void GiveUpIfAway(const HealthSample& sample);
-  void ReplaceIfAged(const HealthSample& sample);
 
   EventLoop* const loop_;
   const std::string network_namespace_;
@@ -81,8 +80,6 @@ class AgentWatch {
   // While it is not connected: since when or when asked last, and the last answer.
   std::optional<EventLoop::Clock::time_point> asked_;
   std::optional<bool> controller_answers_;
-  double last_cpu_seconds_ = 0;
-  milliseconds max_age_{0};  // 0: none
 
   bool one_shot_ = false;
   // Of a one-shot agent without its channel: since when, and the answers that came at once. None:
@@ -92,7 +89,7 @@ class AgentWatch {
   EventLoop::TimerId ask_again_ = 0;
 };
 
-// Of a status's `health`; what it leaves out is the default. Pure.
-HealthLimits LimitsOf(const pb::HealthSpec& health);
+// What a status leaves out is the default. Pure.
+HealthLimits LimitsOf(const pb::TaskStatus& status);
 
 }  // namespace jenkins_agent

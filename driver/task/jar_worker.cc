@@ -35,6 +35,7 @@ pb::JarInfo JarInfoOf(const json& jar) {
   if (const auto it = jar.find("min_java"); it != jar.end() && it->is_number_unsigned()) {
     info.set_min_java(it->get<uint32_t>());
   }
+  info.set_runs_as_agent(jar.value("runs_as_agent", json()) == true);
   return info;
 }
 

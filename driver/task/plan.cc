@@ -277,6 +277,11 @@ absl::Status PlanAgent(const PlanInput& input, const std::vector<pb::JavaHome>& 
   return absl::OkStatus();
 }
 
+std::string JarPathInSandbox(const TaskConfig& options) {
+  if (options.jar_path.empty() || absl::StartsWith(options.jar_path, "/")) return options.jar_path;
+  return absl::StrCat("/", options.jar_path);
+}
+
 // The java driver's names: java [jvm_options] [-cp class_path] (-jar jar_path | class) [args].
 void PlanJava(const PlanInput& input, const pb::JavaHome& java, pb::ProgramSpec& program) {
   const TaskConfig& options = input.options;
@@ -287,9 +292,7 @@ void PlanJava(const PlanInput& input, const pb::JavaHome& java, pb::ProgramSpec&
   }
   if (!options.jar_path.empty()) {
     arguments.push_back("-jar");
-    arguments.push_back(absl::StartsWith(options.jar_path, "/")
-                            ? options.jar_path
-                            : absl::StrCat("/", options.jar_path));
+    arguments.push_back(JarPathInSandbox(options));
   } else {
     arguments.push_back(options.class_name);
   }
@@ -299,6 +302,20 @@ void PlanJava(const PlanInput& input, const pb::JavaHome& java, pb::ProgramSpec&
     absl::StrAppend(&file, QuoteArgument(argument), "\n");
   program.add_argv(absl::StrCat(java.path(), "/bin/java"));
   program.add_argv(absl::StrCat("@", kArgumentsFile));
+}
+
+// A launcher that the job starts itself is looked after as any other agent. Of a jar the plugin
+// finds out whether it is one.
+void PlanOwnAgent(const PlanInput& input, pb::LaunchSpec& spec) {
+  const TaskConfig& options = input.options;
+  const bool may_be_one = !options.jar_path.empty() || IsAgentMainClass(options.class_name);
+  if (!may_be_one || !options.health.enabled) return;
+  pb::AgentSpec& agent = *spec.mutable_agent();
+  agent = AgentOfArguments(options.args);
+  agent.set_own_command(true);
+  agent.set_jar(JarPathInSandbox(options));
+  if (agent.name().empty()) agent.set_name(input.task.name());
+  *agent.mutable_health() = HealthFromOptions(options.health);
 }
 
 // The job's `logs { disabled = true }` shows as /dev/null in both modes (logmon_hook.go).
@@ -357,6 +374,7 @@ absl::StatusOr<pb::LaunchSpec> PlanTask(const PlanInput& input) {
       break;
     case Program::kJava:
       PlanJava(input, javas.front(), *spec.mutable_program());
+      PlanOwnAgent(input, spec);
       break;
     case Program::kCommand:
       PlanCommand(input.options, *spec.mutable_program());

@@ -260,7 +260,8 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
     }
   };
   const std::string resolv_conf = ResolvConf(config, input.host.resolv_conf);
-  RETURN_IF_ERROR(MakeTaskDir(task_dir, spec.has_agent(), resolv_conf));
+  const bool gets_jar = spec.has_agent() && !spec.agent().own_command();
+  RETURN_IF_ERROR(MakeTaskDir(task_dir, gets_jar, resolv_conf));
   if (oom_order_ != nullptr) {
     for (const pb::JavaHome& java : spec.agent().java_homes()) oom_order_->Watch(java.path());
   }

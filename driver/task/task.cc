@@ -2,48 +2,38 @@
 
 #include <signal.h>
 #include <time.h>
-#include <unistd.h>
 
-#include <algorithm>
 #include <future>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
-#include "absl/strings/strip.h"
-#include "driver/agent/command.h"
+#include "driver/agent/phases.h"
 #include "driver/agent/restart_policy.h"
 #include "driver/base/fault.h"
 #include "driver/base/log.h"
 #include "driver/base/paths.h"
-#include "driver/base/sandbox_paths.h"
 #include "driver/base/status.h"
-#include "driver/jvm/class_data.h"
 #include "driver/supervisor/exit_record.h"
 #include "driver/supervisor/protocol.h"
-#include "driver/task/preflight.h"
 #include "driver/task/remains.h"
 #include "driver/task/start_phases.h"
 
 namespace jenkins_agent {
 namespace {
 
-constexpr std::chrono::seconds kCallTimeout{10};
 constexpr std::chrono::hours kWhileItLives{24 * 365};
 constexpr std::chrono::seconds kLostLimit{10};  // to end what a dead supervisor left
 // Beyond the job's own kill timeout: signal, reap and clean-up of a large process tree.
 constexpr std::chrono::seconds kStopGrace{20};
-// An agent that is not connected by then is looked after, and again after four times as long.
-constexpr std::chrono::seconds kConnectionOverdue{15};
-constexpr std::chrono::seconds kLongestOverdue{1200};
-constexpr absl::string_view kHandshakingPrefix = "handshaking: ";  // of the supervisor's events
-
 // Kinds of paced events beside the phases.
 constexpr int kRestartEvents = -1;
 constexpr int kDroppedEvents = -2;
+constexpr int kWaitingEvents = -3;  // a controller that starts is away for one reason after another
+
+constexpr absl::string_view kWaiting = "waiting for the controller: ";
 
 int64_t NowNs() {
   timespec now;
@@ -51,73 +41,19 @@ int64_t NowNs() {
   return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
 }
 
-// A jar that the previous launch used may be there.
-absl::Status ReplaceByHardLink(const std::string& file, const std::string& link) {
-  if (::unlink(link.c_str()) != 0 && errno != ENOENT)
-    return ErrnoStatus(absl::StrCat("unlink ", link));
-  if (::link(file.c_str(), link.c_str()) != 0) return ErrnoStatus(absl::StrCat("link ", link));
-  return absl::OkStatus();
-}
-
-// When each part of a start was over, in ms since StartTask; 0: not seen.
-struct StartPart {
-  const char* name;
-  const char* key;
-  double reached_ms;
-};
-using StartTimes = std::vector<StartPart>;
-
-// What each part took by itself.
-std::vector<StartPhase> PartsOf(const StartTimes& times) {
-  std::vector<StartPhase> parts;
-  double before_ms = 0;
-  for (const auto& [name, key, reached_ms] : times) {
-    if (reached_ms < before_ms || reached_ms == 0) continue;  // not seen
-    parts.push_back({name, reached_ms - before_ms});
-    before_ms = reached_ms;
-  }
-  return parts;
-}
-
-// "agent connected after 620 ms: sandbox 3, agent.jar 37, JVM 390, discovery 60, handshake 130 ms"
-std::string DescribeStart(const std::vector<StartPhase>& parts) {
-  std::vector<std::string> texts;
-  double total_ms = 0;
-  for (const StartPhase& part : parts) {
-    texts.push_back(absl::StrFormat("%s %.0f", part.name, part.ms));
-    total_ms += part.ms;
-  }
-  return absl::StrFormat("agent connected after %.0f ms: %s ms", total_ms,
-                         absl::StrJoin(texts, ", "));
-}
-
 double NumberOf(const std::string& text) {
   uint64_t number = 0;
   return absl::SimpleAtoi(text, &number) ? static_cast<double>(number) : 0;
 }
 
-// Where a task's controller is, as seen from the task.
-JarWorker::Request ControllerOf(const pb::TaskStatus& status, const pb::TaskRecord& record) {
-  JarWorker::Request request;
-  request.urls.assign(status.agent_urls().begin(), status.agent_urls().end());
-  request.name = status.agent_name();
-  request.ca_file = status.agent_ca_file();
-  request.web_socket = status.web_socket();
-  request.network_namespace = record.network_namespace();
-  request.resolv_conf = record.resolv_conf();
-  request.root_pid = status.init_pid();
-  return request;
-}
+}  // namespace
 
-// Asks for the state and for the events that follow.
-pb::ControlRequest Hello() {
+pb::ControlRequest Task::Hello() {
   pb::ControlRequest request;
   request.mutable_hello()->set_version(kSpecVersion);
   request.mutable_hello()->set_watch(true);
   return request;
 }
-
-}  // namespace
 
 std::shared_ptr<Control> Task::Connect(Fd connection) {
   const std::weak_ptr<Task> weak = weak_from_this();
@@ -162,17 +98,10 @@ void Task::Follow(Fd connection) {
   Connect(std::move(connection))->Call(Hello(), on_reply, kWhileItLives);
 }
 
-// Worker and watch belong to the loop's thread, also their end. A task that still has one was given
-// up before its exit was known.
+// A task that still has helpers was given up before its exit was known.
 Task::~Task() {
-  if (jar_worker_ == nullptr && watch_ == nullptr && controller_check_ == nullptr &&
-      preflight_ == nullptr) {
-    return;
-  }
-  shared_.loop->Post([worker = std::shared_ptr<JarWorker>(std::move(jar_worker_)),
-                      watch = std::shared_ptr<AgentWatch>(std::move(watch_)),
-                      check = std::shared_ptr<JarWorker>(std::move(controller_check_)),
-                      preflight = std::shared_ptr<ToolsWorker>(std::move(preflight_))] {});
+  if (helpers_.empty()) return;
+  shared_.loop->Post([helpers = std::make_shared<Helpers>(std::move(helpers_))] {});
 }
 
 void Task::KeepStatus(const pb::TaskStatus& status) {
@@ -182,7 +111,7 @@ void Task::KeepStatus(const pb::TaskStatus& status) {
 
 void Task::OnFirstStatus(const pb::TaskStatus& status) {
   if (status.timings().connected_ms() > 0) connected_before_ = true;
-  if (status.state() == pb::WAITING_FOR_JAR) GetAgentJar(status);
+  if (status.state() == pb::WAITING_FOR_JAR || !status.jar_path().empty()) GetAgentJar(status);
   if (status.has_health() && !status.health().disabled()) WatchAgent(status);
   if (status.phase() > pb::PHASE_NONE && status.phase() < pb::PHASE_CONNECTED) ExpectConnection();
 }
@@ -206,10 +135,7 @@ void Task::SetExited(const pb::ExitRecord& exit) {
        {"cause", exit.message()}});
   for (const auto& [id, waiter] : waiters) waiter(exit);
   shared_.loop->Post([self = shared_from_this()] {
-    self->jar_worker_.reset();
-    self->watch_.reset();
-    self->controller_check_.reset();
-    self->preflight_.reset();
+    self->helpers_ = {};
     self->shared_.loop->Cancel(self->overdue_);
   });
 }
@@ -328,14 +254,8 @@ pb::TaskStatus Task::last_status() const {
 }
 
 void Task::Refresh() {
-  const std::shared_ptr<Control> control = this->control();
-  if (control == nullptr || exited()) return;
-  const auto on_reply = [weak = weak_from_this()](const absl::StatusOr<pb::ControlReply>& reply) {
-    if (const auto self = weak.lock(); self != nullptr && reply.ok()) {
-      self->KeepStatus(reply->status());
-    }
-  };
-  control->Call(Hello(), on_reply, kCallTimeout);
+  if (control() == nullptr || exited()) return;
+  AskStatus([](Task&, const pb::TaskStatus&) {});
 }
 
 // What the supervisor tells in an event's details.
@@ -382,8 +302,8 @@ void Task::OnEvent(const pb::Event& event) {
     status_.set_phase(event.phase());
     status_.set_phase_detail(event.message());
   }
-  if (event.phase() != pb::PHASE_NONE && watch_ != nullptr) {
-    watch_->OnPhase(event.phase(), event.message());
+  if (event.phase() != pb::PHASE_NONE && helpers_.watch != nullptr) {
+    helpers_.watch->OnPhase(event.phase(), event.message());
   }
   KeepPhaseTime(event);
   switch (event.phase()) {
@@ -395,12 +315,16 @@ void Task::OnEvent(const pb::Event& event) {
     case pb::PHASE_LOCATING:
     case pb::PHASE_HANDSHAKING:
       ExpectConnection();
+      if (DemandsNewerAgent(event.message())) {
+        AskStatus([](Task& task, const pb::TaskStatus& now) { task.GetNewerJar(now); });
+      }
       return Log(LogLevel::kDebug, event.message(), {{"task_id", record_.task_id()}});
     case pb::PHASE_WEDGED:
       return Log(LogLevel::kDebug, event.message(), {{"task_id", record_.task_id()}});
     case pb::PHASE_NONE:
       if (event.restarts() > 0) return PublishPaced(kRestartEvents, event);
       if (event.details().contains(kDroppedLogBytes)) return PublishPaced(kDroppedEvents, event);
+      if (absl::StartsWith(event.message(), kWaiting)) return PublishPaced(kWaitingEvents, event);
       return Publish(event.message(), {event.details().begin(), event.details().end()},
                      event.time_ns());
     default:
@@ -425,44 +349,6 @@ void Task::PublishPaced(int kind, const pb::Event& event) {
   if (event.restarts() > 1) absl::StrAppend(&message, "; restart ", event.restarts());
   if (*held_back > 0) absl::StrAppend(&message, " (", *held_back, " like it not told before)");
   Publish(std::move(message), {event.details().begin(), event.details().end()}, event.time_ns());
-}
-
-// The first connection is told with the time that each part of the start took.
-void Task::PublishConnected(const pb::Event& event) {
-  shared_.loop->Cancel(std::exchange(overdue_, 0));
-  preflight_.reset();
-  last_preflight_.clear();
-  if (make_archive_) std::exchange(make_archive_, nullptr)();
-  const auto publish = [self = shared_from_this(), event](absl::StatusOr<pb::ControlReply> reply) {
-    if (!reply.ok() || std::exchange(self->connected_before_, true)) {
-      pb::Event again = event;
-      again.set_message(absl::StrCat("agent ", event.message(), " again"));
-      return self->PublishPaced(pb::PHASE_CONNECTED, again);
-    }
-    const pb::Timings& timings = reply->status().timings();
-    // The supervisor's clock for what it measures, the distance of its events for the rest.
-    const auto reached = [&](pb::AgentPhase phase) {
-      const auto time = self->phase_times_.find(phase);
-      if (time == self->phase_times_.end()) return 0.0;
-      return timings.connected_ms() - static_cast<double>(event.time_ns() - time->second) / 1e6;
-    };
-    const StartTimes times = {{"sandbox", "sandbox_ms", timings.sandbox_ms()},
-                              {"agent.jar", "jar_ms", timings.jar_ms()},
-                              {"JVM", "locating_ms", reached(pb::PHASE_LOCATING)},
-                              {"discovery", "handshaking_ms", reached(pb::PHASE_HANDSHAKING)},
-                              {"handshake", "connected_ms", timings.connected_ms()}};
-    std::map<std::string, std::string> details = {
-        {"launched_ms", absl::StrFormat("%.1f", timings.launched_ms())}};
-    for (const StartPart& part : times) {
-      if (part.reached_ms > 0) details[part.key] = absl::StrFormat("%.1f", part.reached_ms);
-    }
-    const std::vector<StartPhase> parts = PartsOf(times);
-    for (const StartPhase& part : parts) {
-      self->shared_.metrics->Observe(Metric::kAgentStart, part.name, part.ms / 1000);
-    }
-    self->Publish(DescribeStart(parts), std::move(details), event.time_ns());
-  };
-  control()->Call(Hello(), publish, kCallTimeout);
 }
 
 void Task::Publish(std::string message, std::map<std::string, std::string> details,
@@ -491,203 +377,8 @@ void Task::OnLost() {
   shared_.cleaner->Post([self = shared_from_this()] { self->SetLost(EndAsLost(self->record_)); });
 }
 
-void Task::WatchAgent(const pb::TaskStatus& status) {
-  if (exited()) return;
-  const std::weak_ptr<Task> weak = weak_from_this();
-  AgentWatch::Handlers handlers;
-  handlers.on_wedged = [weak](const std::string& cause, uint32_t launches) {
-    if (const auto self = weak.lock()) self->SendVerdict(cause, launches, /*aged=*/false);
-  };
-  handlers.on_aged = [weak](const std::string& cause, uint32_t launches) {
-    if (const auto self = weak.lock()) self->SendVerdict(cause, launches, /*aged=*/true);
-  };
-  handlers.on_done = [weak](uint32_t launches) {
-    if (const auto self = weak.lock()) self->SendDone(launches);
-  };
-  handlers.on_given_up = [weak](const std::string& cause) {
-    if (const auto self = weak.lock()) self->EndBecause(cause);
-  };
-  handlers.on_news = [weak](const std::string& text, bool crowded) {
-    const auto self = weak.lock();
-    if (self == nullptr) return;
-    if (crowded) self->shared_.metrics->Count(Metric::kThreadCrossings);
-    self->Publish(text, {}, 0);
-  };
-  handlers.ask_status = [weak] {
-    if (const auto self = weak.lock()) self->AskStatus();
-  };
-  handlers.ask_controller = [weak] {
-    if (const auto self = weak.lock()) self->AskController();
-  };
-  watch_ =
-      std::make_unique<AgentWatch>(shared_.loop, record_.network_namespace(), std::move(handlers));
-  watch_->OnStatus(status);
-}
-
-void Task::AskStatus() {
-  const auto on_reply = [weak = weak_from_this()](const absl::StatusOr<pb::ControlReply>& reply) {
-    const auto self = weak.lock();
-    if (self == nullptr || !reply.ok()) return;
-    self->KeepStatus(reply->status());
-    if (self->watch_ != nullptr) self->watch_->OnStatus(reply->status());
-  };
-  control()->Call(Hello(), on_reply, kCallTimeout);
-}
-
-// One that has not been answered yet is asked for the last time: its place is taken.
-void Task::AskController() {
-  const std::weak_ptr<Task> weak = weak_from_this();
-  const auto answer = [weak](bool answers) {
-    const auto self = weak.lock();
-    if (self == nullptr) return;
-    if (self->watch_ != nullptr) self->watch_->OnController(answers);
-    self->controller_check_.reset();
-  };
-  JarWorker::Request request = [this] {
-    MutexLock lock(mutex_);
-    return ControllerOf(status_, record_);
-  }();
-  request.only_ask = true;
-  if (request.urls.empty()) return;  // agent.direct alone
-  JarWorker::Handlers handlers;
-  handlers.on_ready = [answer](const pb::JarInfo&, const std::string&) { answer(true); };
-  handlers.on_failed = [answer](const std::string&) { answer(false); };
-  controller_check_.reset();
-  auto check = JarWorker::Start(shared_.loop, *shared_.tools, request, std::move(handlers));
-  if (check.ok()) controller_check_ = *std::move(check);
-}
-
-// A supervisor that has restarted it meanwhile, or is about to, refuses: nothing is lost by that.
-void Task::SendVerdict(const std::string& cause, uint32_t launches, bool aged) {
-  Log(LogLevel::kWarn, "the agent's JVM has to be replaced",
-      {{"task_id", record_.task_id()}, {"cause", cause}});
-  pb::ControlRequest request;
-  request.mutable_verdict()->set_cause(cause);
-  request.mutable_verdict()->set_launches(launches);
-  request.mutable_verdict()->set_aged(aged);
-  Tell(std::move(request));
-}
-
-void Task::SendDone(uint32_t launches) {
-  pb::ControlRequest request;
-  request.mutable_done()->set_launches(launches);
-  Tell(std::move(request));
-}
-
-void Task::GetAgentJar(const pb::TaskStatus& status) {
-  if (exited()) return;
-  const std::weak_ptr<Task> weak = weak_from_this();
-  JarWorker::Request request = ControllerOf(status, record_);
-  request.file = status.jar_path();
-  request.job = agent_start_.job.empty() ? record_.alloc_id() : agent_start_.job;
-  JarWorker::Handlers handlers;
-  handlers.on_waiting = [weak](const std::string& reason) {
-    if (const auto self = weak.lock()) self->SendNote(reason);
-  };
-  handlers.on_ready = [weak, file = request.file](pb::JarInfo jar, const std::string& host_path) {
-    jar.set_path(file);  // of a jar in the sandbox; a fetched one gets its place there
-    if (const auto self = weak.lock()) self->SendJar(std::move(jar), host_path);
-  };
-  handlers.on_failed = [weak](const std::string& error) {
-    if (const auto self = weak.lock()) self->EndBecause(error);
-  };
-  absl::StatusOr<std::unique_ptr<JarWorker>> worker =
-      JarWorker::Start(shared_.loop, *shared_.tools, request, std::move(handlers));
-  if (!worker.ok()) {
-    EndBecause(std::string(worker.status().message()));
-    return;
-  }
-  jar_worker_ = *std::move(worker);
-}
-
-void Task::KeepPhaseTime(const pb::Event& event) {
-  if (!connected_before_) phase_times_.emplace(event.phase(), event.time_ns());
-  // Both generations name the port as they try it, a tunnel or agent.direct included.
-  absl::string_view port = event.message();
-  if (event.phase() == pb::PHASE_HANDSHAKING && absl::ConsumePrefix(&port, kHandshakingPrefix)) {
-    agent_port_ = std::string(port);
-  }
-}
-
-void Task::ExpectConnection() {
-  if (overdue_ != 0 || exited()) return;
-  overdue_after_ = kConnectionOverdue;
-  overdue_ = shared_.loop->After(overdue_after_, [weak = weak_from_this()] {
-    if (const auto self = weak.lock()) self->OnConnectionOverdue();
-  });
-}
-
-void Task::OnConnectionOverdue() {
-  overdue_after_ = std::min(overdue_after_ * 4, kLongestOverdue);
-  const auto weak = weak_from_this();
-  overdue_ = shared_.loop->After(overdue_after_, [weak] {
-    if (const auto self = weak.lock()) self->OnConnectionOverdue();
-  });
-  const auto look = [weak](absl::StatusOr<pb::ControlReply> reply) {
-    const auto self = weak.lock();
-    if (self != nullptr && reply.ok()) self->Preflight(reply->status());
-  };
-  control()->Call(Hello(), look, kCallTimeout);
-}
-
-void Task::Preflight(const pb::TaskStatus& status) {
-  if (exited() || overdue_ == 0 || status.phase() == pb::PHASE_CONNECTED) return;
-  const auto on_end = [weak = weak_from_this()](const std::string& line) {
-    const auto self = weak.lock();
-    if (self == nullptr) return;
-    self->preflight_.reset();
-    if (line.empty() || line == self->last_preflight_) return;
-    self->last_preflight_ = line;
-    self->Publish(absl::StrCat("agent not connected: ", line), {}, 0);
-  };
-  auto worker = StartPreflight(shared_.loop, *shared_.tools, record_, status, agent_port_, on_end);
-  if (worker.ok()) {
-    preflight_ = *std::move(worker);
-  } else {
-    Log(LogLevel::kWarn, "pre-flight",
-        {{"task_id", record_.task_id()}, {"error", std::string(worker.status().message())}});
-  }
-}
-
-void Task::SendJar(pb::JarInfo jar, const std::string& host_path) {
-  if (!host_path.empty()) {
-    const std::string link = StatePaths::JarDir(record_.task_dir()) + "/" + kAgentJar;
-    if (const absl::Status linked = ReplaceByHardLink(host_path, link); !linked.ok()) {
-      EndBecause(std::string(linked.message()));
-      return;
-    }
-    jar.set_path(absl::StrCat(kJarDir, "/", kAgentJar));
-    AddClassArchive(jar, host_path);
-  }
-  pb::ControlRequest request;
-  *request.mutable_jar_ready()->mutable_jar() = std::move(jar);
-  // A command that cannot be built or executed ends the task in the supervisor, which says why.
-  Tell(std::move(request));
-}
-
-// A start never waits for an archive: what is missing is made when the agent is connected.
-void Task::AddClassArchive(const pb::JarInfo& jar, const std::string& host_path) {
-  if (shared_.archives == nullptr || !agent_start_.class_data_sharing) return;
-  const absl::StatusOr<pb::JavaHome> java =
-      ChooseJava(agent_start_.java_homes, jar.generation(), jar.min_java());
-  if (!java.ok()) return;
-  const std::string archive = shared_.archives->Find(java->path(), jar.sha256());
-  if (archive.empty()) {
-    make_archive_ = [archives = shared_.archives, java = *java, jar, host_path] {
-      archives->Make(java, jar, host_path);
-    };
-    return;
-  }
-  const std::string link = StatePaths::JarDir(record_.task_dir()) + "/" + kClassArchive;
-  absl::Status shared = ReplaceByHardLink(archive, link);
-  if (shared.ok()) shared = WriteVmOptions(record_.task_dir(), ClassDataOptionsFile());
-  if (shared.ok()) return;
-  Log(LogLevel::kWarn, "an agent starts without its class-data archive",
-      {{"task_id", record_.task_id()}, {"error", std::string(shared.message())}});
-}
-
 void Task::SendNote(const std::string& waiting_for) {
-  const std::string note = absl::StrCat("waiting for the controller: ", waiting_for);
+  const std::string note = absl::StrCat(kWaiting, waiting_for);
   {
     MutexLock lock(mutex_);
     status_.set_phase_detail(note);

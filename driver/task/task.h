@@ -87,6 +87,9 @@ class Task : public std::enable_shared_from_this<Task> {
   absl::Status KillSupervisor() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
+  static constexpr std::chrono::seconds kCallTimeout{10};
+  // Asks for the state and for the events that follow.
+  static pb::ControlRequest Hello();
   // Null: the task had ended when it was recovered.
   std::shared_ptr<Control> control() const ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<pb::ControlReply> Call(pb::ControlRequest request);
@@ -105,16 +108,24 @@ class Task : public std::enable_shared_from_this<Task> {
   void PublishConnected(const pb::Event& event);
   void PublishPaced(int kind, const pb::Event& event);
   void WatchAgent(const pb::TaskStatus& status);
-  void AskStatus();
+  // Without waiting; nothing comes when the supervisor does not answer.
+  void AskStatus(std::function<void(Task&, const pb::TaskStatus&)> look);
   void AskController();
   void SendVerdict(const std::string& cause, uint32_t launches, bool aged);
+  std::string WhyNotConnected() const;
   void SendDone(uint32_t launches);
   void GetAgentJar(const pb::TaskStatus& status);
+  void StartJarWorker(const pb::TaskStatus& status, const std::string& file,
+                      JarWorker::Handlers handlers);
+  void GetNewerJar(const pb::TaskStatus& status);
+  void ReplaceJar(const pb::JarInfo& jar, const std::string& host_path, const std::string& demand,
+                  uint32_t launches);
   void ExpectConnection();
   void OnConnectionOverdue();
   void Preflight(const pb::TaskStatus& status);
   void KeepPhaseTime(const pb::Event& event);
   void SendJar(pb::JarInfo jar, const std::string& host_path);
+  void TellProgramsJar(pb::JarInfo jar);
   void AddClassArchive(const pb::JarInfo& jar, const std::string& host_path);
   void SendNote(const std::string& waiting_for);
   void EndBecause(const std::string& message);
@@ -124,14 +135,23 @@ class Task : public std::enable_shared_from_this<Task> {
   const Shared shared_;
   const AgentStart agent_start_;
 
+  // Who works for an agent, on the loop's thread, their ends too.
+  struct Helpers {
+    std::unique_ptr<JarWorker> jar;
+    std::unique_ptr<AgentWatch> watch;
+    std::unique_ptr<JarWorker> controller_check;
+    std::unique_ptr<ToolsWorker> preflight;
+    bool empty() const {
+      return jar == nullptr && watch == nullptr && controller_check == nullptr &&
+             preflight == nullptr;
+    }
+  };
+
   // Loop's thread only.
-  std::unique_ptr<JarWorker> jar_worker_;
-  std::unique_ptr<AgentWatch> watch_;
-  std::unique_ptr<JarWorker> controller_check_;
+  Helpers helpers_;
   EventPace pace_;
   std::function<void()> make_archive_;  // for later agents, when this one is connected
-  std::unique_ptr<ToolsWorker> preflight_;
-  EventLoop::TimerId overdue_ = 0;  // while an agent that was launched is not connected
+  EventLoop::TimerId overdue_ = 0;      // while an agent that was launched is not connected
   std::chrono::seconds overdue_after_{0};
   std::string last_preflight_;
   std::string

@@ -119,13 +119,6 @@ void Explain(const TaskFindings& findings, AgentRow& row) {
   }
 }
 
-// Page cache that nobody uses stands in no one's way, and would make each build look like a leak.
-std::optional<uint64_t> MemoryInUse(const cgroups::Usage& usage) {
-  if (!usage.memory_usage_bytes.has_value()) return std::nullopt;
-  return *usage.memory_usage_bytes -
-         std::min(*usage.memory_usage_bytes, usage.memory_idle_cache_bytes.value_or(0));
-}
-
 void TakeCgroup(const TaskFindings& findings, AgentRow& row) {
   if (findings.usage.has_value()) {
     row.threads = findings.usage->pids;

@@ -13,6 +13,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "driver/agent/command.h"
 #include "driver/base/status.h"
 
 namespace jenkins_agent {
@@ -144,13 +145,12 @@ bool LauncherTakesUrl(const Entries& entries) {
 absl::StatusOr<pb::JarInfo> InspectJar(int fd) {
   ASSIGN_OR_RETURN(Entries entries, ReadWantedEntries(fd));
   pb::JarInfo info;
-  if (Lookup(entries[kManifest], "Main-Class") == "hudson.remoting.Launcher" &&
-      LauncherTakesUrl(entries)) {
+  if (Lookup(entries[kManifest], "Main-Class") == kLauncherMainClass && LauncherTakesUrl(entries)) {
     info.set_generation(pb::LAUNCHER_JENKINS);
-    info.set_main_class("hudson.remoting.Launcher");
+    info.set_main_class(kLauncherMainClass);
   } else if (entries.count(kInboundMain) > 0) {
     info.set_generation(pb::LAUNCHER_HUDSON);
-    info.set_main_class("hudson.remoting.jnlp.Main");
+    info.set_main_class(kInboundMainClass);
   } else {
     return absl::InvalidArgumentError(
         "is not an agent: it has neither hudson.remoting.Launcher nor hudson.remoting.jnlp.Main");
@@ -159,6 +159,7 @@ absl::StatusOr<pb::JarInfo> InspectJar(int fd) {
       const uint32_t java,
       JavaOfClass(entries[info.generation() == pb::LAUNCHER_JENKINS ? kLauncher : kInboundMain]));
   info.set_min_java(java);
+  info.set_runs_as_agent(IsAgentMainClass(Lookup(entries[kManifest], "Main-Class")));
   info.set_version(FindVersion(entries));
   return info;
 }

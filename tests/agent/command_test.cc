@@ -144,5 +144,32 @@ TEST(CommandTest, JavaReadsBackWhatWasQuoted) {
   EXPECT_EQ(got, want);
 }
 
+TEST(AgentOfArguments, FindsWhatSupervisionNeeds) {
+  pb::AgentSpec agent = AgentOfArguments(
+      {"-url", "http://c:8080/", "-secret", "5ec2e7", "-name", "linux-1", "-webSocket"});
+  EXPECT_THAT(agent.urls(), ElementsAre("http://c:8080/"));
+  EXPECT_EQ(agent.name(), "linux-1");
+  EXPECT_TRUE(agent.web_socket());
+  EXPECT_FALSE(agent.one_shot());
+  EXPECT_EQ(agent.secret(), "");
+  agent = AgentOfArguments({"-noreconnect", "-jnlpUrl",
+                            "https://c/jenkins/computer/linux-1/jenkins-agent.jnlp",
+                            "-jnlpCredentials", "user:token"});
+  EXPECT_THAT(agent.urls(), ElementsAre("https://c/jenkins/"));
+  EXPECT_TRUE(agent.one_shot());
+  agent = AgentOfArguments(
+      {"-headless", "-url", "http://c/", "-tunnel", ":50000", "5ec2e7", "linux-2"});
+  EXPECT_EQ(agent.name(), "linux-2");
+}
+
+TEST(AgentOfArguments, TakesNothingThatIsNotThere) {
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>(), {"-url"}, {"-name"}, {"-url", "@file"}, {"tool"}}) {
+    const pb::AgentSpec agent = AgentOfArguments(arguments);
+    EXPECT_THAT(agent.urls(), testing::IsEmpty());
+    EXPECT_EQ(agent.name(), "");
+  }
+}
+
 }  // namespace
 }  // namespace jenkins_agent

@@ -240,6 +240,93 @@ TEST_F(HealthTest, ACrowdedTaskIsToldOnceInNumbers) {
   EXPECT_NE(After(seconds(10), with(1700)).news, "");
 }
 
+TEST_F(HealthTest, ATaskThatFillsItsMemoryIsToldOnceInNumbers) {
+  const auto with = [](uint64_t mib) {
+    return [mib](HealthSample& sample) {
+      sample.memory_bytes = mib << 20;
+      sample.memory_limit = uint64_t{1000} << 20;
+    };
+  };
+  EXPECT_EQ(After(seconds(10), with(899)).news, "");
+  EXPECT_EQ(After(seconds(10), with(900)).news, "the task uses 900 of its 1000 MiB of memory");
+  EXPECT_EQ(After(seconds(10), with(950)).news, "");
+  EXPECT_EQ(After(seconds(10), with(600)).news, "");
+  EXPECT_EQ(After(seconds(10), with(950)).news, "");
+  EXPECT_EQ(After(seconds(10), with(100)).news, "");
+  EXPECT_NE(After(seconds(10), with(950)).news, "");
+}
+
+// Of max_age, by the looks of one agent.
+class WornTest : public HealthTest {
+ protected:
+  WornTest() {
+    HealthLimits limits;
+    limits.max_age = minutes(60);
+    limits.thread_limit = 100;
+    watch_ = HealthWatch(limits, {});
+    sample_.threads = sample_.pids = 30;
+    sample_.since_data = seconds(5);
+  }
+  template <typename Change>
+  Health Old(Change change) {
+    return After(seconds(15), [&](HealthSample& sample) {
+      sample.age = minutes(61);
+      change(sample);
+    });
+  }
+};
+
+TEST_F(WornTest, AnIdleJvmThatIsTooOldIsReplaced) {
+  EXPECT_EQ(After(seconds(15)).kind, Health::kGood);
+  const Health health = Old([](HealthSample&) {});
+  EXPECT_EQ(health.kind, Health::kWorn);
+  EXPECT_EQ(health.cause, "the agent's JVM is idle and 61 minutes old, more than agent.max_age");
+}
+
+TEST_F(WornTest, ItsFirstLookProvesNoIdleness) {
+  EXPECT_EQ(Old([](HealthSample&) {}).kind, Health::kGood);
+}
+
+TEST_F(WornTest, WhoHasSomethingToDoIsNotReplaced) {
+  After(seconds(15));
+  EXPECT_EQ(Old([](HealthSample& sample) { ++sample.pids; }).kind, Health::kGood);
+  EXPECT_EQ(Old([](HealthSample& sample) { sample.since_data = milliseconds(999); }).kind,
+            Health::kGood);
+  EXPECT_EQ(Old([](HealthSample& sample) { sample.cpu_seconds = 0.2; }).kind, Health::kGood);
+  EXPECT_EQ(Old([](HealthSample& sample) { sample.frozen = true; }).kind, Health::kGood);
+  EXPECT_EQ(Old([](HealthSample& sample) { sample.phase = pb::PHASE_LOCATING; }).kind,
+            Health::kGood);
+  EXPECT_EQ(Old([](HealthSample& sample) { sample.pids = 0; }).kind, Health::kGood);  // not known
+}
+
+// What it is not is in order: that is the other kind of restart.
+TEST_F(WornTest, AStoppedJvmIsSuspectHoweverOld) {
+  After(seconds(15));
+  EXPECT_EQ(Old([](HealthSample& sample) { sample.process_state = 'T'; }).kind, Health::kSuspect);
+}
+
+TEST_F(WornTest, AnIdleJvmWithThreadsThatItNeverReleasedIsReplaced) {
+  const auto with = [](uint64_t threads) {
+    return [threads](HealthSample& sample) { sample.threads = sample.pids = threads; };
+  };
+  EXPECT_EQ(After(seconds(15), with(30)).kind, Health::kGood);
+  EXPECT_EQ(After(seconds(15), with(99)).kind, Health::kGood);
+  const Health health = After(seconds(15), with(100));
+  EXPECT_EQ(health.kind, Health::kWorn);
+  EXPECT_EQ(
+      health.cause,
+      "the agent's JVM is idle and keeps 100 threads, more than health.thread_limit; it began "
+      "with 30");
+  EXPECT_NE(health.news, "");
+}
+
+// A limit below what an agent needs would replace it for ever.
+TEST_F(WornTest, AJvmThatBeganWithThatManyIsNotReplaced) {
+  const auto many = [](HealthSample& sample) { sample.threads = sample.pids = 110; };
+  EXPECT_EQ(After(seconds(15), many).kind, Health::kGood);
+  EXPECT_EQ(After(seconds(15), many).kind, Health::kGood);
+}
+
 TEST_F(HealthTest, AJvmThatHasUsedUpTheLimitIsAWedge) {
   Health last;
   EXPECT_EQ(SecondsUntilWedged(

@@ -72,6 +72,10 @@ TEST(PhaseTrackerTest, TellsWhyTheControllerIsUnreachable) {
        Unreachable::kStarting},
       {"INFO: http://c/login is not ready: 500\n", Unreachable::kOther},
       {"java.io.IOException: http://c/ is not Jenkins\n", Unreachable::kNotFound},
+      {"java.io.IOException: Agent version 3176.v207 or newer is required.\n",
+       Unreachable::kTooOld},
+      {"INFO: Failed to connect: Connection failed.\n", Unreachable::kNoAnswer},
+      {"INFO: Failed to connect: 503 Service Unavailable\n", Unreachable::kStarting},
       {"java.io.IOException: http://c/ provided port:50000 is not reachable on host c\n",
        Unreachable::kNoAnswer},
   };
@@ -109,6 +113,13 @@ TEST(PhaseTrackerTest, TellsWhyTheControllerRefused) {
       {"WARNING: [x] Local headers permanently rejected by remote: linux-1 is not an inbound "
        "agent\n",
        Refusal::kOther, "linux-1 is not an inbound agent"},
+      {"INFO: Failed to connect: 403 Forbidden\n", Refusal::kWrongSecret, "403 Forbidden"},
+      {"INFO: Failed to connect: 400 Bad Request\n", Refusal::kOther,
+       "400 Bad Request: unknown name, name in use, or a proxy in between that passes no WebSocket "
+       "on"},
+      {recorded::kCurrentWebSocketRefused, Refusal::kOther,
+       "Handshake error: unknown name, name in use, or a proxy in between that passes no WebSocket "
+       "on"},
   };
   for (const RefusalCase& c : cases) {
     PhaseTracker tracker = Launched();
@@ -119,6 +130,13 @@ TEST(PhaseTrackerTest, TellsWhyTheControllerRefused) {
     EXPECT_EQ(changes.back().detail, c.detail);
     EXPECT_EQ(tracker.refusal(), c.want);
   }
+}
+
+TEST(PhaseTrackerTest, ADemandForANewerAgentIsTold) {
+  PhaseTracker tracker = Launched();
+  tracker.Feed(2, "java.io.IOException: Agent version 3176.v207 or newer is required.\n");
+  EXPECT_TRUE(DemandsNewerAgent(tracker.detail())) << tracker.detail();
+  EXPECT_FALSE(DemandsNewerAgent("Using Remoting version: 3176.v207"));
 }
 
 TEST(PhaseTrackerTest, CountsEachRefusedAttemptOnce) {

@@ -134,6 +134,15 @@ inline constexpr char kCurrentUnknownName[] =
     "INFO: [JNLP4-connect connection to localhost/127.0.0.1:50000] Local headers refused by "
     "remote: Unknown client name: linux-1\n";
 
+// jenkins#26338; a controller behind a proxy.
+inline constexpr char kCurrentWebSocketRefused[] =
+    R"(WARNING: Did not receive X-Remoting-Capability header
+Feb 19, 2026 1:59:11 PM hudson.remoting.Launcher$CuiListener status
+INFO: Failed to connect: Handshake error.
+Feb 19, 2026 1:59:11 PM hudson.remoting.Launcher$CuiListener status
+INFO: Waiting 1 second before retry
+)";
+
 inline constexpr char kCurrentNameInUse[] =
     "INFO: [JNLP4-connect connection to localhost/127.0.0.1:50000] Local headers refused by "
     "remote: linux-1 is already connected to this controller. Rejecting this connection.\n";

@@ -148,9 +148,10 @@ TEST_P(EveryVersion, WhatIsFrozenStandsUntilItIsThawed) {
     while (true) ++*counter;
   });
   ASSERT_TRUE(child.WaitReady());
-  EXPECT_FALSE(*cgroup.Frozen());
+  ASSERT_OK_AND_ASSIGN(const Gauges gauges, cgroup.OpenGauges());
+  EXPECT_FALSE(gauges.Read().frozen);
   ASSERT_OK(cgroup.Freeze(kLimit));
-  EXPECT_TRUE(*cgroup.Frozen());
+  EXPECT_TRUE(gauges.Read().frozen);
   const uint64_t frozen = *counter;
   ASSERT_EQ(::kill(child.pid(), SIGCONT), 0);
   for (int i = 0; i < 100; ++i) ::sched_yield();
@@ -198,8 +199,11 @@ TEST_P(EveryVersion, UsageIsRead) {
   EXPECT_TRUE(usage.cpu_system_ns.has_value());
   EXPECT_EQ(usage.cpu_throttled_periods, 0u);
   EXPECT_EQ(usage.pids, 1u);
+  ASSERT_OK_AND_ASSIGN(const Gauges gauges, cgroup.OpenGauges());
+  EXPECT_GE(gauges.Read().memory_bytes.value_or(0), 8u << 20);
   EXPECT_OK(cgroup.KillAll(kLimit));
   EXPECT_OK(cgroup.Remove());
+  EXPECT_EQ(gauges.Read().pids, std::nullopt);  // its open files keep no directory
   EXPECT_THAT(cgroup.ReadUsage(), StatusIs(absl::StatusCode::kNotFound, HasSubstr(name_)));
 }
 
@@ -236,9 +240,9 @@ TEST_P(EveryVersion, ThePidsLimitStopsForks) {
   const int status = child.Wait();
   EXPECT_TRUE(WIFEXITED(status));
   EXPECT_EQ(WEXITSTATUS(status), 2);  // itself and two more
-  ASSERT_OK_AND_ASSIGN(const Cgroup::Pids pids, cgroup.ReadPids());
-  EXPECT_EQ(pids.current, 2u);
-  EXPECT_EQ(pids.limit, 3u);
+  ASSERT_OK_AND_ASSIGN(const Gauges gauges, cgroup.OpenGauges());
+  EXPECT_EQ(gauges.Read().pids, 2u);
+  EXPECT_EQ(gauges.ceiling().pids, 3u);
   ASSERT_OK(cgroup.KillAll(kLimit));
   EXPECT_OK(cgroup.Remove());
 }

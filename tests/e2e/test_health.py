@@ -9,10 +9,11 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor
 
 import cluster
-from fixtures import module_controller, module_nomad, module_scratch, program_job
+from fixtures import AnsweringServer, module_controller, module_nomad, module_scratch, program_job
+from stand_ins import Channels, make_jdk
 
-NODE, ONCE = "linux-1", "once-1"
-AWAY_SECONDS = 30  # of the controller: six times the agent's wedge_timeout
+NODE, ONCE, OWN = "linux-1", "once-1", "own-1"
+AWAY_SECONDS = int(os.environ.get("AWAY_SECONDS", 30))  # of the controller: six times the agent's wedge_timeout
 
 # A controller that pings its agents every 2 s and gives one up after 20 s (controller.md 3.5).
 PINGS = "-Dhudson.slaves.ConnectionActivityMonitor.enabled=true " \
@@ -40,9 +41,9 @@ pids_limit = 100
 
 
 def setUpModule():
-    global nomad, controller, allocation
+    global nomad, controller, allocation, scratch
     scratch = module_scratch()
-    controller = module_controller(scratch, [NODE, ONCE], options=PINGS)
+    controller = module_controller(scratch, [NODE, ONCE, OWN], options=PINGS)
     controller.launch()
     nomad = module_nomad(scratch)
     controller.wait_ready()
@@ -103,8 +104,9 @@ class HealthTest(unittest.TestCase):
     def durable_step(self, seconds):
         """Starts a build with a durable step that goes on beside it; its pid."""
         job = f"durable-{seconds}"
+        # Until it has executed its program it has the build's environment, and the build's end is its own.
         controller.create_job(job, NODE, f"BUILD_ID=x JENKINS_SERVER_COOKIE=durable-1 nohup sleep {seconds} "
-                              ">/dev/null 2>&1 &")
+                              ">/dev/null 2>&1 & while grep -q sh /proc/$!/comm; do sleep 0.1; done")
         controller.wait_build(job, controller.trigger(job))
         return cluster.wait_for("the durable step", lambda: sandboxed(f"sleep {seconds}"), 10)
 
@@ -157,7 +159,56 @@ class HealthTest(unittest.TestCase):
         build = controller.build("after-the-crowd", NODE, "echo fine")
         self.assertEqual(build.result, "SUCCESS", build.console)
 
-    def test_4_events_are_few(self):
+    def test_4_stopped_amid_a_build_while_the_controller_pings(self):
+        step = self.durable_step(1204)
+        controller.create_job("amid", NODE, "echo begun; sleep 1304")
+        number = controller.trigger("amid")
+        controller.wait_console("amid", number, "begun")
+        jvm = jvm_pid()
+        os.kill(jvm, signal.SIGSTOP)
+        self.wait_restarted(jvm)
+        self.assertEqual(controller.wait_build("amid", number).result, "FAILURE")
+        self.assertEqual(sandboxed("sleep 1304"), [], "what the lost build left")
+        self.assertEqual(sandboxed("sleep 1204"), step, "the durable step")
+        build = controller.build("after-the-stop", NODE, "echo fine")
+        self.assertEqual(build.result, "SUCCESS", build.console)
+
+    def test_5_connection_that_only_the_agent_believes_in(self):
+        """A stand-in: a real agent notices the end of its connection (CLOSE-WAIT)."""
+        channels = Channels(self)
+        jdk = make_jdk(scratch.path / "jdk", channels.port)
+        url = AnsweringServer(self, 200, agent_port=channels.port).url
+        config = AGENT % (url, "stand-in", "reconnect") + f'java_home = "{jdk}"'
+        nomad.run_job_text(program_job("stand-in", config, "service", 'env {\n JENKINS_SECRET = "5ec2e7"\n }'))
+        self.addCleanup(nomad.stop_job, "stand-in")
+        made = nomad.allocation("stand-in")
+        cluster.wait_for("its connection", lambda: channels.taken, 30)
+        nomad.wait_event(made, "agent connected", 30)
+        channels.taken[0].close()
+        nomad.wait_event(made, "hangs: the controller has closed the connection and it does not notice.*; "
+                               "restarting it in place", 60)
+        cluster.wait_for("the connection of another JVM", lambda: len(channels.taken) > 1, 30)
+        self.assertIn("Full thread dump of a stand-in", nomad.logs(made, "stdout"))
+        self.assertEqual(nomad.task(made)["Restarts"], 0, nomad.story(made))
+
+    def test_6_own_launcher_is_restarted_in_place(self):
+        """The job names the jar and its arguments itself, as under Nomad's java driver."""
+        config = f'jar_path = "local/agent.jar"\n java_version = "17"\n' \
+                 f'args = ["-jnlpUrl", "{controller.url}computer/{OWN}/slave-agent.jnlp"]'
+        fetch = 'artifact {\n source = "%sjnlpJars/remoting.jar"\n destination = "local/agent.jar"\n mode = "file"\n }'
+        nomad.run_job_text(program_job(OWN, config, "service", fetch % controller.url, memory=512))
+        self.addCleanup(nomad.stop_job, OWN)
+        made = nomad.allocation(OWN)
+        nomad.wait_event(made, "agent connected", 60)
+        controller.wait_online(OWN)
+        jvm = cluster.wait_for("its JVM", lambda: jvm_pid(made), 20)
+        os.kill(jvm, signal.SIGKILL)
+        nomad.wait_event(made, "killed by signal 9.*restarting it in place", 30)
+        controller.wait_online(OWN)
+        self.assertNotEqual(jvm_pid(made), jvm)
+        self.assertEqual(nomad.task(made)["Restarts"], 0, nomad.story(made))
+
+    def test_7_events_are_few(self):
         events = [event for event in nomad.task(allocation)["Events"] if "restarting it in place" in
                   (event.get("DisplayMessage") or "")]
         self.assertEqual(len(events), 1, self.story())

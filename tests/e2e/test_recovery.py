@@ -9,7 +9,7 @@ import cluster
 from fixtures import module_controller, module_nomad, module_scratch
 
 NODE = "linux-1"
-EARLY_SECONDS = 20  # how long the agent waits for its controller
+EARLY_SECONDS = 30  # how long the agent waits for its controller
 
 QUICK_RESTART = """
     restart {
@@ -42,7 +42,7 @@ def jvm_pid():
 
 def sandbox_init(pid):
     """The host's pid of the sandbox's pid 1, the JVM's parent."""
-    return int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1])
+    return cluster.parent(pid)
 
 
 class RecoveryTest(unittest.TestCase):
@@ -59,6 +59,30 @@ class RecoveryTest(unittest.TestCase):
         self.assertEqual(build.result, "SUCCESS", build.console + nomad.driver_log()[-4000:])
         self.assertIn("ended", build.console)
 
+    def events_with(self, text):
+        return len([event for event in nomad.task(allocation)["Events"] if text in (event.get("DisplayMessage") or "")])
+
+    def kill_jvm_amid_a_durable_step(self, job):
+        """Returns when the agent is online again and the step's result is there, which it wrote once."""
+        # The wrapper of a durable step: detached, in the JVM's process group, with its cookie; and a
+        # process of the same build without one.
+        controller.create_job(job, NODE, f"BUILD_ID=x JENKINS_SERVER_COOKIE=durable-1 "
+                              f"nohup sh -c 'sleep 3; echo 7 >>/local/{job}' >/dev/null 2>&1 & "
+                              "sleep 601 & echo begun; sleep 600")
+        number = controller.trigger(job)
+        controller.wait_console(job, number, "begun")
+        jvm, init = jvm_pid(), sandbox_init(jvm_pid())
+        killed = time.monotonic()
+        os.kill(jvm, signal.SIGKILL)
+        cluster.wait_for("a new JVM", lambda: jvm_pid() not in (None, jvm), 30)
+        controller.wait_online(NODE)
+        print(f"{job}: JVM killed -> online: {time.monotonic() - killed:.1f} s")
+        self.assertEqual(sandbox_init(jvm_pid()), init, "another sandbox")
+        result = nomad.data / "alloc" / allocation / "agent" / "local" / job
+        cluster.wait_for("the durable step's result", result.exists, 20)
+        self.assertEqual(result.read_text(), "7\n")
+        self.assertFalse([line for line in cluster.sandboxed_processes().values() if "sleep 60" in line])
+
     def test_1_agent_waits_for_its_controller(self):
         # Not a wait for something: this is the time for which the controller is away.
         time.sleep(max(0, EARLY_SECONDS - (time.monotonic() - started)))
@@ -67,6 +91,8 @@ class RecoveryTest(unittest.TestCase):
         controller.wait_online(NODE, 90)
         self.assertEqual(nomad.allocation(cluster.EXAMPLE_JOB_ID), allocation)
         self.assertEqual(nomad.task(allocation)["Restarts"], 0)
+        self.assertEqual(self.events_with("waiting for the controller"), 1, nomad.story(allocation))
+        self.assertEqual(self.events_with("restarting it"), 0, nomad.story(allocation))
 
     def test_2_plugin_dies_during_a_build(self):
         jvm, plugin = jvm_pid(), nomad.plugin_pid()
@@ -88,28 +114,28 @@ class RecoveryTest(unittest.TestCase):
         cluster.wait_for("Nomad to have the task again", lambda: nomad.task(allocation)["State"] == "running", 20)
 
     def test_4_killed_jvm_is_restarted_in_place_amid_a_durable_step(self):
-        # The wrapper of a durable step: detached, in the JVM's process group, with its cookie; and a
-        # process of the same build without one.
-        controller.create_job("durable", NODE, "rm -f /local/result; BUILD_ID=x JENKINS_SERVER_COOKIE=durable-1 "
-                              "nohup sh -c 'sleep 3; echo 7 >/local/result' >/dev/null 2>&1 & "
-                              "sleep 601 & echo begun; sleep 600")
-        number = controller.trigger("durable")
-        controller.wait_console("durable", number, "begun")
-        jvm, init = jvm_pid(), sandbox_init(jvm_pid())
-        os.kill(jvm, signal.SIGKILL)
-        cluster.wait_for("a new JVM", lambda: jvm_pid() not in (None, jvm), 30)
-        controller.wait_online(NODE)
-        self.assertEqual(sandbox_init(jvm_pid()), init, "another sandbox")
-        result = nomad.data / "alloc" / allocation / "agent" / "local" / "result"
-        cluster.wait_for("the durable step's result", result.exists, 20)
-        self.assertEqual(result.read_text().strip(), "7")
-        self.assertFalse([line for line in cluster.sandboxed_processes().values() if "sleep 60" in line])
+        self.kill_jvm_amid_a_durable_step("durable")
         nomad.wait_event(allocation, "killed by signal 9.*restarting it in place", 20)
         self.assertEqual(nomad.task(allocation)["Restarts"], 0, nomad.story(allocation))
         build = controller.build("after-the-jvm", NODE, "echo fine")
         self.assertEqual(build.result, "SUCCESS", build.console)
 
-    def test_5_stop_is_seen_with_its_exit_code(self):
+    def test_5_the_same_while_the_plugin_is_dead(self):
+        plugin = nomad.plugin_pid()
+        nomad.send(signal.SIGSTOP)  # it would start another one at once
+        try:
+            os.kill(plugin, signal.SIGKILL)
+            self.kill_jvm_amid_a_durable_step("durable-alone")
+            self.assertIsNone(nomad.plugin_pid())
+        finally:
+            nomad.send(signal.SIGCONT)
+        cluster.wait_for("a new plugin process", lambda: nomad.plugin_pid() not in (None, plugin), 30)
+        build = controller.build("after-both", NODE, "echo fine")
+        self.assertEqual(build.result, "SUCCESS", build.console)
+        self.assertEqual(nomad.task(allocation)["State"], "running", nomad.story(allocation))
+        self.assertEqual(nomad.task(allocation)["Restarts"], 0, nomad.story(allocation))
+
+    def test_6_stop_is_seen_with_its_exit_code(self):
         nomad.stop_job(cluster.EXAMPLE_JOB_ID, purge=False)
         task = nomad.wait_task(allocation, "dead", 30)
         self.assertFalse(task["Failed"], nomad.story(allocation))

@@ -12,7 +12,7 @@ from fixtures import AnsweringServer, module_controller, module_nomad, module_sc
 from machine import free_port
 
 NODE = "linux-1"
-CONFIG = 'agent {\n url = "%s"\n name = "%s"\n}'
+CONFIG = 'agent {\n url = "%s"\n name = "%s"\n %s\n}'
 
 
 def setUpModule():
@@ -25,14 +25,19 @@ def setUpModule():
 
 
 class WayToControllerTest(unittest.TestCase):
-    def run_agent(self, job, url, name=NODE):
-        return run_program(self, nomad, job, CONFIG % (url, name), "service", memory=256,
+    def run_agent(self, job, url, name=NODE, more=""):
+        return run_program(self, nomad, job, CONFIG % (url, name, more), "service", memory=256,
                            lines=f'env {{\n JENKINS_SECRET = "{controller.secret}"\n }}')
 
-    def says(self, job, url, text, seconds=30):
-        event = nomad.wait_event(self.run_agent(job, url), text, seconds)
+    def says(self, job, url, text, seconds=30, **options):
+        """One line, and the task goes on; its allocation."""
+        allocation = self.run_agent(job, url, **options)
+        event = nomad.wait_event(allocation, text, seconds)
         self.assertNotIn("\n", event["DisplayMessage"])
         self.assertNotIn("html", event["DisplayMessage"])
+        self.assertEqual(nomad.task(allocation)["State"], "running", nomad.story(allocation))
+        self.assertEqual(nomad.task(allocation)["Restarts"], 0, nomad.story(allocation))
+        return allocation
 
     def test_http_503(self):
         url = AnsweringServer(self, 503).url
@@ -61,6 +66,35 @@ class WayToControllerTest(unittest.TestCase):
                                       rf"127.0.0.1:{closed} cannot be reached \(Connection refused\): "
                                       "open the port or set agent.tunnel", 60)
 
+    def test_what_was_seen_on_the_way_ends_the_story(self):
+        closed = free_port()
+        url = AnsweringServer(self, 200, agent_port=closed).url
+        config = CONFIG % (url, NODE, "") + '\nhealth {\n controller_grace = "20s"\n restart {\n attempts = 0\n }\n}'
+        allocation = run_program(self, nomad, "port-stays-closed", config, "service", memory=256,
+                                 lines='env {\n JENKINS_SECRET = "5ec2e7"\n }')
+        nomad.wait_task(allocation, "dead", 90)
+        nomad.wait_event(allocation, "^Terminated.*not connected although the controller has answered for .*but its agent "
+                                     rf"port 127.0.0.1:{closed} cannot be reached \(Connection refused\)", 5)
+
+    def test_unknown_name(self):
+        self.says("unknown-name", controller.url, "refused: No such slave: nobody-1$", 60, name="nobody-1")
+
+    def test_name_in_use_until_it_is_free(self):
+        first = self.run_agent("first", controller.url)
+        nomad.wait_event(first, "agent connected after", 60)
+        second = self.says("second", controller.url, f"refused: {NODE} is already connected to this master", 60)
+        nomad.stop_job("first")
+        nomad.wait_event(second, "agent connected after", 60)
+
+    def test_usage_error_with_exit_code_0(self):
+        allocation = self.run_agent("usage", controller.url, more='extra_args = ["-bogus"]')
+        task = nomad.wait_task(allocation, "dead", 60)
+        self.assertTrue(task["Failed"], nomad.story(allocation))
+        details = nomad.wait_event(allocation, "^Terminated", 5)["Details"]
+        self.assertEqual(details["exit_message"], 'the agent did not accept its arguments: "-bogus" is not a valid option')
+        self.assertEqual(details["exit_code"], "1")
+        self.assertIn("[options...]", nomad.logs(allocation, "stderr"))
+
     def test_start_in_parts_and_what_is_asked_again(self):
         allocation = self.run_agent("parts", controller.url)
         event = nomad.wait_event(allocation, "agent connected after", 60)
@@ -85,7 +119,7 @@ class WayToControllerTest(unittest.TestCase):
 class ClassDataTest(unittest.TestCase):
     def test_the_second_agent_starts_with_an_archive(self):
         def run(job):
-            allocation = run_program(self, nomad, job, CONFIG % (controller.url, NODE), "service", memory=256,
+            allocation = run_program(self, nomad, job, CONFIG % (controller.url, NODE, ""), "service", memory=256,
                                      lines=f'env {{\n JENKINS_SECRET = "{controller.secret}"\n }}')
             nomad.wait_event(allocation, "agent connected after", 60)
             java = next(pid for pid, line in cluster.sandboxed_processes().items() if "@/run/jenkins-agent" in line)

@@ -284,6 +284,66 @@ TEST_F(Agent, LeftoversStayOrGoAsTheJobSays) {
 }
 
 // SIGSTOP keeps the socket and the pid, and lets no signal but SIGKILL through.
+// The launcher in a job's own command line: no agent.jar is waited for.
+class OwnCommand : public Agent {
+ protected:
+  pb::LaunchSpec OwnAgent(const std::string& script, const std::string& jar) {
+    pb::LaunchSpec spec = Shell(script);
+    spec.mutable_agent()->set_name("linux-1");
+    spec.mutable_agent()->set_own_command(true);
+    spec.mutable_agent()->set_jar(jar);
+    return spec;
+  }
+};
+
+TEST_F(OwnCommand, AKnownLauncherIsAnAgentFromTheBeginning) {
+  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status,
+                       Start(OwnAgent("echo 'INFO: Connected' >&2; exec sleep 1000", /*jar=*/"")));
+  EXPECT_EQ(status.state(), pb::RUNNING);
+  EXPECT_TRUE(status.has_health());
+  EXPECT_EQ(status.jar_path(), "");
+  ASSERT_TRUE(Eventually([&] { return watcher().Status().phase() == pb::PHASE_CONNECTED; }));
+  ASSERT_EQ(::kill(watcher().Status().payload_pid(), SIGKILL), 0);
+  EXPECT_TRUE(watcher().WaitEvent("killed by signal 9"));
+  ASSERT_TRUE(Eventually([&] {
+    const pb::TaskStatus now = watcher().Status();
+    return now.launches() == 2 && now.phase() == pb::PHASE_CONNECTED;
+  }));
+  EXPECT_EQ(watcher().Status().restarts(), 1u);
+  EXPECT_OK(watcher().Stop(SIGTERM, kTestDeadline));
+  ASSERT_TRUE(watcher().WaitExit());
+}
+
+TEST_F(OwnCommand, AJarIsAnAgentOnceItWasLookedAt) {
+  ASSERT_OK_AND_ASSIGN(
+      pb::TaskStatus status,
+      Start(OwnAgent("echo 'INFO: Connected' >&2; touch said; exec sleep 1000", "/local/a.jar")));
+  EXPECT_EQ(status.state(), pb::RUNNING);
+  EXPECT_EQ(status.jar_path(), "/local/a.jar");
+  EXPECT_FALSE(status.has_health());
+  EXPECT_EQ(status.phase(), pb::PHASE_NONE);
+  ASSERT_TRUE(Eventually([&] { return PathExists(Local("said")); }));
+  ASSERT_OK(watcher().JarReady(OldJar()));
+  // What it said before is known.
+  EXPECT_TRUE(watcher().WaitEvent("PHASE_CONNECTED connected"));
+  status = watcher().Status();
+  EXPECT_EQ(status.jar_path(), "");
+  EXPECT_TRUE(status.has_health());
+  ASSERT_EQ(::kill(status.payload_pid(), SIGKILL), 0);
+  ASSERT_TRUE(Eventually([&] { return watcher().Status().launches() == 2; }));
+  EXPECT_OK(watcher().Stop(SIGTERM, kTestDeadline));
+  ASSERT_TRUE(watcher().WaitExit());
+}
+
+TEST_F(OwnCommand, AJarThatIsNoAgentEndsAsAnyProgram) {
+  ASSERT_OK(Start(OwnAgent("echo 'INFO: Connected' >&2; exit 7", "/local/a.jar")));
+  const std::optional<pb::ExitRecord> exit = watcher().WaitExit();
+  ASSERT_TRUE(exit);
+  EXPECT_EQ(exit->exit_code(), 7);
+  EXPECT_EQ(exit->launches(), 1u);
+  EXPECT_EQ(exit->message(), "");
+}
+
 TEST_F(Agent, AVerdictContinuesDumpsAndRestartsTheJvm) {
   ASSERT_OK(
       Start(AgentSpec("trap 'echo Full thread dump' QUIT; trap 'exit 143' TERM;"

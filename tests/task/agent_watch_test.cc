@@ -10,6 +10,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "cgroups/cgroup.h"
+#include "tests/support/requires.h"
 #include "tests/task/stand_in_agent.h"
 
 namespace jenkins_agent {
@@ -40,7 +43,7 @@ class AgentWatchTest : public ::testing::Test {
       ++asked_controller_;
       watch_->OnController(controller_answers_);
     };
-    handlers.on_aged = [this](const std::string& cause, uint32_t) {
+    handlers.on_worn = [this](const std::string& cause, uint32_t) {
       causes_.push_back(cause);
       loop_->Quit();
     };
@@ -233,6 +236,45 @@ TEST_F(AgentWatchTest, AnOutageThatIsTooLongEndsAOneShotAgent) {
   EXPECT_EQ(causes_[0],
             "one-shot agent: its controller has been away for 2 s, all that "
             "health.controller_grace allows");
+}
+
+// In a cgroup of its own, where a build has a process beside it.
+TEST_F(AgentWatchTest, AnAgentThatIsTooOldIsReplacedWhenItsBuildIsOver) {
+  REQUIRES_ROOT();
+  ASSERT_OK_AND_ASSIGN(const cgroups::Hierarchy hierarchy, cgroups::Hierarchy::Detect());
+  const cgroups::Limits limits = {.pids = 50};
+  auto cgroup = cgroups::Cgroup::Create(hierarchy,
+                                        {.name = absl::StrCat("watch-test-", ::getpid(), ".task"),
+                                         .extra_controllers = cgroups::ExtraControllers(limits)},
+                                        limits);
+  ASSERT_OK(cgroup);
+  const Listener controller;
+  {
+    const StandInAgent agent([&](int commands) {
+      if (!cgroup->Enter().ok()) return;
+      const pid_t build = ::fork();
+      if (build == 0) ::pause();
+      ConnectTo(controller.port(), true);
+      char command;
+      (void)!::read(commands, &command, 1);
+      ::kill(build, SIGKILL);
+      ::waitpid(build, nullptr, 0);
+      ::pause();
+    });
+    const Fd peer = controller.Accept();
+    status_.set_max_age_ms(1);
+    for (const std::string& dir : cgroup->dirs()) status_.add_cgroup_dirs(dir);
+    Watch(agent);
+    loop_->After(seconds(3), [&] {
+      EXPECT_THAT(causes_, ::testing::IsEmpty());
+      agent.Tell('e');
+    });
+    RunUntilQuit();
+    ASSERT_EQ(causes_.size(), 1u);
+    EXPECT_THAT(causes_[0], HasSubstr("more than agent.max_age"));
+  }
+  EXPECT_OK(cgroup->KillAll(seconds(10)));
+  EXPECT_OK(cgroup->Remove());
 }
 
 // The time of the one before does not count against it.

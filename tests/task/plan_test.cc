@@ -266,6 +266,34 @@ TEST_F(Plan, TheJavaDriversNames) {
             "\"-Xmx64m\"\n\"-jar\"\n\"/local/tool.jar\"\n\"a b\"\n");
 }
 
+TEST_F(Plan, ALauncherOfTheJobsOwnIsAnAgent) {
+  options_.class_name = "hudson.remoting.jnlp.Main";
+  options_.class_path = "/local/remoting.jar";
+  options_.args = {"-headless", "-url", "http://c/", "5ec2e7", "linux-1"};
+  options_.health.restart.attempts = 3;
+  ASSERT_OK_AND_ASSIGN(pb::LaunchSpec spec, Run());
+  EXPECT_TRUE(spec.agent().own_command());
+  EXPECT_EQ(spec.agent().jar(), "");  // nothing is left to find out
+  EXPECT_EQ(spec.agent().name(), "linux-1");
+  EXPECT_EQ(spec.agent().health().restart().attempts(), 3u);
+  EXPECT_THAT(spec.program().arguments_file(), HasSubstr("\"hudson.remoting.jnlp.Main\"\n"));
+
+  options_.class_name = "com.example.Main";
+  ASSERT_OK_AND_ASSIGN(spec, Run());
+  EXPECT_FALSE(spec.has_agent());
+
+  options_.class_name.clear();
+  options_.jar_path = "local/tool.jar";
+  options_.args = {};
+  ASSERT_OK_AND_ASSIGN(spec, Run());
+  EXPECT_EQ(spec.agent().jar(), "/local/tool.jar");  // to be looked at
+  EXPECT_EQ(spec.agent().name(), "agent");
+
+  options_.health.enabled = false;
+  ASSERT_OK_AND_ASSIGN(spec, Run());
+  EXPECT_FALSE(spec.has_agent());
+}
+
 TEST_F(Plan, HostNameIsFitForEveryProgram) {
   options_.command = "/bin/true";
   ASSERT_OK_AND_ASSIGN(pb::LaunchSpec spec, Run());

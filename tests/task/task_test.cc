@@ -8,19 +8,25 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <functional>
 #include <future>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "driver/base/digest.h"
 #include "driver/base/file.h"
 #include "driver/base/packet.h"
+#include "driver/base/paths.h"
 #include "driver/base/process.h"
 #include "driver/base/subprocess.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/wait_for.h"
+#include "tests/tools/fake_controller.h"
 #include "tests/tools/fake_jar.h"
 
 namespace jenkins_agent {
@@ -257,6 +263,103 @@ TEST_F(TaskTest, AStoppedJvmBecomesAVerdict) {
   supervisor.join();
   ASSERT_EQ(::kill(jvm.pid, SIGKILL), 0);
   EXPECT_OK(Wait(jvm));
+}
+
+// A controller that was upgraded under its agents.
+class NewerJar : public TaskTest {
+ protected:
+  void SetUp() override {
+    TaskTest::SetUp();
+    ASSERT_OK_AND_ASSIGN(tools_.executable, OpenFile(TOOLS_PROGRAM, O_RDONLY));
+    tools_.cache_dir = dir_.path() + "/cache";
+    ASSERT_OK(MakeDirs(StatePaths::JarDir(dir_.path())));
+    events_.Subscribe([this](const TaskEvent& event) {
+      MutexLock lock(mutex_);
+      told_.push_back(event.message);
+    });
+  }
+  std::string Jar() const { return StatePaths::JarDir(dir_.path()) + "/agent.jar"; }
+  bool Told(const std::string& part) {
+    MutexLock lock(mutex_);
+    return std::any_of(told_.begin(), told_.end(),
+                       [&](const std::string& text) { return absl::StrContains(text, part); });
+  }
+  // An agent that is told so, twice; what the plugin asks for meanwhile is in `verdicts_`.
+  std::thread Refused(Fd socket, const FakeController& controller) {
+    return Supervisor(std::move(socket),
+                      [this, url = controller.url()](int fd, const pb::ControlRequest& request) {
+                        pb::ControlReply answer;
+                        answer.set_sequence(request.sequence());
+                        pb::TaskStatus& status = *answer.mutable_status();
+                        status.set_state(pb::RUNNING);
+                        status.set_phase(pb::PHASE_LOCATING);
+                        status.set_phase_detail("Agent version 9 or newer is required.");
+                        status.set_launches(1);
+                        status.add_agent_urls(url);
+                        Send(fd, answer);
+                        if (request.has_verdict()) {
+                          MutexLock lock(mutex_);
+                          verdicts_.push_back(request.verdict());
+                        }
+                        if (!request.has_hello() || std::exchange(refused_, true)) return;
+                        pb::ControlReply news;
+                        news.mutable_event()->set_phase(pb::PHASE_LOCATING);
+                        news.mutable_event()->set_message(
+                            "locating the controller: Agent version 9 or newer is required.");
+                        Send(fd, news);
+                      });
+  }
+  static FakeController::Handler Offers(const std::string& jar) {
+    return [jar](const std::string&, const FakeController::Send& send) {
+      send(FakeController::Answer("200 OK", "X-Jenkins-JNLP-Port: 1\r\n", jar));
+    };
+  }
+
+  Mutex mutex_;
+  std::vector<std::string> told_ ABSL_GUARDED_BY(mutex_);
+  std::vector<pb::ControlRequest::Verdict> verdicts_ ABSL_GUARDED_BY(mutex_);
+  bool refused_ = false;  // the supervisor's thread
+};
+
+TEST_F(NewerJar, IsFetchedWhenTheControllerDemandsIt) {
+  ASSERT_OK(WriteFileAtomic(Jar(), "an old one", 0444));
+  const FakeController controller(Offers(CurrentAgentJar()));
+  ASSERT_OK_AND_ASSIGN(SocketPair sockets, MakeSocketPair(SOCK_SEQPACKET));
+  std::thread supervisor = Refused(std::move(sockets.second), controller);
+  auto task = MakeTask();
+  ASSERT_OK(task->Attach(std::move(sockets.first)));
+  EXPECT_TRUE(WaitFor([&] {
+    MutexLock lock(mutex_);
+    return !verdicts_.empty();
+  }));
+  task.reset();
+  supervisor.join();
+  EXPECT_EQ(*ReadFile(Jar(), 4 << 20), CurrentAgentJar());
+  MutexLock lock(mutex_);
+  ASSERT_EQ(verdicts_.size(), 1u);
+  EXPECT_EQ(verdicts_[0].cause(),
+            "Agent version 9 or newer is required.; a newer agent.jar was fetched");
+  EXPECT_TRUE(verdicts_[0].aged());  // costs nothing of the budget
+  EXPECT_EQ(verdicts_[0].launches(), 1u);
+}
+
+TEST_F(NewerJar, IsSaidToBeMissingWhenTheControllerOffersTheSame) {
+  const std::string digest = Sha256Hex(CurrentAgentJar());
+  ASSERT_OK(MakeDirs(tools_.cache_dir));
+  const std::string cached = absl::StrCat(tools_.cache_dir, "/", digest, ".jar");
+  ASSERT_OK(WriteFileAtomic(cached, CurrentAgentJar(), 0444));
+  ASSERT_EQ(::link(cached.c_str(), Jar().c_str()), 0);
+  const FakeController controller(Offers(CurrentAgentJar()));
+  ASSERT_OK_AND_ASSIGN(SocketPair sockets, MakeSocketPair(SOCK_SEQPACKET));
+  std::thread supervisor = Refused(std::move(sockets.second), controller);
+  auto task = MakeTask();
+  ASSERT_OK(task->Attach(std::move(sockets.first)));
+  EXPECT_TRUE(
+      WaitFor([&] { return Told("the agent.jar that the controller offers is this one"); }));
+  task.reset();
+  supervisor.join();
+  MutexLock lock(mutex_);
+  EXPECT_THAT(verdicts_, testing::IsEmpty());
 }
 
 }  // namespace

@@ -72,6 +72,18 @@ TEST_F(FetchTest, WaitsUntilTheControllerHasStarted) {
   EXPECT_THAT(controller.requests().front(), HasSubstr("\r\nNode-Name: linux-1\r\n"));
 }
 
+// They are the plugin's, if anybody's: a job sees the network as it is.
+TEST_F(FetchTest, ProxiesOfTheEnvironmentAreNotUsed) {
+  for (const char* name : {"http_proxy", "HTTP_PROXY", "all_proxy"}) {
+    ::setenv(name, "http://127.0.0.1:9/", 1);
+  }
+  const FakeController controller([&](const std::string&, const FakeController::Send& send) {
+    send(FakeController::Answer("200 OK", kPortHeader, "x"));
+  });
+  EXPECT_OK(Discover({controller.url()}));
+  for (const char* name : {"http_proxy", "HTTP_PROXY", "all_proxy"}) ::unsetenv(name);
+}
+
 TEST_F(FetchTest, TakesTheFirstUrlThatIsReady) {
   const FakeController controller([&](const std::string&, const FakeController::Send& send) {
     send(FakeController::Answer("200 OK", "X-Jenkins-JNLP-Port: 1\r\n", ""));

@@ -42,13 +42,13 @@ pid_t ChildOf(pid_t parent) {
 
 class Worker {
  public:
-  explicit Worker(const Json& request) {
+  explicit Worker(const Json& request, const char* command = "agent-jar") {
     Pipe in = *MakePipe(), out = *MakePipe();
     pid_ = ::fork();
     if (pid_ == 0) {
       ::dup2(in.read.get(), STDIN_FILENO);
       ::dup2(out.write.get(), STDOUT_FILENO);
-      ::execl(TOOLS_PROGRAM, "tools", "agent-jar", nullptr);
+      ::execl(TOOLS_PROGRAM, "tools", command, nullptr);
       ::_exit(127);
     }
     in_ = std::move(in.write);
@@ -280,7 +280,7 @@ TEST_F(WorkerTest, EndsWithItsStdin) {
   EXPECT_EQ(CachedFiles(), 0u);
 }
 
-TEST_F(WorkerTest, FetchesInTheTasksNetworkWithItsResolver) {
+TEST_F(WorkerTest, LooksAndFetchesInTheTasksNetworkWithItsResolver) {
   REQUIRES_ROOT();
   // A process in a network of its own, where not even loopback is up.
   Pipe ready = *MakePipe();
@@ -295,10 +295,14 @@ TEST_F(WorkerTest, FetchesInTheTasksNetworkWithItsResolver) {
   ASSERT_EQ(::read(ready.read.get(), &ok, 1), 1);
   const FakeController controller(Serve(CurrentAgentJar()));
   std::ofstream(dir_.path() + "/resolv.conf") << kResolver;
+  const std::string network = absl::StrCat("/proc/", holder, "/ns/net");
   {
+    Worker preflight({{"urls", {controller.url()}}, {"network_namespace", network}}, "preflight");
+    EXPECT_THAT(preflight.NextLine()["line"].get<std::string>(),
+                AllOf(HasSubstr(controller.url()), Not(HasSubstr("HTTP 200"))));
     Worker worker({{"urls", {controller.url()}},
                    {"cache_dir", cache()},
-                   {"network_namespace", absl::StrCat("/proc/", holder, "/ns/net")},
+                   {"network_namespace", network},
                    {"resolv_conf", dir_.path() + "/resolv.conf"}});
     const Json line = worker.NextLine();
     EXPECT_EQ(line["state"], "waiting") << line;
