@@ -22,6 +22,8 @@ TEST(ImageName, TransportsAreThoseOfTheField) {
         Case{"oci-archive:../f.tar", Transport::kLayoutArchive, "/f.tar", "", "oci-archive:/f.tar"},
         Case{"docker-archive:/f.tar:a/b:1", Transport::kDockerArchive, "/f.tar", "a/b:1",
              "docker-archive:/f.tar:a/b:1"},
+        Case{"rootfs:////", Transport::kRootfs, "/", "", "rootfs:/"},
+        Case{"docker-archive://:x", Transport::kDockerArchive, "/", "x", "docker-archive:/:x"},
         Case{"rootfs:.", Transport::kRootfs, "/here", "", "rootfs:/here"},
         Case{"rootfs:/x//y/./z/", Transport::kRootfs, "/x/y/z", "", "rootfs:/x/y/z"},
         Case{"rootfs:/with:colon", Transport::kRootfs, "/with:colon", "", "rootfs:/with:colon"}}) {
