@@ -38,7 +38,7 @@ absl::StatusOr<ImageName> ParseLocal(absl::string_view rest, Transport transport
       (std::filesystem::path(directory) / std::string(path)).lexically_normal();
   name.path = normal.string();
   // libstdc++ leaves a path of slashes alone as it is.
-  if (name.path.find_first_not_of('/') == std::string::npos) name.path = "/";
+  if (name.path.find_first_not_of('/') == std::string::npos) name.path = std::string("/");
   if (name.path.size() > 1) name.path = std::string(absl::StripSuffix(name.path, "/"));
   if (colon != absl::string_view::npos) name.part = std::string(rest.substr(colon + 1));
   return name;
