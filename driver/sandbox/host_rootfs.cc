@@ -35,6 +35,8 @@ constexpr const char* kEtcEntries[] = {"alternatives",    "ca-certificates", "ca
                                        "ssl/certs",       "ssl/openssl.cnf", "timezone"};
 // Each distribution names its JDK settings differently: java-17-openjdk, java, .java.
 constexpr char kJavaPrefix[] = "java";
+// The certificates of Debian's JDKs, which have a link to here.
+constexpr char kJavaCertificates[] = "/etc/ssl/certs/java";
 
 // No home is made at or below these: they are read-only, the kernel's, or bring it along.
 constexpr const char* kNoHomeBelow[] = {"/alloc", "/local", "/secrets", "/tmp",        "/usr",
@@ -111,6 +113,22 @@ class Plan {
     for (const std::string& path : rootfs_.extra_read_only) {
       if (!IsAtOrBelow(path, "/usr")) AddShared(ReadOnlyBind(HostPath(path), path));
     }
+  }
+
+  // Of an image's /usr nothing is known to be the same.
+  void AddNodeJava() {
+    if (rootfs_.extra_read_only.empty()) return;
+    for (const std::string& path : rootfs_.extra_read_only) {
+      Add(ReadOnlyBind(HostPath(path), path));
+    }
+    for (const std::string& name : JavaSettings()) AddHostEntry("/etc/" + name, "/etc/" + name);
+    AddHostEntry(kJavaCertificates, kJavaCertificates);
+  }
+
+  absl::Status AddEtcOfImage() {
+    RETURN_IF_ERROR(AddAccounts());
+    AddResolver();
+    return AddHosts();
   }
 
   absl::Status AddEtc() {
@@ -219,9 +237,15 @@ class Plan {
     return content;
   }
 
+  absl::StatusOr<std::string> GivenOrHostFile(const std::optional<std::string>& given,
+                                              const std::string& path) const {
+    if (given.has_value()) return *given;
+    return HostFile(path);
+  }
+
   absl::Status AddAccounts() {
-    ASSIGN_OR_RETURN(const std::string passwd, HostFile("/etc/passwd"));
-    ASSIGN_OR_RETURN(const std::string group, HostFile("/etc/group"));
+    ASSIGN_OR_RETURN(const std::string passwd, GivenOrHostFile(rootfs_.passwd, "/etc/passwd"));
+    ASSIGN_OR_RETURN(const std::string group, GivenOrHostFile(rootfs_.group, "/etc/group"));
     const std::string home = rootfs_.home.empty() ? "/" : rootfs_.home;
     Add(File("/etc/passwd",
              PasswdWithUser(passwd, rootfs_.user_name, rootfs_.uid, rootfs_.gid, home)));
@@ -266,20 +290,27 @@ class Plan {
   std::vector<pb::MountSpec> mounts_;
 };
 
+absl::Status CheckPath(const std::string& path) {
+  if (IsPlainAbsolute(path)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("'", path, "' is not a plain absolute path (no '//', '.', '..')"));
+}
+
 absl::Status CheckPaths(const HostRootfs& rootfs) {
   std::vector<std::string> paths = rootfs.extra_read_only;
   for (const std::string& path :
        {rootfs.alloc_dir, rootfs.logs_dir, rootfs.local_dir, rootfs.secrets_dir, rootfs.jar_dir}) {
     if (!path.empty()) paths.push_back(path);
   }
-  if (!rootfs.home.empty() && rootfs.home != "/") paths.push_back(rootfs.home);
   for (const std::string& path : paths) {
-    if (!IsPlainAbsolute(path)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("'", path, "' is not a plain absolute path (no '//', '.', '..')"));
-    }
+    RETURN_IF_ERROR(CheckPath(path));
   }
   return absl::OkStatus();
+}
+
+// Of the host's account: it is made. An image's is whatever the image says.
+absl::Status CheckHome(const std::string& home) {
+  return home.empty() || home == "/" ? absl::OkStatus() : CheckPath(home);
 }
 
 // They become fields of passwd(5) and lines of hosts(5).
@@ -297,6 +328,7 @@ absl::Status CheckNames(const HostRootfs& rootfs) {
 absl::StatusOr<std::vector<pb::MountSpec>> PlanHostRootfs(const HostRootfs& rootfs) {
   RETURN_IF_ERROR(CheckPaths(rootfs));
   RETURN_IF_ERROR(CheckNames(rootfs));
+  RETURN_IF_ERROR(CheckHome(rootfs.home));
   Plan plan(rootfs);
   RETURN_IF_ERROR(plan.AddSystemTrees(), "plan the root file system");
   RETURN_IF_ERROR(plan.AddEtc(), "plan /etc");
@@ -306,6 +338,19 @@ absl::StatusOr<std::vector<pb::MountSpec>> PlanHostRootfs(const HostRootfs& root
   plan.AddVar();
   plan.AddHome();
   plan.AddExtraTrees();
+  plan.AddCgroups();
+  return plan.Take();
+}
+
+absl::StatusOr<std::vector<pb::MountSpec>> PlanImageRootfs(const HostRootfs& rootfs) {
+  RETURN_IF_ERROR(CheckPaths(rootfs));
+  RETURN_IF_ERROR(CheckNames(rootfs));
+  Plan plan(rootfs);
+  RETURN_IF_ERROR(plan.AddEtcOfImage(), "plan /etc");
+  plan.AddNodeJava();
+  plan.AddKernelTrees();
+  plan.AddAllocation();
+  plan.AddRun();
   plan.AddCgroups();
   return plan.Take();
 }

@@ -1,9 +1,10 @@
-// The plan of a sandbox's file system when the job names no image: the host's programs read-only,
-// an /etc made from an allow-list, everything else the task's own. Reads the host's tree, changes
-// nothing; used by the plugin. Thread-safe.
+// The plan of a sandbox's file system: on the host's programs, read-only, with an /etc made from an
+// allow-list and everything else the task's own; or what is mounted on an image's root. Reads the
+// host's tree, changes nothing; used by the plugin. Thread-safe.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,9 @@ struct HostRootfs {
   // Host directory seen read-only at kJarDir, readable for everybody; "" = none.
   std::string jar_dir;
   std::vector<std::string> extra_read_only;  // same path inside, e.g. a JDK under /opt
+  // /etc/passwd and /etc/group to start from; nothing: the host's.
+  std::optional<std::string> passwd = {};
+  std::optional<std::string> group = {};
   uint32_t uid = 0;
   uint32_t gid = 0;
   std::string user_name;
@@ -40,6 +44,11 @@ struct HostRootfs {
 // InvalidArgument for paths that are not plain absolute ones and names that do not fit into passwd;
 // FailedPrecondition for a host without /usr.
 absl::StatusOr<std::vector<pb::MountSpec>> PlanHostRootfs(const HostRootfs& rootfs);
+
+// What is mounted on an image's root, in the same order, with the same errors. All targets are to
+// be there as real directories and files: whatever an image has in their places is hidden. FILE
+// entries are for them to become. `extra_read_only`: the node's JDKs, which bring their settings.
+absl::StatusOr<std::vector<pb::MountSpec>> PlanImageRootfs(const HostRootfs& rootfs);
 
 // What /proc and /sys must not show or let change, whatever the root file system. Paths that this
 // kernel lacks are harmless.

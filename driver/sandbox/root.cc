@@ -20,6 +20,8 @@
 #include "driver/sandbox/covered_paths.h"
 #include "driver/sandbox/device_tree.h"
 #include "driver/sandbox/mount_fd.h"
+#include "driver/sandbox/overlay.h"
+#include "driver/sandbox/template_plan.h"
 #include "driver/sandbox/user_namespace.h"
 
 namespace jenkins_agent {
@@ -330,6 +332,25 @@ absl::Status SwitchTo(int root_fd) {
   return absl::OkStatus();
 }
 
+// Made where the host's directories are seen; put into the template's copy later.
+absl::StatusOr<Fd> ImageRoot(const pb::SandboxSpec& spec) {
+  if (!spec.has_image()) return Fd();
+  const pb::ImageRoot& image = spec.image();
+  ASSIGN_OR_RETURN(
+      Fd root,
+      NewOverlay({image.layers().begin(), image.layers().end()}, image.writable_dir(), kPlain),
+      "image");
+  return root;
+}
+
+// Before anything is mounted: whoever is forked meanwhile (await_cgroups) is in the sandbox's root.
+absl::StatusOr<Fd> EnterImage(Fd image) {
+  ASSIGN_OR_RETURN(const Fd point, OpenFile(kImagePoint, O_PATH | O_DIRECTORY));
+  RETURN_IF_ERROR(Attach(image.get(), point.get()), "image");
+  RETURN_IF_ERROR(SwitchTo(image.get()), "image");
+  return image;
+}
+
 absl::Status SetHostname(const std::string& hostname) {
   if (hostname.empty()) return absl::OkStatus();
   if (::sethostname(hostname.data(), hostname.size()) != 0) {
@@ -384,8 +405,10 @@ absl::Status BuildRoot(const pb::SandboxSpec& spec, int template_namespace,
                        AwaitCgroups await_cgroups, const RootOwner& owner) {
   const absl::Cleanup restore_umask = [before = ::umask(0)] { ::umask(before); };
   ASSIGN_OR_RETURN(std::vector<Fd> sources, CloneSources(spec.mounts()));
+  ASSIGN_OR_RETURN(Fd image, ImageRoot(spec));
   RETURN_IF_ERROR(EnterCopyOf(template_namespace));
-  ASSIGN_OR_RETURN(const Fd root, OpenFile("/", O_PATH | O_DIRECTORY));
+  ASSIGN_OR_RETURN(const Fd root, spec.has_image() ? EnterImage(std::move(image))
+                                                   : OpenFile("/", O_PATH | O_DIRECTORY));
   const auto mount_cgroups = [&](const pb::MountSpec& cgroup) -> absl::Status {
     ASSIGN_OR_RETURN(const std::vector<CgroupTree> trees, await_cgroups());
     return MountCgroups(root.get(), cgroup, trees);

@@ -42,12 +42,12 @@ absl::StatusOr<std::vector<Fd>> CloneSources(
 absl::Status BuildTemplate(const pb::TemplateSpec& spec, std::vector<Fd> sources,
                            const std::vector<std::string>& cgroup_names);
 
-// From the host's mount namespace: leaves it for a copy of `template_namespace`, makes spec.mounts
-// there in their order, hides and protects paths, sets the host name. Afterwards no path leads to
-// the host except through binds of the plan. The host's own mounts are never touched. On error the
-// process must end: it may be anywhere in between. `await_cgroups` is called when it is the turn of
-// a CGROUP mount; it may block.
-// Errors name the step: "mount /proc: create file system proc: Operation not permitted".
+// From the host's mount namespace: leaves it for a copy of `template_namespace`, or for an image's
+// root in it (TemplateForImages), makes spec.mounts there in their order, hides and protects paths,
+// sets the host name. Afterwards no path leads to the host except through binds of the plan. The
+// host's own mounts are never touched. On error the process must end: it may be anywhere in
+// between. `await_cgroups` is called when it is the turn of a CGROUP mount; it may block. Errors
+// name the step: "mount /proc: create file system proc: Operation not permitted".
 using AwaitCgroups = absl::FunctionRef<absl::StatusOr<std::vector<CgroupTree>>()>;
 absl::Status BuildRoot(const pb::SandboxSpec& spec, int template_namespace,
                        AwaitCgroups await_cgroups, const RootOwner& owner);

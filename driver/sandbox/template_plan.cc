@@ -175,6 +175,14 @@ class Division {
 
 }  // namespace
 
+pb::TemplateSpec TemplateForImages() {
+  pb::TemplateSpec made;
+  pb::MountSpec& point = *made.add_mounts();
+  point.set_kind(pb::MountSpec::DIRECTORY_POINT);
+  point.set_target(kImagePoint);
+  return made;
+}
+
 pb::TemplateSpec TakeTemplate(pb::SandboxSpec& sandbox, const pb::UserSpec& user) {
   Division division;
   Mounts entries;

@@ -9,6 +9,12 @@ namespace jenkins_agent {
 // A task's own files outside of its own mounts are links of the template to here.
 inline constexpr char kFilesDir[] = "/etc/task";
 
+// Where an image's root hangs until it is the task's root.
+inline constexpr char kImagePoint[] = "/image";
+
+// The template of all tasks that run on images: nothing but that place.
+pb::TemplateSpec TemplateForImages();
+
 // Moves into the template what is the same for every task (MountSpec.shared), the links and
 // directories of the plan, and the hidden paths below them; adds a mount point for everything that
 // stays with the task. With it stay the /sys of a network of its own, devices of its own, and in a

@@ -11,6 +11,7 @@
 #include "driver/base/fd.h"
 #include "driver/base/file.h"
 #include "driver/base/status.h"
+#include "driver/sandbox/image_base.h"
 #include "driver/sandbox/network.h"
 #include "driver/sandbox/privileges.h"
 #include "driver/sandbox/seccomp.h"
@@ -117,7 +118,8 @@ TestSandbox::TestSandbox() {
 }
 
 pb::SandboxSpec TestSandbox::Spec(pb::TemplateSpec* shared) const {
-  const absl::StatusOr<std::vector<pb::MountSpec>> plan = PlanHostRootfs(rootfs_);
+  const absl::StatusOr<std::vector<pb::MountSpec>> plan =
+      layers_.empty() ? PlanHostRootfs(rootfs_) : PlanImageRootfs(rootfs_);
   EXPECT_OK(plan);
   pb::SandboxSpec spec;
   if (!plan.ok()) return spec;
@@ -131,8 +133,23 @@ pb::SandboxSpec TestSandbox::Spec(pb::TemplateSpec* shared) const {
   spec.set_payload_filter(PayloadFilter());
   spec.set_init_filter(InitFilter());
   spec.MergeFrom(spec_);
-  *shared = TakeTemplate(spec, user_);
+  if (layers_.empty()) {
+    *shared = TakeTemplate(spec, user_);
+    return spec;
+  }
+  EXPECT_OK(RemoveTree(RootfsDir()));
+  EXPECT_OK(MakeDirs(RootfsDir(), 0700));
+  spec.mutable_image()->add_layers(RootfsDir() + "/base");
+  for (const std::string& layer : layers_) spec.mutable_image()->add_layers(layer);
+  if (!read_only_image_) spec.mutable_image()->set_writable_dir(RootfsDir());
+  EXPECT_OK(MakeImageBase(spec));
+  *shared = TemplateForImages();
   return spec;
+}
+
+void TestSandbox::UseImage(std::vector<std::string> layers, bool read_only) {
+  layers_ = std::move(layers);
+  read_only_image_ = read_only;
 }
 
 SandboxResult TestSandbox::Run(const std::vector<std::string>& argv) {

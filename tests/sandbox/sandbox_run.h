@@ -35,8 +35,12 @@ class TestSandbox {
   google::protobuf::RepeatedPtrField<pb::DeviceSpec>& devices() { return devices_; }
   const std::string& directory() const { return directory_.path(); }
 
+  // Runs go on an image instead of the host's programs. `layers`: topmost first.
+  void UseImage(std::vector<std::string> layers, bool read_only = false);
+
   // What a run hands to the spawner.
   pb::SandboxSpec Spec(pb::TemplateSpec* shared) const;
+  std::string RootfsDir() const { return directory() + "/rootfs"; }
   // The template of the next runs, which otherwise have one each. Borrowed.
   void Share(const RootTemplate* root_template) { shared_ = root_template; }
 
@@ -53,6 +57,8 @@ class TestSandbox {
   std::vector<CgroupView> cgroups_;
   google::protobuf::RepeatedPtrField<pb::DeviceSpec> devices_;
   const RootTemplate* shared_ = nullptr;
+  std::vector<std::string> layers_;
+  bool read_only_image_ = false;
 };
 
 }  // namespace jenkins_agent
