@@ -10,11 +10,14 @@
 //                                to the next
 //       supervisor.log           what the supervisor has to say when nobody listens
 //       resolv.conf              only when Nomad gave DNS settings
+//       rootfs/                  of a task on an image: base/ (the driver's own layer: mount points,
+//                                /etc/hosts ...), upper/ and work/ (what the task writes)
 //       jar/agent.jar            hard link into the cache, bound into the sandbox read-only
 //       jar/agent.jsa            its class-data archive, likewise, when there was one
 //       jar/vm.options           options of the JVM that are known when its jar is
 //     cds/<boot id>/<key>.<digest>.jsa   class-data archives (task/class_archives.h)
 //     cache/agent/<sha256>.jar   agent jars, by digest; beside them what is known of their origins
+//     images/                    the image store (image/store.h), unless `images.dir` is elsewhere
 #pragma once
 
 #include <string>
@@ -40,6 +43,7 @@ class StatePaths {
   const std::string& root() const { return root_; }
   std::string OwnerLock() const { return root_ + "/owner.lock"; }
   std::string Tasks() const { return root_ + "/tasks"; }
+  std::string Images() const { return root_ + "/images"; }
   std::string AgentJarCache() const { return root_ + "/cache/agent"; }
   std::string ClassArchives() const { return root_ + "/cds"; }
   std::string ClassArchives(const std::string& boot_id) const {
@@ -49,6 +53,7 @@ class StatePaths {
   // Directory of one task. Nomad's id ("<alloc>/<task>/<8 hex>") may hold any character of a job's
   // choosing, so it never becomes part of a path.
   std::string Task(absl::string_view task_id) const;
+  static std::string RootfsDir(const std::string& task_dir) { return task_dir + "/rootfs"; }
   static std::string JarDir(const std::string& task_dir) { return task_dir + "/jar"; }
 
  private:

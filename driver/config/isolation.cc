@@ -102,7 +102,8 @@ std::vector<Option> OptionsFor(Isolation& isolation) {
        "every capability, every device, no system call filter, nothing of `/proc` and `/sys` "
        "hidden; needs the plugin's `allow_privileged`"},
       {"readonly_rootfs", &isolation.readonly_rootfs,
-       "whether the root file system is read-only; with the host's programs it always is"},
+       "whether the root file system is read-only; with the host's programs it always is, with an "
+       "image only if asked for"},
       {"userns", &isolation.userns,
        "a user namespace of its own: the program's user, also root, is a user without any rights "
        "on the host; files keep their owners by id-mapped mounts"},
@@ -131,7 +132,7 @@ absl::StatusOr<ExtraHost> ParseExtraHost(absl::string_view text) {
   return ExtraHost{std::string(parts.first), std::string(parts.second)};
 }
 
-absl::Status ValidateIsolation(const Isolation& isolation) {
+absl::Status ValidateIsolation(const Isolation& isolation, bool on_image) {
   RETURN_IF_ERROR(CheckMounts(isolation.mounts));
   if (isolation.tmp_size) RETURN_IF_ERROR(CheckSize(*isolation.tmp_size), "tmp_size");
   RETURN_IF_ERROR(CheckSize(isolation.shm_size), "shm_size");
@@ -142,6 +143,7 @@ absl::Status ValidateIsolation(const Isolation& isolation) {
   RETURN_IF_ERROR(CheckExtraHosts(isolation.extra_hosts));
   RETURN_IF_ERROR(CheckNetworkMode(isolation.network_mode), "network_mode");
   RETURN_IF_ERROR(CheckPrivileges(isolation));
+  if (on_image) return absl::OkStatus();
   return Annotate(CheckReadonlyRootfs(isolation.readonly_rootfs), "readonly_rootfs");
 }
 

@@ -53,7 +53,8 @@ std::vector<Option> OptionsFor(Isolation& isolation);
 std::vector<Option> OptionsFor(IsolationPolicy& policy);
 
 // Errors start with the option's path.
-absl::Status ValidateIsolation(const Isolation& isolation);
+// `on_image`: the job does not run on the host's programs.
+absl::Status ValidateIsolation(const Isolation& isolation, bool on_image = false);
 absl::Status ValidatePolicy(const IsolationPolicy& policy);
 
 // NAME:ADDRESS, split at the first colon: an IPv6 address has more of them.

@@ -50,7 +50,7 @@ absl::Status Validate(const PluginConfig& config) {
   for (const std::string& home : config.java_homes) {
     RETURN_IF_ERROR(CheckAbsolutePath(home), "java_homes");
   }
-  return absl::OkStatus();
+  return ValidateImages(config.images);
 }
 
 std::vector<Option> LogOptions(LogLimits& logs) {
@@ -84,6 +84,7 @@ std::vector<Option> OptionsFor(PluginConfig& config) {
                                    "address and port (1024 or more) of the endpoint; only a port: "
                                    "on the loopback address"}}},
                      "an endpoint for Prometheus; left out: none"});
+  options.push_back(ImagesOption(config.images));
   return options;
 }
 

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "driver/config/image_block.h"
 #include "driver/config/isolation.h"
 #include "driver/config/options.h"
 
@@ -41,6 +42,7 @@ struct PluginConfig {
   IsolationPolicy isolation = {};
   MetricsConfig metrics = {};
   std::vector<std::string> java_homes = {};  // empty: the usual places
+  ImagesBlock images = {};
 };
 
 // The rows point into `config`.

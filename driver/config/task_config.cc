@@ -59,11 +59,13 @@ absl::Status CheckJavaOptionsHaveJava(const TaskConfig& config) {
 }
 
 absl::Status CheckArgsHaveProgram(const TaskConfig& config) {
-  const bool takes_args =
-      !config.jar_path.empty() || !config.class_name.empty() || !config.command.empty();
+  const bool entrypoint = !config.image.image.empty() && !config.has_agent;
+  const bool takes_args = entrypoint || !config.jar_path.empty() || !config.class_name.empty() ||
+                          !config.command.empty();
   if (!config.args.empty() && !takes_args) {
     return Invalid(
-        "args: belongs to jar_path, class or command; further options of an agent go into "
+        "args: belongs to jar_path, class, command or an image's own program; further options of "
+        "an agent go into "
         "agent.extra_args");
   }
   if (!config.class_path.empty() && config.class_name.empty()) {
@@ -80,6 +82,14 @@ absl::Status CheckModeHasHealth(const TaskConfig& config) {
   }
   if (!config.agent.max_age.empty()) return Invalid("agent.max_age: needs health.enabled");
   return absl::OkStatus();
+}
+
+// The kernel maps no ids of an overlay (MOUNT_ATTR_IDMAP: EINVAL, also on Linux 6.18).
+absl::Status CheckUserNamespaceHasHostRoot(const TaskConfig& config) {
+  if (!config.isolation.userns || config.image.image.empty()) return absl::OkStatus();
+  return Invalid(
+      "userns: is not offered with an image: files of overlayfs, which images are mounted by, "
+      "cannot be given other owners; remove userns or image");
 }
 
 absl::Status CheckOneJava(const TaskConfig& config) {
@@ -153,7 +163,9 @@ absl::Status Validate(const TaskConfig& config) {
   RETURN_IF_ERROR(ValidateAgentBlock(config.agent));
   RETURN_IF_ERROR(CheckModeHasHealth(config));
   RETURN_IF_ERROR(ValidateHealth(config.health, config.pids_limit));
-  return ValidateIsolation(config.isolation);
+  RETURN_IF_ERROR(ValidateImage(config.image));
+  RETURN_IF_ERROR(CheckUserNamespaceHasHostRoot(config));
+  return ValidateIsolation(config.isolation, !config.image.image.empty());
 }
 
 }  // namespace
@@ -187,6 +199,7 @@ std::vector<Option> OptionsFor(TaskConfig& config) {
        "the task's weight when disk I/O is short, 10 to 1000; the other tasks have 100 (`0` "
        "too); needs a disk with the I/O scheduler `bfq`, or cgroup v2's io.cost"},
   };
+  for (Option& option : OptionsFor(config.image)) options.push_back(std::move(option));
   for (Option& option : OptionsFor(config.isolation)) options.push_back(std::move(option));
   return options;
 }
@@ -204,10 +217,10 @@ absl::StatusOr<TaskConfig> DecodeTaskConfig(const std::string& msgpack) {
 
 absl::Status ValidateProgramChoice(const TaskConfig& config, bool env_has_jenkins_url) {
   const bool named = config.has_agent || !config.jar_path.empty() || !config.class_name.empty() ||
-                     !config.command.empty();
+                     !config.command.empty() || !config.image.image.empty();
   if (named || env_has_jenkins_url) return absl::OkStatus();
   return Invalid(
-      "config: no program: set agent { url = ... }, jar_path, class, or command (or "
+      "config: no program: set agent { url = ... }, jar_path, class, command or image (or "
       "JENKINS_URL in the task's environment)");
 }
 

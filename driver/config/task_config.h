@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "driver/config/agent_block.h"
 #include "driver/config/health_block.h"
+#include "driver/config/image_block.h"
 #include "driver/config/isolation.h"
 #include "driver/config/options.h"
 
@@ -37,6 +38,8 @@ struct TaskConfig {
 
   std::string command = "";
   std::vector<std::string> args = {};  // of the jar, class or command
+
+  ImageBlock image = {};
 
   std::string work_dir = "";
   int64_t pids_limit = 2048;  // processes and threads

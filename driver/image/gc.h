@@ -27,11 +27,6 @@ struct GcPolicy {
 // InvalidArgument names what contradicts itself.
 absl::Status CheckGcPolicy(const GcPolicy& policy);
 
-struct DiskSpace {
-  int64_t total = 0;  // bytes
-  int64_t free = 0;
-};
-
 struct GcChoice {
   std::vector<Digest> images;  // in the order of removal
   int64_t freed = 0;           // bytes of the layers that nobody has then

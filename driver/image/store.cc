@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -130,6 +131,7 @@ absl::StatusOr<Lease> ReadLease(absl::string_view text) {
   Lease lease;
   RETURN_IF_ERROR(ReadMember(record, "task", lease.task));
   ASSIGN_OR_RETURN(lease.manifest, ReadDigest(record, "manifest"));
+  RETURN_IF_ERROR(ReadMember(record, "task_dir", lease.task_dir));
   return lease;
 }
 
@@ -270,6 +272,14 @@ absl::StatusOr<Fd> Store::OpenLayer(const std::string& key) const {
   return OpenAt(dir_.get(), absl::StrCat(kLayers, "/", key), O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
 }
 
+absl::StatusOr<DiskSpace> Store::Space() const {
+  struct statvfs info = {};
+  if (::fstatvfs(dir_.get(), &info) != 0) return ErrnoStatus(absl::StrCat("statvfs ", path_));
+  const auto unit = static_cast<int64_t>(info.f_frsize);
+  return DiskSpace{.total = static_cast<int64_t>(info.f_blocks) * unit,
+                   .free = static_cast<int64_t>(info.f_bavail) * unit};
+}
+
 absl::StatusOr<Fd> Store::Lock() const { return LockStore(dir_.get()); }
 
 absl::Status Store::SyncFolder(const std::string& folder) const {
@@ -334,7 +344,8 @@ absl::Status Store::SetRef(const StoredRef& ref) const {
 absl::Status Store::TakeLease(const Lease& lease) const {
   ASSIGN_OR_RETURN(const Fd lock, Lock());
   RETURN_IF_ERROR(CheckIsHere(lease.manifest));
-  const Json record = {{"task", lease.task}, {"manifest", lease.manifest.ToString()}};
+  const Json record = {
+      {"task", lease.task}, {"manifest", lease.manifest.ToString()}, {"task_dir", lease.task_dir}};
   return WriteRecord(kLeases, RecordName(lease.task), record.dump());
 }
 

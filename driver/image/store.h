@@ -15,7 +15,7 @@
 //
 // A pull publishes in the order layers, image, ref; a removal goes the other way round. Whatever
 // dies in between leaves objects that nothing refers to, and Sweep finds them.
-// Any number of processes and threads may use one store; one object belongs to one thread.
+// Any number of processes and threads may use one store and one object.
 #pragma once
 
 #include <cstdint>
@@ -55,6 +55,12 @@ struct StoredRef {
 struct Lease {
   std::string task;  // Nomad's task id
   Digest manifest;
+  std::string task_dir = "";  // of the plugin that took it: without this directory the task is gone
+};
+
+struct DiskSpace {
+  int64_t total = 0;  // bytes
+  int64_t free = 0;   // for root's subjects
 };
 
 // A pull's own directory, removed with everything in it by the destructor.
@@ -98,6 +104,8 @@ class Store {
   absl::StatusOr<Fd> OpenLayer(const std::string& key) const;
   std::string LayerPath(const std::string& key) const;
   const std::string& dir() const { return path_; }
+  // Of the file system that it is on.
+  absl::StatusOr<DiskSpace> Space() const;
 
   absl::StatusOr<Staging> Stage() const;
   // Moves the layers that `staging` holds, which the caller has synced, then writes image and ref.

@@ -18,7 +18,6 @@
 namespace jenkins_agent {
 namespace {
 
-constexpr size_t kMaxReleaseFileBytes = 64 << 10;
 constexpr const char* kUsualPlaces[] = {"/usr/lib/jvm/*", "/opt/*"};
 
 std::vector<std::string> Expand(const std::vector<std::string>& patterns) {
@@ -72,17 +71,12 @@ bool Newer(const JavaInstall& one, const JavaInstall& other) {
 
 }  // namespace
 
-absl::StatusOr<JavaInstall> ReadJavaHome(const std::string& path) {
+absl::StatusOr<JavaInstall> ReadJavaRelease(const std::string& path, absl::string_view release) {
+  std::map<std::string, std::string> values = ParseRelease(release);
   JavaInstall java;
-  ASSIGN_OR_RETURN(java.path, RealPath(path));
-  if (::access(absl::StrCat(java.path, "/bin/java").c_str(), X_OK) != 0) {
-    return ErrnoStatus(absl::StrCat(java.path, "/bin/java"));
-  }
-  ASSIGN_OR_RETURN(const std::string text,
-                   ReadFile(absl::StrCat(java.path, "/release"), kMaxReleaseFileBytes));
-  std::map<std::string, std::string> release = ParseRelease(text);
-  java.version = release["JAVA_VERSION"];
-  java.vendor = release["IMPLEMENTOR"];
+  java.path = path;
+  java.version = values["JAVA_VERSION"];
+  java.vendor = values["IMPLEMENTOR"];
   const std::vector<uint32_t> numbers = VersionNumbers(java.version);
   if (numbers.empty()) {
     return absl::InvalidArgumentError(
@@ -90,6 +84,20 @@ absl::StatusOr<JavaInstall> ReadJavaHome(const std::string& path) {
   }
   java.feature = numbers[0];
   return java;
+}
+
+void SortNewestFirst(std::vector<JavaInstall>& javas) {
+  std::sort(javas.begin(), javas.end(), Newer);
+}
+
+absl::StatusOr<JavaInstall> ReadJavaHome(const std::string& path) {
+  ASSIGN_OR_RETURN(const std::string real, RealPath(path));
+  if (::access(absl::StrCat(real, "/bin/java").c_str(), X_OK) != 0) {
+    return ErrnoStatus(absl::StrCat(real, "/bin/java"));
+  }
+  ASSIGN_OR_RETURN(const std::string text,
+                   ReadFile(absl::StrCat(real, "/release"), kMaxReleaseBytes));
+  return ReadJavaRelease(real, text);
 }
 
 absl::StatusOr<std::vector<JavaInstall>> FindJavaHomes(const std::vector<std::string>& patterns) {
@@ -101,7 +109,7 @@ absl::StatusOr<std::vector<JavaInstall>> FindJavaHomes(const std::vector<std::st
     absl::StatusOr<JavaInstall> java = ReadJavaHome(path);
     if (java.ok()) homes.push_back(*std::move(java));
   }
-  std::sort(homes.begin(), homes.end(), Newer);
+  SortNewestFirst(homes);
   homes.erase(
       std::unique(homes.begin(), homes.end(),
                   [](const JavaInstall& a, const JavaInstall& b) { return a.path == b.path; }),

@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "driver/base/status.h"
 #include "driver/config/hclspec.h"
+#include "driver/config/task_config.h"
 #include "driver/service/exec_stream.h"
 #include "driver/service/status_map.h"
 #include "driver/service/streams.h"
@@ -106,6 +107,12 @@ void SetAttributes(const pb::TaskStatus& status, nomad::TaskDriverStatus* driver
   if (status.timings().connected_ms() > 0) {
     attributes["connected_ms"] = absl::StrFormat("%.1f", status.timings().connected_ms());
   }
+}
+
+// Of an image's registry.
+bool HoldsALogin(const nomad::TaskConfig& task) {
+  const absl::StatusOr<TaskConfig> config = DecodeTaskConfig(task.msgpack_driver_config());
+  return config.ok() && config->image.auth.present;
 }
 
 grpc::Status NotHere(absl::string_view what) {
@@ -231,6 +238,7 @@ grpc::Status DriverService::StartTask(grpc::ServerContext*, const nomad::StartTa
   // Nomad stores the handle: neither the environment nor its part from devices belongs on its disk.
   handle.mutable_config()->clear_env();
   handle.mutable_config()->clear_device_env();
+  if (HoldsALogin(request->task())) handle.mutable_config()->clear_msgpack_driver_config();
   return grpc::Status::OK;
 }
 
@@ -250,6 +258,7 @@ grpc::Status DriverService::StopTask(grpc::ServerContext*, const nomad::StopTask
     if (!parsed.ok()) return ToGrpc(Annotate(parsed.status(), "kill_signal"));
     signal = *parsed;
   }
+  if (const auto store = runtime_->Store(); store.ok()) (*store)->GiveUpImage(request->task_id());
   const absl::StatusOr<std::shared_ptr<Task>> task = FindTask(request->task_id());
   if (absl::IsNotFound(task.status())) return grpc::Status::OK;  // Nomad expects it (5.1)
   if (!task.ok()) return ToGrpc(task.status());
@@ -261,6 +270,7 @@ grpc::Status DriverService::DestroyTask(grpc::ServerContext*,
                                         nomad::DestroyTaskResponse*) {
   const absl::StatusOr<TaskStore*> store = runtime_->Store();
   if (!store.ok()) return ToGrpc(store.status());
+  (*store)->GiveUpImage(request->task_id());
   return ToGrpc((*store)->Destroy(request->task_id(), request->force()));
 }
 
@@ -285,6 +295,9 @@ grpc::Status DriverService::InspectTask(grpc::ServerContext*,
     SetResult(*exit, answer.mutable_result());
   }
   SetAttributes(*status, response->mutable_driver());
+  if (const std::string& image = (*task)->record().image(); !image.empty()) {
+    (*response->mutable_driver()->mutable_attributes())["image"] = image;
+  }
   return grpc::Status::OK;
 }
 

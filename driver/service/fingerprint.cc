@@ -6,6 +6,7 @@
 #include <map>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "cgroups/hierarchy.h"
@@ -67,6 +68,14 @@ bool Heals(const nomad::FingerprintResponse& told, const nomad::FingerprintRespo
 
 }  // namespace
 
+std::string ImageAttribute(absl::string_view name) {
+  std::string key = absl::AsciiStrToLower(name);
+  for (char& c : key) {
+    if (!absl::ascii_isalnum(static_cast<unsigned char>(c)) && c != '-') c = '_';
+  }
+  return absl::StrCat("unique.driver.", kDriverName, ".image.", key);
+}
+
 HostFacts ReadHostFacts(const PluginConfig& config) {
   HostFacts facts;
   facts.root = ::geteuid() == 0;
@@ -99,6 +108,10 @@ nomad::FingerprintResponse Fingerprint(const HostFacts& facts, const PluginConfi
   if (!facts.cgroups_version.empty()) SetAttribute(response, ".cgroups", facts.cgroups_version);
   SetJavaAttributes(response, facts.javas);
   SetLimitAttributes(response, facts, config);
+  for (const StoredRef& image : facts.images) {
+    (*response.mutable_attributes())[ImageAttribute(image.name)].set_string_val(
+        image.manifest.Short());
+  }
   if (std::string trouble = Trouble(facts, config); !trouble.empty()) {
     response.set_health(nomad::FingerprintResponse::UNHEALTHY);
     response.set_health_description(std::move(trouble));

@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "driver/config/plugin_config.h"
+#include "driver/image/store.h"
 #include "driver/jvm/java.h"
 #include "proto/nomad_driver.pb.h"
 
@@ -28,8 +29,13 @@ struct HostFacts {
   bool io_weight = false;    // some disk heeds a weight
   uint64_t max_threads = 0;  // of the whole host; 0: unknown
   std::vector<JavaInstall> javas;
-  absl::Status tools;  // why agent jars cannot be fetched
+  absl::Status tools;             // why agent jars cannot be fetched
+  std::vector<StoredRef> images;  // the pinned and pre-pulled ones that are here
 };
+
+// The attribute that tells that an image is here, "unique.driver.jenkins-agent.image.NAME": of its
+// name, in lower case, everything but letters, digits and '-' is '_', so that a job can write it.
+std::string ImageAttribute(absl::string_view name);
 
 // Some ms: it looks at every JDK. `state_dir` need not exist yet.
 HostFacts ReadHostFacts(const PluginConfig& config);

@@ -47,6 +47,7 @@ Runtime::~Runtime() {
 absl::Status Runtime::Configure(const std::string& msgpack,
                                 const std::optional<NomadConfig>& nomad_config) {
   ASSIGN_OR_RETURN(PluginConfig config, DecodePluginConfig(msgpack));
+  RETURN_IF_ERROR(CheckImageNames(config.images));
   MutexLock lock(mutex_);
   config_ = std::move(config);
   if (!nomad_config.has_value()) return absl::OkStatus();

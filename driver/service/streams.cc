@@ -7,6 +7,7 @@
 
 #include "driver/service/fingerprint.h"
 #include "driver/task/stats.h"
+#include "driver/task/task_images.h"
 
 namespace jenkins_agent {
 namespace {
@@ -101,6 +102,7 @@ void LookAtHost(const std::shared_ptr<FingerprintWatch>& watch) {
   if (!watch->tools.ok()) watch->tools = watch->runtime->CheckTools();
   const PluginConfig config = watch->runtime->config();
   HostFacts facts = ReadHostFacts(config);
+  facts.images = KeptImages(config.images, ImagesDir(config.images, StatePaths(config.state_dir)));
   facts.tools = watch->tools;
   auto news = watch->pace.Next(Fingerprint(facts, config));
   if (news.has_value()) {

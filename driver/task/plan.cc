@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "cgroups/limits.h"
 #include "driver/agent/command.h"
@@ -21,6 +22,7 @@
 #include "driver/jvm/class_data.h"
 #include "driver/jvm/options.h"
 #include "driver/sandbox/host_rootfs.h"
+#include "driver/sandbox/image_base.h"
 #include "driver/sandbox/template_plan.h"
 #include "driver/supervisor/protocol.h"
 #include "driver/task/plan_mounts.h"
@@ -45,10 +47,13 @@ constexpr int64_t kMinCpuQuotaUs = 1000;  // the kernel refuses less (sched/core
 
 enum class Program { kAgent, kJava, kCommand };
 
-Program ProgramOf(const TaskConfig& options) {
+// An image's own program runs when nothing else is named.
+Program ProgramOf(const PlanInput& input, const Environment& env) {
+  const TaskConfig& options = input.options;
   if (!options.command.empty()) return Program::kCommand;
   if (!options.jar_path.empty() || !options.class_name.empty()) return Program::kJava;
-  return Program::kAgent;
+  const bool agent = options.has_agent || (env.contains("JENKINS_URL") && options.args.empty());
+  return input.image == nullptr || agent ? Program::kAgent : Program::kCommand;
 }
 
 absl::Status CheckAgentHasNetwork(const TaskConfig& options, Program kind) {
@@ -125,8 +130,26 @@ absl::Status AddDevices(const PlanInput& input, pb::SandboxSpec& sandbox) {
   return absl::OkStatus();
 }
 
-absl::Status PlanSandbox(const PlanInput& input, const std::vector<std::string>& java_homes,
-                         int64_t memory_bytes, pb::SandboxSpec& sandbox) {
+// The image's layers below a layer of the driver's own (sandbox/image_base.h) and, unless the job
+// wants none, one for what the task writes.
+void PlanImageRoot(const PlanInput& input, pb::SandboxSpec& sandbox) {
+  const std::string dir = StatePaths::RootfsDir(input.task_dir);
+  pb::ImageRoot& root = *sandbox.mutable_image();
+  root.add_layers(absl::StrCat(dir, "/", kImageBaseDir));
+  for (const std::string& layer : input.image->layers) root.add_layers(layer);
+  if (!input.options.isolation.readonly_rootfs.value_or(false)) root.set_writable_dir(dir);
+}
+
+bool IsInImage(const PlanInput& input, const std::string& java_home) {
+  if (input.image == nullptr) return false;
+  const std::vector<JavaInstall>& javas = input.image->javas;
+  return std::any_of(javas.begin(), javas.end(),
+                     [&java_home](const JavaInstall& java) { return java.path == java_home; });
+}
+
+absl::Status PlanSandbox(const PlanInput& input, Program kind,
+                         const std::vector<std::string>& java_homes, int64_t memory_bytes,
+                         pb::SandboxSpec& sandbox) {
   const NomadTask& task = input.task;
   const std::string task_dir = absl::StrCat(task.alloc_dir(), "/", task.name());
   HostRootfs rootfs;
@@ -134,11 +157,13 @@ absl::Status PlanSandbox(const PlanInput& input, const std::vector<std::string>&
   rootfs.logs_dir = absl::StrCat(rootfs.alloc_dir, "/logs");
   rootfs.local_dir = absl::StrCat(task_dir, "/local");
   rootfs.secrets_dir = absl::StrCat(task_dir, "/secrets");
-  if (ProgramOf(input.options) == Program::kAgent) {
+  if (kind == Program::kAgent) {
     rootfs.jar_dir = StatePaths::JarDir(input.task_dir);
   }
   for (const std::string& home : java_homes) {
-    if (!absl::StartsWith(home, "/usr/")) rootfs.extra_read_only.push_back(home);
+    const bool there =
+        input.image == nullptr ? absl::StartsWith(home, "/usr/") : IsInImage(input, home);
+    if (!there) rootfs.extra_read_only.push_back(home);
   }
   rootfs.uid = input.user.uid();
   rootfs.gid = input.user.gid();
@@ -149,7 +174,13 @@ absl::Status PlanSandbox(const PlanInput& input, const std::vector<std::string>&
   RETURN_IF_ERROR(CheckAgainstMemory(input.host, rootfs.shm_size_bytes), "shm_size");
   RETURN_IF_ERROR(PlanNames(input, rootfs));
   rootfs.host_root = input.host_root;
-  ASSIGN_OR_RETURN(const std::vector<pb::MountSpec> mounts, PlanHostRootfs(rootfs),
+  if (input.image != nullptr) {
+    rootfs.passwd = input.image->passwd;
+    rootfs.group = input.image->group;
+    PlanImageRoot(input, sandbox);
+  }
+  ASSIGN_OR_RETURN(const std::vector<pb::MountSpec> mounts,
+                   input.image == nullptr ? PlanHostRootfs(rootfs) : PlanImageRootfs(rootfs),
                    "root file system");
   for (const pb::MountSpec& mount : mounts) *sandbox.add_mounts() = mount;
   ASSIGN_OR_RETURN(const std::vector<pb::MountSpec> added,
@@ -164,6 +195,13 @@ absl::Status PlanSandbox(const PlanInput& input, const std::vector<std::string>&
 // What Nomad gives, and what every program expects beside it. Nothing of the plugin's own.
 Environment TaskEnvironment(const PlanInput& input) {
   Environment env(input.task.env().begin(), input.task.env().end());
+  if (input.image != nullptr) {
+    for (const std::string& variable : input.image->config.env) {
+      const std::pair<std::string, std::string> parts =
+          absl::StrSplit(variable, absl::MaxSplits('=', 1));
+      env.insert(parts);  // the job's own wins
+    }
+  }
   env.emplace("PATH", kDefaultPath);
   env.emplace("HOME", input.user.home() == "/nonexistent" ? kDefaultWorkDir : input.user.home());
   env.emplace("USER", input.user.name());
@@ -171,23 +209,48 @@ Environment TaskEnvironment(const PlanInput& input) {
   return env;
 }
 
-absl::StatusOr<std::vector<pb::JavaHome>> CandidateJavas(const PlanInput& input) {
+pb::JavaHome HomeOf(const JavaInstall& java) {
+  pb::JavaHome home;
+  home.set_path(java.path);
+  home.set_feature(java.feature);
+  return home;
+}
+
+// Those of the version that the job asks for. `found`: the versions of all.
+std::vector<pb::JavaHome> FittingJavas(const std::vector<JavaInstall>& javas,
+                                       const std::string& version,
+                                       std::vector<std::string>& found) {
   std::vector<pb::JavaHome> homes;
+  for (const JavaInstall& java : javas) {
+    found.push_back(absl::StrCat(java.feature));
+    if (version.empty() || found.back() == version) homes.push_back(HomeOf(java));
+  }
+  return homes;
+}
+
+// The directory that the job names: the image's first, whose list begins with it.
+absl::StatusOr<pb::JavaHome> NamedJava(const PlanInput& input) {
+  const std::string& wanted = input.options.java_home;
+  if (input.image != nullptr && !input.image->javas.empty() && input.image->has_java_home) {
+    return HomeOf(input.image->javas.front());
+  }
+  ASSIGN_OR_RETURN(const JavaInstall java, ReadJavaHome(wanted), "java_home");
+  return HomeOf(java);
+}
+
+// An image's own Java, if it has a fitting one, else the node's.
+absl::StatusOr<std::vector<pb::JavaHome>> CandidateJavas(const PlanInput& input) {
   if (!input.options.java_home.empty()) {
-    ASSIGN_OR_RETURN(const JavaInstall java, ReadJavaHome(input.options.java_home), "java_home");
-    pb::JavaHome& home = homes.emplace_back();
-    home.set_path(java.path);
-    home.set_feature(java.feature);
-    return homes;
+    ASSIGN_OR_RETURN(pb::JavaHome home, NamedJava(input));
+    return std::vector<pb::JavaHome>{std::move(home)};
   }
   std::vector<std::string> found;
-  for (const JavaInstall& java : input.javas) {
-    found.push_back(absl::StrCat(java.feature));
-    if (!input.options.java_version.empty() && found.back() != input.options.java_version) continue;
-    pb::JavaHome& home = homes.emplace_back();
-    home.set_path(java.path);
-    home.set_feature(java.feature);
+  if (input.image != nullptr) {
+    std::vector<pb::JavaHome> homes =
+        FittingJavas(input.image->javas, input.options.java_version, found);
+    if (!homes.empty()) return homes;
   }
+  std::vector<pb::JavaHome> homes = FittingJavas(input.javas, input.options.java_version, found);
   if (!homes.empty()) return homes;
   if (found.empty()) {
     return absl::FailedPreconditionError(
@@ -269,7 +332,8 @@ absl::Status PlanAgent(const PlanInput& input, const std::vector<pb::JavaHome>& 
   for (std::string& option : DefaultJvmOptions(spec.cgroup().memory_bytes(), jvm_options)) {
     agent.add_jvm_options(std::move(option));
   }
-  if (input.options.class_data_sharing && CanShareClassData(agent)) {
+  // An image has its own Java, or other libraries than the archives were made with.
+  if (input.options.class_data_sharing && input.image == nullptr && CanShareClassData(agent)) {
     agent.add_jvm_options(ClassDataOption());
   }
   spec.mutable_program()->set_work_dir(agent.root_dir());
@@ -335,9 +399,33 @@ pb::OutputSpec PlanOutput(const PlanInput& input) {
   return output;
 }
 
-void PlanCommand(const TaskConfig& options, pb::ProgramSpec& program) {
-  program.add_argv(options.command);
-  for (const std::string& argument : options.args) program.add_argv(argument);
+// With docker's rule for an image's own program: the job's arguments take the place of its CMD.
+absl::Status PlanCommand(const PlanInput& input, pb::ProgramSpec& program) {
+  const TaskConfig& options = input.options;
+  std::vector<std::string> argv;
+  if (!options.command.empty()) {
+    argv.push_back(options.command);
+  } else {
+    argv = input.image->config.entrypoint;
+  }
+  const bool cmd = options.command.empty() && options.args.empty();
+  for (const std::string& argument : cmd ? input.image->config.command : options.args) {
+    argv.push_back(argument);
+  }
+  if (argv.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("config: no program: image ", input.image->name,
+                     " names none; set agent { url = ... }, jar_path, class, or command"));
+  }
+  for (std::string& argument : argv) program.add_argv(std::move(argument));
+  return absl::OkStatus();
+}
+
+// Of a program that is no agent.
+std::string WorkDir(const PlanInput& input) {
+  if (!input.options.work_dir.empty()) return input.options.work_dir;
+  const bool of_image = input.image != nullptr && !input.image->config.work_dir.empty();
+  return of_image ? input.image->config.work_dir : kDefaultWorkDir;
 }
 
 }  // namespace
@@ -351,7 +439,7 @@ absl::Status CheckAgainstMemory(const HostLimits& host, uint64_t bytes) {
 absl::StatusOr<pb::LaunchSpec> PlanTask(const PlanInput& input) {
   Environment env = TaskEnvironment(input);
   RETURN_IF_ERROR(ValidateProgramChoice(input.options, env.contains("JENKINS_URL")));
-  const Program kind = ProgramOf(input.options);
+  const Program kind = ProgramOf(input, env);
   RETURN_IF_ERROR(CheckAgentHasNetwork(input.options, kind));
 
   pb::LaunchSpec spec;
@@ -362,7 +450,7 @@ absl::StatusOr<pb::LaunchSpec> PlanTask(const PlanInput& input) {
   RETURN_IF_ERROR(PlanUserNamespace(input, *spec.mutable_user()));
   ASSIGN_OR_RETURN(*spec.mutable_cgroup(), PlanCgroup(input));
   *spec.mutable_output() = PlanOutput(input);
-  spec.mutable_program()->set_work_dir(kDefaultWorkDir);
+  spec.mutable_program()->set_work_dir(WorkDir(input));
 
   std::vector<pb::JavaHome> javas;
   if (kind != Program::kCommand) {
@@ -377,7 +465,7 @@ absl::StatusOr<pb::LaunchSpec> PlanTask(const PlanInput& input) {
       PlanOwnAgent(input, spec);
       break;
     case Program::kCommand:
-      PlanCommand(input.options, *spec.mutable_program());
+      RETURN_IF_ERROR(PlanCommand(input, *spec.mutable_program()));
       break;
   }
   if (!input.options.work_dir.empty()) spec.mutable_program()->set_work_dir(input.options.work_dir);
@@ -389,9 +477,11 @@ absl::StatusOr<pb::LaunchSpec> PlanTask(const PlanInput& input) {
   std::vector<std::string> java_paths;
   for (const pb::JavaHome& java : javas) java_paths.push_back(java.path());
   RETURN_IF_ERROR(
-      PlanSandbox(input, java_paths, spec.cgroup().memory_bytes(), *spec.mutable_sandbox()));
+      PlanSandbox(input, kind, java_paths, spec.cgroup().memory_bytes(), *spec.mutable_sandbox()));
   PlanDeviceControl(input, spec.sandbox(), *spec.mutable_cgroup());
-  *spec.mutable_root_template() = TakeTemplate(*spec.mutable_sandbox(), spec.user());
+  *spec.mutable_root_template() = input.image == nullptr
+                                      ? TakeTemplate(*spec.mutable_sandbox(), spec.user())
+                                      : TemplateForImages();
   return spec;
 }
 

@@ -13,6 +13,7 @@
 #include "driver/config/task_config.h"
 #include "driver/jvm/java.h"
 #include "driver/task/host_limits.h"
+#include "driver/task/task_image.h"
 #include "proto/nomad_driver.pb.h"
 #include "proto/supervisor.pb.h"
 
@@ -24,6 +25,7 @@ struct PlanInput {
   pb::UserSpec user = {};
   std::string task_dir = "";
   std::vector<JavaInstall> javas = {};  // of the node, newest first
+  const TaskImage* image = nullptr;     // null: the host's programs
   bool own_log_files = false;           // else Nomad's helper writes them
   LogLimits logs = {};                  // of own log files
   IsolationPolicy policy = {};

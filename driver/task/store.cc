@@ -5,19 +5,23 @@
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "driver/base/fault.h"
 #include "driver/base/file.h"
 #include "driver/base/log.h"
 #include "driver/base/status.h"
 #include "driver/config/task_config.h"
 #include "driver/jvm/class_data.h"
+#include "driver/sandbox/image_base.h"
 #include "driver/sandbox/seccomp.h"
 #include "driver/task/disk_space.h"
 #include "driver/task/host_limits.h"
@@ -28,6 +32,7 @@
 #include "driver/task/remains.h"
 #include "driver/task/request_check.h"
 #include "driver/task/sandbox_file.h"
+#include "driver/task/task_image.h"
 #include "driver/task/user.h"
 
 namespace jenkins_agent {
@@ -61,6 +66,12 @@ absl::StatusOr<Fd> BecomeOwner(const std::string& path) {
 uint64_t StackLimit() {
   rlimit limit;
   return ::getrlimit(RLIMIT_STACK, &limit) == 0 ? limit.rlim_cur : 0;
+}
+
+int64_t MonotonicNs() {
+  timespec now = {};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
 }
 
 int64_t UsableCores() {
@@ -170,6 +181,14 @@ absl::StatusOr<std::unique_ptr<TaskStore>> TaskStore::Open(Options options) {
         {{"error", std::string(oom_order.status().message())}});
   }
   ClearLeftovers(store->paths_, store->boot_id_);
+  const ImagesBlock& images = store->options_.config.images;
+  store->images_ =
+      std::make_unique<TaskImages>(TaskImages::Options{.config = images,
+                                                       .dir = ImagesDir(images, store->paths_),
+                                                       .loop = store->options_.shared.loop,
+                                                       .cleaner = store->options_.shared.cleaner,
+                                                       .tools = store->options_.shared.tools});
+  store->images_->Begin();
   return store;
 }
 
@@ -221,6 +240,22 @@ absl::StatusOr<std::string> TaskStore::TryToStart(const NomadTask& config, int64
   return (*task)->record().SerializeAsString();
 }
 
+absl::StatusOr<TaskImages::Taken> TaskStore::TakeImage(const NomadTask& config,
+                                                       const TaskConfig& task_config) {
+  const auto tell = [&](std::string message) {
+    options_.shared.events->Publish({.task_id = config.id(),
+                                     .alloc_id = config.alloc_id(),
+                                     .task_name = config.name(),
+                                     .time_ns = absl::GetCurrentTimeNanos(),
+                                     .message = std::move(message),
+                                     .details = {}});
+  };
+  return images_->Take({.task_id = config.id(),
+                        .task_dir = paths_.Task(config.id()),
+                        .image = task_config.image,
+                        .tell = tell});
+}
+
 absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
                                                         int64_t received_ns) {
   const std::string task_dir = paths_.Task(config.id());
@@ -228,15 +263,42 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
   RETURN_IF_ERROR(Destroy(config.id(), /*force=*/true), "left over from an earlier start");
 
   ASSIGN_OR_RETURN(const TaskConfig task_config, DecodeTaskConfig(config.msgpack_driver_config()));
-  ASSIGN_OR_RETURN(const pb::UserSpec user, ResolveUser(config.user(), options_.config.allow_root));
+  // A supervisor that reports an error has cleaned up after itself; one that died has not.
+  absl::Cleanup remove = [&] {
+    if (const absl::Status removed = RemoveFromDisk(task_dir, paths_, boot_id_); !removed.ok()) {
+      Log(LogLevel::kError, "failed start: not all could be removed",
+          {{"task_id", config.id()}, {"error", std::string(removed.message())}});
+    }
+    if (!task_config.image.image.empty()) images_->GiveBack(config.id());
+  };
+  std::string image_story;
+  std::optional<TaskImage> image;
+  if (!task_config.image.image.empty()) {
+    const int64_t asked_ns = MonotonicNs();
+    RETURN_IF_ERROR(MakeDirs(task_dir, 0700));
+    ASSIGN_OR_RETURN(TaskImages::Taken taken, TakeImage(config, task_config));
+    ASSIGN_OR_RETURN(const std::unique_ptr<Store> images, Store::Open(images_->dir()));
+    ASSIGN_OR_RETURN(image, ReadTaskImage(*images, taken.image, taken.name, task_config.java_home));
+    image_story = std::move(taken.story);
+    received_ns += MonotonicNs() - asked_ns;  // told on its own
+  }
+  ASSIGN_OR_RETURN(const pb::UserSpec user,
+                   image.has_value()
+                       ? ResolveImageUser(config.user(), image->config.user, image->passwd,
+                                          image->group, options_.config.allow_root)
+                       : ResolveUser(config.user(), options_.config.allow_root));
   std::vector<JavaInstall> javas;
-  if (task_config.command.empty()) {
+  const bool needs_node_java =
+      task_config.command.empty() &&
+      (!image.has_value() || image->javas.empty() || !task_config.java_version.empty());
+  if (needs_node_java) {
     ASSIGN_OR_RETURN(javas, FindJavaHomes(options_.config.java_homes));
   }
   PlanInput input{.options = task_config, .task = config};
   input.user = user;
   input.task_dir = task_dir;
   input.javas = std::move(javas);
+  input.image = image.has_value() ? &*image : nullptr;
   input.own_log_files = options_.config.log_collection == kLogCollectionDriver;
   input.logs = options_.config.logs;
   input.payload_filter = payload_filter_;
@@ -252,17 +314,14 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
   spec.set_boot_id(boot_id_);
 
   RETURN_IF_ERROR(CheckRoom(spec.cgroup(), paths_.root(), config.alloc_dir()));
-  // A supervisor that reports an error has cleaned up after itself; one that died has not.
-  absl::Cleanup remove = [&] {
-    if (const absl::Status removed = RemoveFromDisk(task_dir, paths_, boot_id_); !removed.ok()) {
-      Log(LogLevel::kError, "failed start: not all could be removed",
-          {{"task_id", config.id()}, {"error", std::string(removed.message())}});
-    }
-  };
   const std::string resolv_conf = ResolvConf(config, input.host.resolv_conf);
   const bool gets_jar = spec.has_agent() && !spec.agent().own_command();
   RETURN_IF_ERROR(MakeTaskDir(task_dir, gets_jar, resolv_conf));
-  if (oom_order_ != nullptr) {
+  if (image.has_value()) {
+    RETURN_IF_ERROR(MakeImageBase(*spec.mutable_sandbox()), "image ", image->name);
+  }
+  // An image's own Java is no file of the host's.
+  if (oom_order_ != nullptr && (!image.has_value() || image->javas.empty())) {
     for (const pb::JavaHome& java : spec.agent().java_homes()) oom_order_->Watch(java.path());
   }
   if (SharesClassData(spec)) {
@@ -273,14 +332,15 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
   FaultPoint("plugin.start.spawned");
   ASSIGN_OR_RETURN(const pb::TaskStatus status, AwaitStart(connection.get(), kStartLimit));
   FaultPoint("plugin.start.answered");
-  const pb::TaskRecord record = MakeRecord(config, spec, status, boot_id_, !resolv_conf.empty());
+  pb::TaskRecord record = MakeRecord(config, spec, status, boot_id_, !resolv_conf.empty());
+  if (image.has_value()) record.set_image(image->manifest.ToString());
   RETURN_IF_ERROR(WriteHandle(record));
   FaultPoint("plugin.start.handle_written");
   AgentStart agent;
   agent.job = absl::StrCat(config.namespace_(), "/", config.job_id());
   agent.class_data_sharing = SharesClassData(spec);
   agent.java_homes.assign(spec.agent().java_homes().begin(), spec.agent().java_homes().end());
-  auto task = std::make_shared<Task>(record, options_.shared, std::move(agent));
+  auto task = std::make_shared<Task>(record, options_.shared, std::move(agent), image_story);
   RETURN_IF_ERROR(task->Attach(std::move(connection)));
   FaultPoint("plugin.start.attached");
   std::move(remove).Cancel();
@@ -353,7 +413,15 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Reconnect(const pb::TaskRecord&
   return task;
 }
 
+void TaskStore::GiveUpImage(const std::string& task_id) { images_->GiveUp(task_id); }
+
 absl::Status TaskStore::Destroy(const std::string& task_id, bool force) {
+  RETURN_IF_ERROR(Remove(task_id, force));
+  images_->GiveBack(task_id);
+  return absl::OkStatus();
+}
+
+absl::Status TaskStore::Remove(const std::string& task_id, bool force) {
   if (const auto task = Find(task_id); task.ok()) {
     if (!(*task)->exited()) {
       if (!force) {

@@ -18,11 +18,13 @@
 #include "driver/base/mutex.h"
 #include "driver/base/paths.h"
 #include "driver/config/plugin_config.h"
+#include "driver/config/task_config.h"
 #include "driver/supervisor/client.h"
 #include "driver/task/events.h"
 #include "driver/task/jar_worker.h"
 #include "driver/task/oom_order.h"
 #include "driver/task/task.h"
+#include "driver/task/task_images.h"
 #include "proto/nomad_driver.pb.h"
 
 namespace jenkins_agent {
@@ -48,6 +50,10 @@ class TaskStore {
   // what the disk knows of them is cleaned up.
   absl::Status Destroy(const std::string& task_id, bool force);
 
+  // A start of this task that still waits for its image fails; other tasks are left alone.
+  void GiveUpImage(const std::string& task_id);
+  const TaskImages& images() const { return *images_; }
+
   // NotFound for an id that was neither started nor recovered, or is destroyed.
   absl::StatusOr<std::shared_ptr<Task>> Find(const std::string& task_id) const;
   std::vector<std::shared_ptr<Task>> Tasks() const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -58,12 +64,16 @@ class TaskStore {
   absl::StatusOr<std::string> TryToStart(
       const hashicorp::nomad::plugins::drivers::proto::TaskConfig& config, int64_t received_ns);
   absl::Status TryToRecover(const std::string& task_id, absl::string_view driver_state);
+  absl::Status Remove(const std::string& task_id, bool force);
   absl::Status Reserve(const std::string& task_id) ABSL_LOCKS_EXCLUDED(mutex_);
   void Release(const std::string& task_id) ABSL_LOCKS_EXCLUDED(mutex_);
   // True: this caller recovers the task, and releases it. False: it is known by now.
   absl::StatusOr<bool> ReserveForRecovery(const std::string& task_id) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<std::shared_ptr<Task>> Launch(
       const hashicorp::nomad::plugins::drivers::proto::TaskConfig& config, int64_t received_ns);
+  absl::StatusOr<TaskImages::Taken> TakeImage(
+      const hashicorp::nomad::plugins::drivers::proto::TaskConfig& config,
+      const TaskConfig& task_config);
   absl::StatusOr<std::shared_ptr<Task>> Reconnect(const pb::TaskRecord& record);
 
   const Options options_;
@@ -72,6 +82,7 @@ class TaskStore {
   std::string boot_id_;
   std::string payload_filter_;
   std::string init_filter_;
+  std::unique_ptr<TaskImages> images_;
   std::unique_ptr<OomOrder> oom_order_;  // null: this host has no fanotify
 
   mutable Mutex mutex_;

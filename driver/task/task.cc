@@ -337,7 +337,10 @@ void Task::PublishStarted(const pb::TaskStatus& status) {
   for (const StartPhase& phase : phases) {
     shared_.metrics->Observe(Metric::kSandboxStart, phase.name, phase.ms / 1000);
   }
-  if (!phases.empty()) Publish(StartMessage(phases), StartDetails(phases), /*time_ns=*/0);
+  if (phases.empty()) return;
+  std::string message = StartMessage(phases);
+  if (!image_story_.empty()) message = absl::StrCat(image_story_, "; ", message);
+  Publish(std::move(message), StartDetails(phases), /*time_ns=*/0);
 }
 
 void Task::PublishPaced(int kind, const pb::Event& event) {

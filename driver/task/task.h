@@ -52,8 +52,13 @@ class Task : public std::enable_shared_from_this<Task> {
     std::shared_ptr<ClassArchives> archives = nullptr;  // null: agents start without
   };
 
-  Task(pb::TaskRecord record, const Shared& shared, AgentStart agent_start = {})
-      : record_(std::move(record)), shared_(shared), agent_start_(std::move(agent_start)) {}
+  // `image_story`: how the start came by its image, for its event; may be empty.
+  Task(pb::TaskRecord record, const Shared& shared, AgentStart agent_start = {},
+       std::string image_story = "")
+      : record_(std::move(record)),
+        shared_(shared),
+        agent_start_(std::move(agent_start)),
+        image_story_(std::move(image_story)) {}
   ~Task();
 
   const pb::TaskRecord& record() const { return record_; }
@@ -134,6 +139,7 @@ class Task : public std::enable_shared_from_this<Task> {
   const pb::TaskRecord record_;
   const Shared shared_;
   const AgentStart agent_start_;
+  const std::string image_story_;
 
   // Who works for an agent, on the loop's thread, their ends too.
   struct Helpers {

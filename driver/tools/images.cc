@@ -2,7 +2,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -341,14 +340,6 @@ absl::Status RunRemove(const Options& options) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<DiskSpace> DiskSpaceOf(const std::string& dir) {
-  struct statvfs info = {};
-  if (::statvfs(dir.c_str(), &info) != 0) return ErrnoStatus(absl::StrCat("statvfs ", dir));
-  const auto unit = static_cast<int64_t>(info.f_frsize);
-  return DiskSpace{.total = static_cast<int64_t>(info.f_blocks) * unit,
-                   .free = static_cast<int64_t>(info.f_bavail) * unit};
-}
-
 absl::StatusOr<std::chrono::seconds> ParseSeconds(const std::string& option,
                                                   const std::string& text) {
   absl::Duration duration;
@@ -366,7 +357,7 @@ absl::Status RunGc(const Options& options) {
   RETURN_IF_ERROR(CheckGcPolicy(policy));
   ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::Open(options.store));
   if (!options.dry_run) RETURN_IF_ERROR(store->Sweep());
-  ASSIGN_OR_RETURN(const DiskSpace disk, DiskSpaceOf(options.store));
+  ASSIGN_OR_RETURN(const DiskSpace disk, store->Space());
   std::set<Digest> kept;
   for (const auto& [digest, why] : Kept(*store)) kept.insert(digest);
   const GcChoice choice = ChooseImages(policy, store->Images(), kept, disk, ::time(nullptr));

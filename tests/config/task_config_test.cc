@@ -226,8 +226,9 @@ TEST(ValidateTaskConfigTest, OptionsThatWouldHaveNoEffectAreErrors) {
   ExpectRefused({.jar_path = "a.jar", .class_path = "x"},
                 "config: class_path: is only used with class; remove it or set class");
   const std::string misplaced =
-      "config: args: belongs to jar_path, class or command; further options of an agent go into "
-      "agent.extra_args";
+      "config: args: belongs to jar_path, class, command or an image's own program; further "
+      "options "
+      "of an agent go into agent.extra_args";
   ExpectRefused({.has_agent = true, .args = {"x"}}, misplaced);
   ExpectRefused({.args = {"x"}}, misplaced);
 }
@@ -332,7 +333,7 @@ TEST(ValidateProgramChoiceTest, SomethingMustNameTheProgram) {
   EXPECT_THAT(
       ValidateProgramChoice({}, false),
       StatusIs(absl::StatusCode::kInvalidArgument,
-               "config: no program: set agent { url = ... }, jar_path, class, or command (or "
+               "config: no program: set agent { url = ... }, jar_path, class, command or image (or "
                "JENKINS_URL in the task's environment)"));
   EXPECT_OK(ValidateProgramChoice({}, true));
   EXPECT_OK(ValidateProgramChoice({.has_agent = true}, false));

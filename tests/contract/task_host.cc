@@ -27,17 +27,14 @@ namespace fs = std::filesystem;
 
 constexpr char kTaskName[] = "agent";
 
-// fixmap { "log_collection": word, "state_dir": path [, "metrics": { "listen": address }] }
 std::string PluginConfigBytes(const std::string& state_dir, const TaskHost::Settings& settings) {
-  const auto str8 = [](const std::string& text) {
-    return absl::StrCat("\xd9", std::string(1, static_cast<char>(text.size())), text);
-  };
-  const std::string metrics =
-      settings.metrics_listen.empty()
-          ? ""
-          : absl::StrCat("\xa7metrics\x81\xa6listen", str8(settings.metrics_listen));
-  return absl::StrCat(metrics.empty() ? "\x82" : "\x83", "\xaelog_collection",
-                      str8(settings.log_collection), "\xa9state_dir", str8(state_dir), metrics);
+  nlohmann::json config = {{"log_collection", settings.log_collection}, {"state_dir", state_dir}};
+  if (!settings.metrics_listen.empty()) {
+    config["metrics"] = {{"listen", settings.metrics_listen}};
+  }
+  config.update(settings.config);
+  const std::vector<uint8_t> bytes = nlohmann::json::to_msgpack(config);
+  return {bytes.begin(), bytes.end()};
 }
 
 std::string UniqueAllocId() {

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -31,7 +32,8 @@ class TaskHost {
   struct Settings {
     std::map<std::string, std::string> env = {};  // added to the plugin's environment
     std::string log_collection = "nomad";
-    std::string metrics_listen = {};  // empty: no metrics
+    std::string metrics_listen = {};                   // empty: no metrics
+    nlohmann::json config = nlohmann::json::object();  // further options of the plugin block
   };
   // Starts a plugin, configures it and says Init, as Nomad does.
   absl::Status Launch(const Settings& settings);

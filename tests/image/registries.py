@@ -1,4 +1,5 @@
 """Registries on loopback: Debian's docker-registry, and one of our own that misbehaves as a test says."""
+import crypt
 import gzip
 import hashlib
 import http.server
@@ -145,9 +146,9 @@ def make_certificate(folder):
 
 
 class DockerRegistry:
-    """Debian's docker-registry, with its log."""
+    """Debian's docker-registry, with its log; `login` = (user, password) that it asks for."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, login=None):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -155,6 +156,11 @@ class DockerRegistry:
         config = folder / "registry.yml"
         config.write_text("version: 0.1\nstorage:\n  filesystem:\n"
                           f"    rootdirectory: {folder}/registry\nhttp:\n  addr: {self.host}\n")
+        if login:
+            secret = crypt.crypt(login[1], crypt.mksalt(crypt.METHOD_BLOWFISH))
+            (folder / "htpasswd").write_text(f"{login[0]}:{secret}\n")
+            with open(config, "a") as more:
+                more.write(f"auth:\n  htpasswd:\n    realm: test\n    path: {folder}/htpasswd\n")
         self.log = folder / "registry.log"
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(["docker-registry", "serve", config], stdout=log, stderr=log,

@@ -1,0 +1,144 @@
+#include "driver/task/image_pulls.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "driver/base/status.h"
+
+namespace jenkins_agent {
+namespace {
+
+using nlohmann::json;
+
+constexpr char kWorker[] = "image-pull";
+
+// Held in memory only: the job's line has the login in it.
+std::string KeyOf(const ImageJob& job) { return Digest::Of(ImageJobLine(job)).hex(); }
+
+}  // namespace
+
+// Called when the loop does not run any more.
+ImagePulls::~ImagePulls() = default;
+
+ImagePulls::RunningPtr ImagePulls::Join(const ImageJob& job) {
+  RunningPtr& pull = running_[KeyOf(job)];
+  if (pull == nullptr) {
+    pull = std::make_shared<Running>();
+    pull->job = job;
+    loop_->Post([this, started = pull] { StartWorker(started); });
+  }
+  ++pull->waiters;
+  return pull;
+}
+
+// By identity: a newer pull of the same key is not meant.
+void ImagePulls::Forget(const RunningPtr& pull) {
+  for (auto it = running_.begin(); it != running_.end(); ++it) {
+    if (it->second != pull) continue;
+    running_.erase(it);
+    return;
+  }
+}
+
+void ImagePulls::Leave(const RunningPtr& pull) {
+  if (--pull->waiters > 0 || pull->outcome.has_value()) return;
+  Forget(pull);
+  loop_->Post([pull] { pull->worker.reset(); });
+}
+
+absl::StatusOr<PullResult> ImagePulls::Pull(const ImageJob& job, const Waiter& waiter) {
+  Clock::time_point next_progress = Clock::now() + kProgressInterval;
+  MutexLock lock(mutex_);
+  const RunningPtr pull = Join(job);
+  waiting_.insert(waiter.id);
+  absl::Status ended;
+  while (ended.ok() && !pull->outcome.has_value()) {
+    if (given_up_.contains(waiter.id)) {
+      ended = absl::CancelledError("the task was stopped while its image was being pulled");
+    } else if (Clock::now() >= waiter.until) {
+      ended = absl::DeadlineExceededError(
+          absl::StrCat("not here in time: ", pull->progress.done_bytes >> 20, " of ",
+                       pull->progress.bytes >> 20, " MiB fetched"));
+    } else if (Clock::now() >= next_progress) {
+      next_progress += kProgressInterval;
+      const PullProgress progress = pull->progress;
+      mutex_.Unlock();
+      waiter.on_progress(progress);
+      mutex_.Lock();
+    } else {
+      changed_.WaitUntil(mutex_, std::min(waiter.until, next_progress));
+    }
+  }
+  waiting_.erase(waiter.id);
+  given_up_.erase(waiter.id);
+  Leave(pull);
+  if (!ended.ok()) return ended;
+  return *pull->outcome;
+}
+
+void ImagePulls::PullInBackground(const ImageJob& job, Done done) {
+  MutexLock lock(mutex_);
+  Join(job)->done.push_back(std::move(done));
+}
+
+void ImagePulls::GiveUp(const std::string& waiter_id) {
+  MutexLock lock(mutex_);
+  if (waiting_.contains(waiter_id)) given_up_.insert(waiter_id);
+  changed_.NotifyAll();
+}
+
+void ImagePulls::StartWorker(const RunningPtr& pull) {
+  {
+    MutexLock lock(mutex_);
+    if (pull->waiters == 0) return;  // gave up before it began
+  }
+  ToolsWorker::Handlers handlers;
+  handlers.on_line = [this, weak = std::weak_ptr<Running>(pull)](const json& line) {
+    const RunningPtr self = weak.lock();
+    return self == nullptr || OnLine(self, line);
+  };
+  handlers.on_failed = [this, weak = std::weak_ptr<Running>(pull)](const std::string& error) {
+    if (const RunningPtr self = weak.lock()) Finish(self, absl::UnavailableError(error));
+  };
+  absl::StatusOr<std::unique_ptr<ToolsWorker>> worker = ToolsWorker::Start(
+      loop_, *tools_, kWorker, json::parse(ImageJobLine(pull->job)), std::move(handlers));
+  if (!worker.ok()) return Finish(pull, worker.status());
+  pull->worker = *std::move(worker);
+}
+
+bool ImagePulls::OnLine(const RunningPtr& pull, const json& line) {
+  const absl::StatusOr<ImageReport> report = ParseImageReport(line.dump());
+  if (!report.ok()) {
+    Finish(pull, report.status());
+    return true;
+  }
+  if (report->finished) {
+    if (report->status.ok()) {
+      Finish(pull, report->result);
+    } else {
+      Finish(pull, report->status);
+    }
+    return true;
+  }
+  MutexLock lock(mutex_);
+  pull->progress = report->result.progress;
+  return false;
+}
+
+void ImagePulls::Finish(const RunningPtr& pull, absl::StatusOr<PullResult> outcome) {
+  std::vector<Done> done;
+  {
+    MutexLock lock(mutex_);
+    if (pull->outcome.has_value()) return;
+    pull->outcome = outcome;
+    done.swap(pull->done);
+    Forget(pull);
+    changed_.NotifyAll();
+  }
+  pull->worker.reset();
+  for (const Done& tell : done) tell(outcome);
+}
+
+}  // namespace jenkins_agent

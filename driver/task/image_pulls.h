@@ -1,0 +1,79 @@
+// Pulls of images by workers (`tools image-pull`), one for all that want the same image with the
+// same login and registry settings at the same time. Another login is another pull: it succeeds or
+// fails alone.
+//
+// Thread-safe; must outlive whoever waits. A waiter blocks its own thread, never the loop's.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "driver/base/event_loop.h"
+#include "driver/base/mutex.h"
+#include "driver/image/image_job.h"
+#include "driver/task/tools_worker.h"
+
+namespace jenkins_agent {
+
+class ImagePulls {
+ public:
+  using Clock = std::chrono::steady_clock;
+  using Progress = std::function<void(const PullProgress&)>;
+  using Done = std::function<void(const absl::StatusOr<PullResult>&)>;
+  static constexpr std::chrono::seconds kProgressInterval{30};
+
+  // Both borrowed.
+  ImagePulls(EventLoop* loop, const JarWorkerProgram* tools) : loop_(loop), tools_(tools) {}
+  ~ImagePulls();
+
+  struct Waiter {
+    std::string id;           // for GiveUp
+    Clock::time_point until;  // DeadlineExceeded
+    Progress on_progress;     // on the waiter's thread, every kProgressInterval
+  };
+  // Joins the running pull or starts one; it ends with its last waiter. Errors are the worker's.
+  absl::StatusOr<PullResult> Pull(const ImageJob& job, const Waiter& waiter)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Nobody waits: `done` is called on the loop's thread.
+  void PullInBackground(const ImageJob& job, Done done) ABSL_LOCKS_EXCLUDED(mutex_);
+  // The waiter of this id, if there is one, gets Cancelled.
+  void GiveUp(const std::string& waiter_id) ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  struct Running {
+    ImageJob job;
+    int waiters = 0;
+    std::vector<Done> done;
+    PullProgress progress;
+    std::optional<absl::StatusOr<PullResult>> outcome;
+    std::unique_ptr<ToolsWorker> worker;  // loop's thread only
+  };
+  using RunningPtr = std::shared_ptr<Running>;
+
+  RunningPtr Join(const ImageJob& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Leave(const RunningPtr& pull) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Forget(const RunningPtr& pull) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // On the loop's thread.
+  void StartWorker(const RunningPtr& pull);
+  bool OnLine(const RunningPtr& pull, const nlohmann::json& line);
+  void Finish(const RunningPtr& pull, absl::StatusOr<PullResult> outcome)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
+  EventLoop* const loop_;
+  const JarWorkerProgram* const tools_;
+
+  Mutex mutex_;
+  CondVar changed_;
+  std::map<std::string, RunningPtr> running_ ABSL_GUARDED_BY(mutex_);  // by digest of the job
+  std::set<std::string> waiting_ ABSL_GUARDED_BY(mutex_);
+  std::set<std::string> given_up_ ABSL_GUARDED_BY(mutex_);  // of waiting_
+};
+
+}  // namespace jenkins_agent

@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+"""Registries for images_test.cc, on loopback: Debian's docker-registry with two images of busybox that share a layer,
+and one that never answers. Usage: image_registry.py DIRECTORY LOGIN:PASSWORD
+
+Says "HOST SILENT_HOST" on one line, and leaves its log in DIRECTORY/registry.log. A line on standard input ends the
+first one, which is answered by a line; the end of standard input ends all.
+"""
+import gzip
+import io
+import json
+import pathlib
+import socket
+import sys
+import tarfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "image"))
+import registries  # noqa: E402
+
+
+def layer(files):
+    """`files`: path -> content; a link's content is a Path."""
+    blob = io.BytesIO()
+    with tarfile.open(fileobj=blob, mode="w") as tar:
+        for path, content in files.items():
+            entry = tarfile.TarInfo(path)
+            entry.mode = 0o755
+            if isinstance(content, pathlib.Path):
+                entry.type, entry.linkname = tarfile.SYMTYPE, str(content)
+                tar.addfile(entry)
+            else:
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+    return gzip.compress(blob.getvalue(), 1)
+
+
+def busybox():
+    commands = ["sh", "cat", "id", "ls", "sleep", "touch", "env", "pwd"]
+    return layer({"bin/busybox": pathlib.Path("/bin/busybox").read_bytes(),
+                  "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nci:x:1234:1234::/local:/bin/sh\n",
+                  **{f"bin/{name}": pathlib.Path("busybox") for name in commands}})
+
+
+def image(layers, **config):
+    made = registries.Image(layers)
+    document = json.loads(made.blobs.pop(made.config["digest"]))
+    document["config"].update(config)
+    made.document["config"].update(made.add(json.dumps(document).encode()))
+    return made
+
+
+def main():
+    folder, login = pathlib.Path(sys.argv[1]), tuple(sys.argv[2].split(":"))
+    base = busybox()
+    images = {"ci/one:1": image([base, layer({"one": b"1"})], User="ci", WorkingDir="/tmp", Cmd=["/bin/sh", "-c", "id -un"]),
+              "ci/two:1": image([base, layer({"two": b"2"})], User="ci")}
+    registry = registries.DockerRegistry(folder, login)
+    for number, (name, made) in enumerate(images.items()):
+        layout = folder / f"layout{number}"
+        layout.mkdir()
+        made.write_layout(layout)
+        registry.push(layout, name, "--dest-creds=" + sys.argv[2])
+    pathlib.Path(folder / "pushed").write_text(str(registry.log.stat().st_size))
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(64)
+        print(registry.host, f"127.0.0.1:{silent.getsockname()[1]}", flush=True)
+        for _ in sys.stdin:
+            registry.close()
+            print("stopped", flush=True)
+    registry.close()
+
+
+if __name__ == "__main__":
+    main()
