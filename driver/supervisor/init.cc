@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -158,10 +159,11 @@ absl::StatusOr<uint32_t> Init::UsableJavaHomes() const {
 }
 
 // User, resource limits and the payload's filter are needed for every launch; the program, with all
-// secrets, comes with it.
+// secrets, comes with it. Swapped away: what Protobuf clears keeps its memory.
 void Init::DropWhatIsDone() {
-  spec_.mutable_sandbox()->clear_mounts();
-  spec_.mutable_sandbox()->clear_init_filter();
+  google::protobuf::RepeatedPtrField<pb::MountSpec>().Swap(
+      spec_.mutable_sandbox()->mutable_mounts());
+  std::string().swap(*spec_.mutable_sandbox()->mutable_init_filter());
   spec_.clear_program();
   spec_.clear_agent();
 }
@@ -287,7 +289,7 @@ absl::StatusOr<pb::LaunchSpec> ReadSpec(int file) {
       !spec.mutable_sandbox()->ParseFromString(spec.packed_sandbox())) {
     return absl::InvalidArgumentError("task description is garbled");
   }
-  spec.clear_packed_sandbox();
+  std::string().swap(*spec.mutable_packed_sandbox());
   return spec;
 }
 

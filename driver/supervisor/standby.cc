@@ -66,7 +66,7 @@ absl::StatusOr<pb::LaunchSpec> ReadSpec(const Assignment& assignment, const Init
   pb::LaunchSpec spec;
   if (!spec.ParseFromString(bytes))
     return absl::InvalidArgumentError("task description is garbled");
-  spec.clear_packed_sandbox();  // pid 1 has its own copy
+  std::string().swap(*spec.mutable_packed_sandbox());  // pid 1 has its own copy
   return spec;
 }
 
