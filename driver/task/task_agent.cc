@@ -173,7 +173,7 @@ void Task::WatchAgent(const pb::TaskStatus& status) {
 
 void Task::AskStatus(std::function<void(Task&, const pb::TaskStatus&)> look) {
   const auto on_reply = [weak = weak_from_this(),
-                         look](const absl::StatusOr<pb::ControlReply>& reply) {
+                         look = std::move(look)](const absl::StatusOr<pb::ControlReply>& reply) {
     const auto self = weak.lock();
     if (self == nullptr || !reply.ok()) return;
     self->KeepStatus(reply->status());
