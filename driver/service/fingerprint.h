@@ -17,7 +17,7 @@
 namespace jenkins_agent {
 
 inline constexpr char kDriverName[] = "jenkins-agent";
-inline constexpr char kDriverVersion[] = "0.1.0";
+inline constexpr char kDriverVersion[] = PROJECT_VERSION;  // of CMakeLists.txt
 
 // Facts of the host that decide.
 struct HostFacts {

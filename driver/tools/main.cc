@@ -8,6 +8,7 @@
 
 #include "driver/tools/agents.h"
 #include "driver/tools/controller_check.h"
+#include "driver/tools/describe.h"
 #include "driver/tools/doctor.h"
 #include "driver/tools/explain.h"
 #include "driver/tools/image_worker.h"
@@ -28,6 +29,7 @@ int main(int argc, char** argv) {
   app.add_subcommand("version", "Print the version")->callback([] {
     std::cout << "nomad-driver-jenkins-agent " << PROJECT_VERSION << "\n";
   });
+  jenkins_agent::AddDescribe(app, PROJECT_VERSION);
   // For the plugin only: see worker.h, preflight.h and image_worker.h. An empty group hides it from
   // the help.
   app.add_subcommand("agent-jar", "Fetch agent.jar")->group("")->callback([&exit_code] {
