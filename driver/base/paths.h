@@ -10,7 +10,8 @@
 //                                to the next
 //       supervisor.log           what the supervisor has to say when nobody listens
 //       resolv.conf              only when Nomad gave DNS settings
-//       rootfs/                  of a task on an image: base/ (the driver's own layer: mount points,
+//       rootfs/                  of a task on an image: base/ (the driver's own layer: mount
+//       points,
 //                                /etc/hosts ...), upper/ and work/ (what the task writes)
 //       jar/agent.jar            hard link into the cache, bound into the sandbox read-only
 //       jar/agent.jsa            its class-data archive, likewise, when there was one

@@ -80,6 +80,7 @@ void TakeStatus(const pb::TaskStatus& status, AgentRow& row) {
   row.detail = status.phase_detail();
   row.started_ns = status.started_at_ns();
   row.since_ns = status.phase_since_ns() != 0 ? status.phase_since_ns() : status.started_at_ns();
+  row.timings = status.timings();
   row.restarts = status.restarts();
   row.launches = status.launches();
   row.supervisor_pid = status.supervisor_pid();
@@ -201,6 +202,15 @@ Json Milliseconds(const std::optional<Number>& ns) {
 
 Json PidOrNull(int pid) { return pid != 0 ? Json(pid) : Json(); }
 
+// Since StartTask; what has not been reached is null.
+Json StartTimes(const pb::Timings& timings) {
+  const auto reached = [](double ms) { return ms > 0 ? Json(ms) : Json(); };
+  return {{"sandbox", reached(timings.sandbox_ms())},
+          {"agent_jar", reached(timings.jar_ms())},
+          {"launched", reached(timings.launched_ms())},
+          {"connected", reached(timings.connected_ms())}};
+}
+
 Json ToJson(const AgentRow& row) {
   return {{"name", row.name},
           {"alloc_id", row.alloc_id},
@@ -213,6 +223,7 @@ Json ToJson(const AgentRow& row) {
           {"detail", row.detail},
           {"since_unix_ms", Milliseconds(row.since_ns)},
           {"started_unix_ms", Milliseconds(row.started_ns)},
+          {"start_ms", StartTimes(row.timings)},
           {"restarts", OrNull(row.restarts)},
           {"launches", OrNull(row.launches)},
           {"threads", OrNull(row.threads)},

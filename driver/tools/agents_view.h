@@ -51,6 +51,7 @@ struct AgentRow {
   std::string detail;               // of the phase, or why the state is what it is
   std::optional<int64_t> since_ns;  // CLOCK_REALTIME
   std::optional<int64_t> started_ns;
+  pb::Timings timings;               // of the start
   std::optional<uint32_t> restarts;  // in place
   std::optional<uint32_t> launches;
   std::optional<uint64_t> threads;  // and processes, of the whole task

@@ -42,6 +42,8 @@ TaskFindings Connected() {
   status.set_payload_pid(42);
   status.set_launches(3);
   status.set_restarts(2);
+  status.mutable_timings()->set_sandbox_ms(4.5);
+  status.mutable_timings()->set_launched_ms(44);
   status.set_started_at_ns(kNow - 9000 * kSecond);
   status.set_phase_since_ns(kNow - 7500 * kSecond);
   status.mutable_last_event()->set_time_ns(kNow - 65 * kSecond);
@@ -145,6 +147,12 @@ TEST(AgentsView, JsonHasRawNumbersAndNullForWhatIsNotKnown) {
       "detail": "",
       "since_unix_ms": 1699992500000,
       "started_unix_ms": 1699991000000,
+      "start_ms": {
+        "sandbox": 4.5,
+        "agent_jar": null,
+        "launched": 44.0,
+        "connected": null
+      },
       "restarts": 2,
       "launches": 3,
       "threads": 37,
