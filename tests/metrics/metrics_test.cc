@@ -4,12 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <regex>
 #include <set>
 #include <string>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "driver/base/file.h"
 #include "tests/support/status_matchers.h"
 
@@ -39,9 +40,15 @@ double ValueOf(const Metrics& metrics, Metric metric, const std::string& label_v
 // Names of series in a text, without what Prometheus adds to a histogram's.
 std::set<std::string> NamesIn(const std::string& text) {
   std::set<std::string> names;
-  const std::regex word("jenkins_agent_[a-z_]+");
-  for (std::sregex_iterator it(text.begin(), text.end(), word), end; it != end; ++it) {
-    names.insert(std::regex_replace(it->str(), std::regex("_(bucket|sum|count)$"), ""));
+  constexpr absl::string_view kPrefix = "jenkins_agent_";
+  for (size_t at = text.find(kPrefix); at != std::string::npos; at = text.find(kPrefix, at)) {
+    const size_t end = text.find_first_not_of("abcdefghijklmnopqrstuvwxyz_", at);
+    absl::string_view name = absl::string_view(text).substr(at, end - at);
+    at += name.size();
+    for (const char* suffix : {"_bucket", "_sum", "_count"}) {
+      if (absl::ConsumeSuffix(&name, suffix)) break;
+    }
+    if (name.size() > kPrefix.size()) names.emplace(name);
   }
   return names;
 }
