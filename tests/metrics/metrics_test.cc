@@ -38,12 +38,12 @@ double ValueOf(const Metrics& metrics, Metric metric, const std::string& label_v
 }
 
 // Names of series in a text, without what Prometheus adds to a histogram's.
-std::set<std::string> NamesIn(const std::string& text) {
+std::set<std::string> NamesIn(absl::string_view text) {
   std::set<std::string> names;
   constexpr absl::string_view kPrefix = "jenkins_agent_";
-  for (size_t at = text.find(kPrefix); at != std::string::npos; at = text.find(kPrefix, at)) {
+  for (size_t at = text.find(kPrefix); at != text.npos; at = text.find(kPrefix, at)) {
     const size_t end = text.find_first_not_of("abcdefghijklmnopqrstuvwxyz_", at);
-    absl::string_view name = absl::string_view(text).substr(at, end - at);
+    absl::string_view name = text.substr(at, end - at);
     at += name.size();
     for (const char* suffix : {"_bucket", "_sum", "_count"}) {
       if (absl::ConsumeSuffix(&name, suffix)) break;
