@@ -118,7 +118,8 @@ void MetricsFeed::RetryAfter(const std::string& reason) {
 std::string MetricsFeed::LastWords() const {
   ::lseek(stderr_.get(), 0, SEEK_SET);
   const absl::StatusOr<std::string> words = ReadAll(stderr_.get(), kMaxLastWords);
-  const absl::string_view text = absl::StripAsciiWhitespace(words.ok() ? *words : "");
+  if (!words.ok()) return "the listener died";
+  const absl::string_view text = absl::StripAsciiWhitespace(*words);
   return text.empty() ? "the listener died" : std::string(text);
 }
 
