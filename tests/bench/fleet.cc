@@ -123,7 +123,8 @@ absl::Status Fleet::MakeAllocation(const std::string& name) const {
     if (::chmod(path.c_str(), 0777) != 0) return ErrnoStatus(path);
   }
   std::error_code error;
-  std::filesystem::copy_file(PROBE_FILE, absl::StrCat(alloc_dir, kProbe), error);
+  std::filesystem::copy_file(PROBE_FILE, absl::StrCat(alloc_dir, kProbe),
+                             std::filesystem::copy_options::skip_existing, error);
   if (!error) return absl::OkStatus();
   return absl::InternalError(absl::StrCat("copy of the probe: ", error.message()));
 }
