@@ -33,9 +33,7 @@ void AddUsage(const cgroups::Hierarchy& hierarchy, const pb::TaskRecord& record,
   const auto ceiling = cgroup->ReadCeiling();
   if (!usage.ok() || !ceiling.ok()) return;  // it has just ended
   threads.Add(usage->pids, ceiling->pids);
-  std::optional<uint64_t> bytes = usage->memory_usage_bytes;
-  if (bytes.has_value()) *bytes -= std::min(*bytes, usage->memory_idle_cache_bytes.value_or(0));
-  memory.Add(bytes, ceiling->memory_bytes);
+  memory.Add(cgroups::MemoryInUse(*usage), ceiling->memory_bytes);
 }
 
 }  // namespace

@@ -92,13 +92,13 @@ TEST_F(ImageRootTest, HasWhatEverySandboxHas) {
 }
 
 TEST_F(ImageRootTest, WhatATaskWritesIsItsOwnAndTheLayersStay) {
-  fs::create_directories(Layer(0) + "/work");
-  fs::permissions(Layer(0) + "/work", fs::perms::all);
+  fs::create_directories(Layer(0) + "/srv");
+  fs::permissions(Layer(0) + "/srv", fs::perms::all);
   sandbox_.UseImage({Layer(0)});
-  Ask("echo x > /work/new");
-  EXPECT_TRUE(fs::exists(sandbox_.RootfsDir() + "/upper/work/new"));
-  EXPECT_FALSE(fs::exists(Layer(0) + "/work/new"));
-  EXPECT_EQ(Ask("ls /work"), "");  // the next task's
+  Ask("echo x > /srv/new");
+  EXPECT_TRUE(fs::exists(sandbox_.RootfsDir() + "/upper/srv/new"));
+  EXPECT_FALSE(fs::exists(Layer(0) + "/srv/new"));
+  EXPECT_EQ(Ask("ls /srv"), "");  // the next task's
   EXPECT_EQ(Ask("stat -c %a:%u /"), "755:0\n");
 }
 
