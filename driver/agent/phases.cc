@@ -175,6 +175,27 @@ absl::string_view PhaseName(pb::AgentPhase phase) {
   }
 }
 
+absl::string_view PhaseKey(pb::AgentPhase phase) {
+  switch (phase) {
+    case pb::PHASE_STARTING:
+      return "starting";
+    case pb::PHASE_LOCATING:
+      return "locating";
+    case pb::PHASE_HANDSHAKING:
+      return "handshaking";
+    case pb::PHASE_CONNECTED:
+      return "connected";
+    case pb::PHASE_TERMINATED:
+      return "terminated";
+    case pb::PHASE_REFUSED:
+      return "refused";
+    case pb::PHASE_WEDGED:
+      return "wedged";
+    default:
+      return "";
+  }
+}
+
 void PhaseTracker::OnLaunch() {
   const bool ever_connected = ever_connected_;
   *this = PhaseTracker();

@@ -42,6 +42,9 @@ bool DemandsNewerAgent(absl::string_view detail);
 
 // "starting", "locating", ...
 absl::string_view PhaseName(pb::AgentPhase phase);
+// For machines, one word each, the same for ever: attributes of tasks, labels of metrics. "" for
+// none.
+absl::string_view PhaseKey(pb::AgentPhase phase);
 
 // Something worth telling. A refusal is told each time, PHASE_WEDGED once (its causes come in
 // hundreds of lines); any other phase only when phase or detail change.

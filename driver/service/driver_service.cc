@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "driver/agent/phases.h"
 #include "driver/base/status.h"
 #include "driver/config/hclspec.h"
 #include "driver/config/task_config.h"
@@ -65,27 +66,6 @@ const char* NameOf(pb::RunState state) {
   }
 }
 
-const char* NameOf(pb::AgentPhase phase) {
-  switch (phase) {
-    case pb::PHASE_STARTING:
-      return "starting";
-    case pb::PHASE_LOCATING:
-      return "locating";
-    case pb::PHASE_HANDSHAKING:
-      return "handshaking";
-    case pb::PHASE_CONNECTED:
-      return "connected";
-    case pb::PHASE_TERMINATED:
-      return "terminated";
-    case pb::PHASE_REFUSED:
-      return "refused";
-    case pb::PHASE_WEDGED:
-      return "wedged";
-    default:
-      return "";
-  }
-}
-
 // For `InspectTask`: what a person asks first.
 void SetAttributes(const pb::TaskStatus& status, nomad::TaskDriverStatus* driver) {
   auto& attributes = *driver->mutable_attributes();
@@ -98,7 +78,7 @@ void SetAttributes(const pb::TaskStatus& status, nomad::TaskDriverStatus* driver
   attributes["sandbox_ms"] = absl::StrFormat("%.1f", status.timings().sandbox_ms());
   attributes["launched_ms"] = absl::StrFormat("%.1f", status.timings().launched_ms());
   for (auto& [name, ms] : StartDetails(PhasesOf(status.timings()))) attributes[name] = ms;
-  if (status.phase() != pb::PHASE_NONE) attributes["phase"] = NameOf(status.phase());
+  if (status.phase() != pb::PHASE_NONE) attributes["phase"] = std::string(PhaseKey(status.phase()));
   if (!status.phase_detail().empty()) attributes["phase_detail"] = status.phase_detail();
   if (!status.java_home().empty()) attributes["java_home"] = status.java_home();
   if (status.timings().jar_ms() > 0) {

@@ -4,7 +4,9 @@
 #include <map>
 #include <string>
 
+#include "absl/strings/string_view.h"
 #include "cgroups/cgroup.h"
+#include "driver/agent/phases.h"
 
 namespace jenkins_agent {
 namespace {
@@ -50,22 +52,8 @@ std::string AgentPhaseLabel(const pb::TaskStatus& status) {
     default:
       break;
   }
-  switch (status.phase()) {
-    case pb::PHASE_LOCATING:
-      return "locating";
-    case pb::PHASE_HANDSHAKING:
-      return "handshaking";
-    case pb::PHASE_CONNECTED:
-      return "connected";
-    case pb::PHASE_TERMINATED:
-      return "terminated";
-    case pb::PHASE_REFUSED:
-      return "refused";
-    case pb::PHASE_WEDGED:
-      return "wedged";
-    default:
-      return "starting";
-  }
+  const absl::string_view phase = PhaseKey(status.phase());
+  return phase.empty() ? "starting" : std::string(phase);
 }
 
 void MeasureTasks(const std::vector<std::shared_ptr<Task>>& tasks, Metrics& metrics) {

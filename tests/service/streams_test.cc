@@ -21,6 +21,28 @@ namespace {
 
 namespace nomad = hashicorp::nomad::plugins::drivers::proto;
 
+// A service behind a socket, and a client for one stream of it.
+struct Served {
+  explicit Served(grpc::Service& service) {
+    const std::string address = absl::StrCat("unix:", dir.path(), "/socket");
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort(address, grpc::InsecureServerCredentials());
+    builder.RegisterService(&service);
+    server = builder.BuildAndStart();
+    stub = nomad::Driver::NewStub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(120));
+  }
+  void End() {
+    context.TryCancel();
+    server->Shutdown();
+  }
+
+  const TempDir dir;
+  std::unique_ptr<grpc::Server> server;
+  std::unique_ptr<nomad::Driver::Stub> stub;
+  grpc::ClientContext context;
+};
+
 class EventService final
     : public nomad::Driver::WithCallbackMethod_TaskEvents<nomad::Driver::Service> {
  public:
@@ -51,20 +73,11 @@ std::string JavaHomesConfig(const std::string& path) {
 TEST(TaskEventStream, OfAClientThatDoesNotReadKeepsTheNewest256) {
   constexpr int kQueued = 256;
   constexpr int kEvents = 2000;
-  const TempDir dir;
   Runtime runtime({});
   EventService service(&runtime);
-  const std::string address = absl::StrCat("unix:", dir.path(), "/socket");
-  grpc::ServerBuilder builder;
-  builder.AddListeningPort(address, grpc::InsecureServerCredentials());
-  builder.RegisterService(&service);
-  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-  ASSERT_NE(server, nullptr);
-  const auto stub =
-      nomad::Driver::NewStub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(120));
-  const auto stream = stub->TaskEvents(&context, {});
+  Served served(service);
+  ASSERT_NE(served.server, nullptr);
+  const auto stream = served.stub->TaskEvents(&served.context, {});
   runtime.events().Publish(NumberedEvent(0));
   nomad::DriverTaskEvent event;
   ASSERT_TRUE(stream->Read(&event));  // it is subscribed
@@ -79,8 +92,7 @@ TEST(TaskEventStream, OfAClientThatDoesNotReadKeepsTheNewest256) {
   for (int i = 0; i < kQueued; ++i) EXPECT_EQ(newest[i], kEvents - kQueued + 1 + i);
   // Before them only what was on its way when the client stopped reading.
   EXPECT_LT(numbers[numbers.size() - kQueued - 1], kEvents - kQueued);
-  context.TryCancel();
-  server->Shutdown();
+  served.End();
 }
 
 class FingerprintService final
@@ -110,17 +122,9 @@ TEST(FingerprintStream, SendsNothingUntilTheHostChanges) {
   Runtime runtime({});
   ASSERT_OK(runtime.Configure(JavaHomesConfig(jdk), std::nullopt));
   FingerprintService service(&runtime);
-  const std::string address = absl::StrCat("unix:", dir.path(), "/socket");
-  grpc::ServerBuilder builder;
-  builder.AddListeningPort(address, grpc::InsecureServerCredentials());
-  builder.RegisterService(&service);
-  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-  ASSERT_NE(server, nullptr);
-  const auto stub =
-      nomad::Driver::NewStub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(120));
-  const auto stream = stub->Fingerprint(&context, {});
+  Served served(service);
+  ASSERT_NE(served.server, nullptr);
+  const auto stream = served.stub->Fingerprint(&served.context, {});
   nomad::FingerprintResponse response;
   ASSERT_TRUE(stream->Read(&response));
   EXPECT_EQ(response.attributes().at("driver.jenkins-agent.java.17").string_val(), "17.0.1");
@@ -133,8 +137,7 @@ TEST(FingerprintStream, SendsNothingUntilTheHostChanges) {
   install("17.0.2");
   ASSERT_TRUE(stream->Read(&response));
   EXPECT_EQ(response.attributes().at("driver.jenkins-agent.java.17").string_val(), "17.0.2");
-  context.TryCancel();
-  server->Shutdown();
+  served.End();
 }
 
 }  // namespace
