@@ -1,7 +1,6 @@
 #include "driver/service/driver_service.h"
 
 #include <signal.h>
-#include <time.h>
 
 #include <algorithm>
 #include <utility>
@@ -9,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "driver/agent/phases.h"
+#include "driver/base/clock.h"
 #include "driver/base/status.h"
 #include "driver/config/hclspec.h"
 #include "driver/config/task_config.h"
@@ -23,12 +23,6 @@ namespace {
 
 // time.Time{} of Go, 0001-01-01 UTC: "never".
 constexpr int64_t kGoZeroTime = -62135596800;
-
-int64_t MonotonicNs() {
-  timespec now;
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
-}
 
 // Times from a year on mean "for ever" and do not overflow a clock of nanoseconds.
 constexpr int64_t kMaxSeconds = int64_t{365} * 24 * 3600;

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <future>
@@ -18,6 +17,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "driver/base/clock.h"
 #include "driver/base/file.h"
 #include "driver/base/status.h"
 #include "driver/jvm/java.h"
@@ -83,9 +83,7 @@ NomadTask TaskIn(const std::string& dir, const std::string& java_home) {
 
 absl::StatusOr<pb::ExitRecord> RunToItsEnd(TaskStore& store, const NomadTask& config,
                                            double& sandbox_ms) {
-  timespec now = {};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  RETURN_IF_ERROR(store.Start(config, now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec).status());
+  RETURN_IF_ERROR(store.Start(config, MonotonicNs()).status());
   ASSIGN_OR_RETURN(const std::shared_ptr<Task> task, store.Find(config.id()));
   sandbox_ms = task->last_status().timings().sandbox_ms();
   auto ended = std::make_shared<std::promise<pb::ExitRecord>>();

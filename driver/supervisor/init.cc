@@ -6,7 +6,6 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <optional>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include "cgroups/cgroup.h"
+#include "driver/base/clock.h"
 #include "driver/base/fault.h"
 #include "driver/base/file.h"
 #include "driver/base/idle_memory.h"
@@ -33,12 +33,6 @@ namespace jenkins_agent {
 namespace {
 
 constexpr char kProcessName[] = "ja-init";
-
-int64_t MonotonicNs() {
-  timespec now = {};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
-}
 
 // Bit i: <homes[i]>/bin/java can be executed by the caller.
 uint32_t ExecutableJavas(const google::protobuf::RepeatedPtrField<pb::JavaHome>& homes) {

@@ -4,7 +4,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <string>
@@ -13,6 +12,7 @@
 
 #include "cgroups/cgroup.h"
 #include "cgroups/hierarchy.h"
+#include "driver/base/clock.h"
 #include "driver/base/idle_memory.h"
 #include "driver/base/packet.h"
 #include "driver/base/status.h"
@@ -30,12 +30,6 @@ struct Order {
   std::string root_template;
   Assignment assignment;  // without its template
 };
-
-int64_t MonotonicNs() {
-  timespec now = {};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
-}
 
 absl::StatusOr<Order> ParseOrder(Packet packet) {
   Order order;

@@ -3,12 +3,12 @@
 
 #include <signal.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <utility>
 
 #include "driver/agent/exit.h"
+#include "driver/base/clock.h"
 #include "driver/base/fault.h"
 #include "driver/base/file.h"
 #include "driver/base/idle_memory.h"
@@ -22,12 +22,6 @@ namespace jenkins_agent {
 namespace {
 
 constexpr int kExitCannotLaunch = 126;  // what a shell says of a program that cannot be executed
-
-int64_t Nanoseconds(clockid_t clock) {
-  timespec now = {};
-  ::clock_gettime(clock, &now);
-  return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
-}
 
 RestartBudget BudgetOf(const pb::HealthSpec& health) {
   RestartBudget budget;
@@ -49,7 +43,7 @@ Supervisor::Supervisor(pb::LaunchSpec spec, const cgroups::Hierarchy& hierarchy,
       connection_(std::move(connection)),
       spawner_(std::move(spawner)),
       received_ns_(received_ns),
-      started_at_ns_(Nanoseconds(CLOCK_REALTIME)),
+      started_at_ns_(RealtimeNs()),
       init_(std::move(init)),
       unrecognised_(spec_.agent().own_command() && !spec_.agent().jar().empty()),
       policy_(std::make_unique<RestartPolicy>(
@@ -57,7 +51,7 @@ Supervisor::Supervisor(pb::LaunchSpec spec, const cgroups::Hierarchy& hierarchy,
   timings_.set_ordered_ms(ElapsedMsAt(ordered_ns));
 }
 
-double Supervisor::ElapsedMs() const { return ElapsedMsAt(Nanoseconds(CLOCK_MONOTONIC)); }
+double Supervisor::ElapsedMs() const { return ElapsedMsAt(MonotonicNs()); }
 
 double Supervisor::ElapsedMsAt(int64_t monotonic_ns) const {
   return static_cast<double>(monotonic_ns - received_ns_) / 1e6;
@@ -85,7 +79,7 @@ void Supervisor::PublishNews(const std::string& message, const Details& details)
 }
 
 void Supervisor::Publish(pb::Event event) {
-  event.set_time_ns(Nanoseconds(CLOCK_REALTIME));
+  event.set_time_ns(RealtimeNs());
   server_->Publish(event);
   last_event_ = std::move(event);
 }
@@ -149,7 +143,7 @@ void Supervisor::Launch() {
 absl::Status Supervisor::AskForLaunch() {
   if (spec_.has_agent()) {
     tracker_.OnLaunch();
-    phase_since_ns_ = Nanoseconds(CLOCK_REALTIME);
+    phase_since_ns_ = RealtimeNs();
     policy_->OnLaunch();
   }
   oom_->OnLaunching();
@@ -208,7 +202,7 @@ void Supervisor::OnOutput(int stream, absl::string_view bytes) {
 
 void Supervisor::OnPhase(const PhaseChange& change) {
   waiting_for_.clear();
-  phase_since_ns_ = Nanoseconds(CLOCK_REALTIME);
+  phase_since_ns_ = RealtimeNs();
   if (change.phase == pb::PHASE_CONNECTED && timings_.connected_ms() == 0) {
     timings_.set_connected_ms(ElapsedMs());
   }
@@ -292,7 +286,7 @@ void Supervisor::AfterAgentExit(int wait_status, Outcome exit) {
 
 void Supervisor::BackOff(const Decision& decision) {
   state_ = State::kBackingOff;
-  phase_since_ns_ = Nanoseconds(CLOCK_REALTIME);
+  phase_since_ns_ = RealtimeNs();
   waiting_for_ = decision.message;
   if (decision.counted) {
     PublishRestart(absl::StrCat(decision.message, "; restarting it in place"),
@@ -424,7 +418,7 @@ pb::ExitRecord Supervisor::MakeExitRecord() {
   record.set_oom_killed(outcome_.oom_killed);
   record.set_message(outcome_.message);
   record.set_started_at_ns(started_at_ns_);
-  record.set_finished_at_ns(Nanoseconds(CLOCK_REALTIME));
+  record.set_finished_at_ns(RealtimeNs());
   record.set_launches(launches_);
   record.set_restarts(static_cast<uint32_t>(policy_->restarts()));
   for (const std::string& dir : cgroup_->dirs()) record.add_cgroup_dirs(dir);

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "driver/agent/command.h"
+#include "driver/base/clock.h"
 #include "driver/base/digest.h"
 #include "driver/base/file.h"
 #include "driver/base/log.h"
@@ -41,12 +41,6 @@ constexpr std::chrono::seconds kMakeLimit{120};
 constexpr std::chrono::seconds kCallTimeout{10};
 constexpr size_t kNameBytes = 32;
 constexpr size_t kMaxFailed = 256;
-
-int64_t MonotonicNs() {
-  timespec now = {};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
-}
 
 absl::StatusOr<std::string> DigestOf(const std::string& path) {
   ASSIGN_OR_RETURN(const std::string content, ReadFile(path, kMaxClassArchiveBytes));

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <time.h>
 
 #include <chrono>
 #include <utility>
@@ -10,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cgroups/cgroup.h"
+#include "driver/base/clock.h"
 #include "driver/base/fault.h"
 #include "driver/base/fd.h"
 #include "driver/base/file.h"
@@ -79,8 +79,6 @@ bool SupervisorGone(const pb::TaskRecord& record) {
 
 pb::ExitRecord EndAsLost(const pb::TaskRecord& record) {
   const absl::Status removed = RemoveCgroups(record);
-  timespec now;
-  ::clock_gettime(CLOCK_REALTIME, &now);
   pb::ExitRecord exit;
   exit.set_version(kRecordVersion);
   exit.set_task_id(record.task_id());
@@ -90,7 +88,7 @@ pb::ExitRecord EndAsLost(const pb::TaskRecord& record) {
                    ") was killed; the sandbox ended with it and the exit code is not known",
                    removed.ok() ? "" : absl::StrCat("; clean-up: ", removed.message())));
   exit.set_started_at_ns(record.started_at_ns());
-  exit.set_finished_at_ns(now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec);
+  exit.set_finished_at_ns(RealtimeNs());
   // Best effort: without the file a later plugin comes to the same conclusion again.
   WriteFileAtomic(absl::StrCat(record.task_dir(), "/", kExitFile), exit.SerializeAsString())
       .IgnoreError();

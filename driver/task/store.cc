@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +14,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "driver/base/clock.h"
 #include "driver/base/fault.h"
 #include "driver/base/file.h"
 #include "driver/base/log.h"
@@ -66,12 +66,6 @@ absl::StatusOr<Fd> BecomeOwner(const std::string& path) {
 uint64_t StackLimit() {
   rlimit limit;
   return ::getrlimit(RLIMIT_STACK, &limit) == 0 ? limit.rlim_cur : 0;
-}
-
-int64_t MonotonicNs() {
-  timespec now = {};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
 }
 
 int64_t UsableCores() {

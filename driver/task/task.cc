@@ -1,7 +1,6 @@
 #include "driver/task/task.h"
 
 #include <signal.h>
-#include <time.h>
 
 #include <future>
 #include <utility>
@@ -12,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "driver/agent/phases.h"
 #include "driver/agent/restart_policy.h"
+#include "driver/base/clock.h"
 #include "driver/base/fault.h"
 #include "driver/base/log.h"
 #include "driver/base/paths.h"
@@ -34,12 +34,6 @@ constexpr int kDroppedEvents = -2;
 constexpr int kWaitingEvents = -3;  // a controller that starts is away for one reason after another
 
 constexpr absl::string_view kWaiting = "waiting for the controller: ";
-
-int64_t NowNs() {
-  timespec now;
-  ::clock_gettime(CLOCK_REALTIME, &now);
-  return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
-}
 
 double NumberOf(const std::string& text) {
   uint64_t number = 0;
@@ -361,7 +355,7 @@ void Task::Publish(std::string message, std::map<std::string, std::string> detai
   event.task_id = record_.task_id();
   event.alloc_id = record_.alloc_id();
   event.task_name = record_.task_name();
-  event.time_ns = time_ns != 0 ? time_ns : NowNs();
+  event.time_ns = time_ns != 0 ? time_ns : RealtimeNs();
   event.message = std::move(message);
   event.details = std::move(details);
   shared_.events->Publish(std::move(event));

@@ -1,6 +1,5 @@
 #include "driver/tools/agents.h"
 
-#include <time.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -13,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cgroups/cgroup.h"
+#include "driver/base/clock.h"
 #include "driver/base/file.h"
 #include "driver/base/paths.h"
 #include "driver/base/process.h"
@@ -114,12 +114,6 @@ struct Options {
   std::string dump;  // the agent's name
 };
 
-int64_t NowNs() {
-  timespec now = {};
-  ::clock_gettime(CLOCK_REALTIME, &now);
-  return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
-}
-
 int Fail(const absl::Status& error) {
   std::cerr << "agents: " << error.message() << std::endl;
   return kAgentsFailed;
@@ -133,7 +127,7 @@ int Show(const Options& options) {
   } else if (list->rows.empty()) {
     std::cout << "No agents on this node (state directory " << list->state_dir << ").\n";
   } else {
-    std::cout << AgentsTable(*list, NowNs(), OutputWidth());
+    std::cout << AgentsTable(*list, RealtimeNs(), OutputWidth());
   }
   std::cout.flush();
   if (!list->plugin_pid.has_value() && !options.json) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "driver/base/clock.h"
 #include "driver/base/status.h"
 #include "tests/bench/fleet.h"
 #include "tests/bench/oci.h"
@@ -29,20 +30,14 @@ constexpr char kLoad[] =
     "(while :; do dd if=/dev/zero of=/local/f bs=1M count=200; cat /local/f; done) >/dev/null & "
     "perl -e 'fork while 1' & exec sleep 1000";  // the first process outlives the OOM killer
 
-int64_t NowNs() {
-  timespec now = {};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * kNsPerSecond + now.tv_nsec;
-}
-
 // Milliseconds that each tick came too late.
 void Tick(int seconds, std::vector<double>& late_ms) {
-  int64_t due = NowNs();
+  int64_t due = MonotonicNs();
   for (int tick = 0; tick < seconds * 1000 / kPeriodMs; ++tick) {
-    due = std::max(due + kPeriodMs * kNsPerMs, NowNs());
+    due = std::max(due + kPeriodMs * kNsPerMs, MonotonicNs());
     const timespec until = {due / kNsPerSecond, due % kNsPerSecond};
     ::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr);
-    late_ms.push_back(static_cast<double>(NowNs() - due) / kNsPerMs);
+    late_ms.push_back(static_cast<double>(MonotonicNs() - due) / kNsPerMs);
   }
 }
 

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -12,6 +11,7 @@
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "driver/base/clock.h"
 #include "driver/base/file.h"
 #include "driver/base/status.h"
 #include "driver/sandbox/host_rootfs.h"
@@ -24,12 +24,6 @@ namespace {
 
 constexpr uid_t kUid = 20001;
 constexpr std::chrono::milliseconds kCallTimeout{10'000};
-
-int64_t MonotonicNs() {
-  timespec now = {};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * int64_t{1'000'000'000} + now.tv_nsec;
-}
 
 }  // namespace
 
