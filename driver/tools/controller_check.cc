@@ -8,8 +8,8 @@
 #include "driver/base/status.h"
 #include "driver/tools/fetch.h"
 #include "driver/tools/http.h"
-#include "driver/tools/privileges.h"
 #include "driver/tools/request.h"
+#include "driver/tools/task_client.h"
 
 namespace jenkins_agent {
 namespace {
@@ -19,11 +19,7 @@ using Json = nlohmann::json;
 absl::Status Check(int in_fd) {
   ASSIGN_OR_RETURN(const std::string line, ReadRequestLine(in_fd));
   ASSIGN_OR_RETURN(const AgentJarRequest request, ParseAgentJarRequest(line));
-  ASSIGN_OR_RETURN(std::string ca_pem, ReadCaFile(request.ca_file, request.root_pid));
-  RETURN_IF_ERROR(EnterTaskNetwork(request.network_namespace, request.resolv_conf));
-  RETURN_IF_ERROR(BecomeNobody());
-  ASSIGN_OR_RETURN(const std::unique_ptr<HttpClient> http,
-                   HttpClient::Create(std::move(ca_pem), in_fd));
+  ASSIGN_OR_RETURN(const std::unique_ptr<HttpClient> http, BecomeClientInTask(request, in_fd));
   Discovery discovery(*http, {request.urls, request.name, request.web_socket},
                       [](const std::string&) {});
   return discovery.AskOnce();

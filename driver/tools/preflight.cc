@@ -11,7 +11,7 @@
 #include "driver/base/file.h"
 #include "driver/base/status.h"
 #include "driver/tools/fetch.h"
-#include "driver/tools/privileges.h"
+#include "driver/tools/task_client.h"
 
 namespace jenkins_agent {
 namespace {
@@ -95,11 +95,7 @@ namespace {
 absl::Status Work(int in_fd, int out_fd) {
   ASSIGN_OR_RETURN(const std::string text, ReadRequestLine(in_fd));
   ASSIGN_OR_RETURN(const PreflightRequest request, ParsePreflightRequest(text));
-  ASSIGN_OR_RETURN(std::string ca_pem, ReadCaFile(request.ca_file, request.root_pid));
-  RETURN_IF_ERROR(EnterTaskNetwork(request.network_namespace, request.resolv_conf));
-  RETURN_IF_ERROR(BecomeNobody());
-  ASSIGN_OR_RETURN(const std::unique_ptr<HttpClient> http,
-                   HttpClient::Create(std::move(ca_pem), in_fd));
+  ASSIGN_OR_RETURN(const std::unique_ptr<HttpClient> http, BecomeClientInTask(request, in_fd));
   const WayToController way = DescribeWayToController(*http, request);
   const nlohmann::json answer = {{"line", way.line}, {"reached", way.reached}};
   return WriteAll(out_fd,
