@@ -3,7 +3,6 @@
 #include <curl/curl.h>
 #include <string.h>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -16,6 +15,9 @@ constexpr long kConnectTimeoutSeconds = 10;
 constexpr long kTimeoutSeconds = 120;
 constexpr size_t kMaxErrorText = 300;  // of Nomad's own words in a message
 constexpr int kPollMilliseconds = 1000;
+// What is read from a connection at once, libcurl's most: a list of 60 MB takes 4000 calls with its
+// default of 16 KiB.
+constexpr long kReceiveBytes = 512 << 10;
 
 struct FreeEasy {
   void operator()(CURL* easy) const { ::curl_easy_cleanup(easy); }
@@ -126,6 +128,24 @@ Route RouteOf(const Endpoint& endpoint) {
   return route;
 }
 
+// A transfer that is under way as long as this lives.
+class Running {
+ public:
+  Running(CURLM* multi, std::unique_ptr<Transfer> transfer)
+      : multi_(multi), transfer_(std::move(transfer)) {
+    ::curl_multi_add_handle(multi_, transfer_->easy.get());
+  }
+  Running(const Running&) = delete;
+  Running& operator=(const Running&) = delete;
+  ~Running() { ::curl_multi_remove_handle(multi_, transfer_->easy.get()); }
+
+  Transfer& operator*() const { return *transfer_; }
+
+ private:
+  CURLM* const multi_;
+  const std::unique_ptr<Transfer> transfer_;
+};
+
 class CurlClient : public Client {
  public:
   explicit CurlClient(const Endpoint& endpoint)
@@ -144,16 +164,37 @@ class CurlClient : public Client {
   const Endpoint& endpoint() const override { return endpoint_; }
 
   absl::StatusOr<Answer> Get(const std::string& path, const Query& query) override {
-    return RunOne(*Prepare(path, query));
+    return Finish(Running(multi_, Prepare(path, query)));
   }
 
   absl::StatusOr<Answer> Put(const std::string& path, const std::string& body) override {
-    const std::unique_ptr<Transfer> transfer = Prepare(path, {});
+    std::unique_ptr<Transfer> transfer = Prepare(path, {});
     ::curl_easy_setopt(transfer->easy.get(), CURLOPT_CUSTOMREQUEST, "PUT");
     ::curl_easy_setopt(transfer->easy.get(), CURLOPT_POSTFIELDSIZE_LARGE,
                        static_cast<curl_off_t>(body.size()));
     ::curl_easy_setopt(transfer->easy.get(), CURLOPT_POSTFIELDS, body.c_str());
-    return RunOne(*transfer);
+    return Finish(Running(multi_, std::move(transfer)));
+  }
+
+  absl::Status GetPages(const std::string& path, const Query& query, int per_page,
+                        const std::function<absl::Status(const std::string&)>& take) override {
+    Query page_query = query;
+    page_query.emplace_back("per_page", absl::StrCat(per_page));
+    auto coming = std::make_unique<Running>(multi_, Prepare(path, page_query));
+    for (size_t page = 0; page < kMaxPages; ++page) {
+      ASSIGN_OR_RETURN(const Answer answer, Finish(*coming));
+      coming.reset();
+      if (!answer.next_token.empty()) {
+        Query next_query = page_query;
+        next_query.emplace_back("next_token", answer.next_token);
+        coming = std::make_unique<Running>(multi_, Prepare(path, next_query));
+        int running = 0;
+        ::curl_multi_perform(multi_, &running);  // sends the request; Finish() tells what failed
+      }
+      RETURN_IF_ERROR(take(answer.body));
+      if (coming == nullptr) return absl::OkStatus();
+    }
+    return absl::ResourceExhaustedError("the list has no end");
   }
 
   std::vector<absl::StatusOr<Answer>> GetAll(const std::vector<std::string>& paths) override {
@@ -194,11 +235,11 @@ class CurlClient : public Client {
                       std::chrono::milliseconds quiet_after,
                       const std::function<absl::Status(absl::string_view)>& on_line,
                       const std::function<absl::Status()>& on_quiet) override {
-    const std::unique_ptr<Transfer> transfer = Prepare(path, query);
-    ::curl_easy_setopt(transfer->easy.get(), CURLOPT_TIMEOUT, 0L);
+    std::unique_ptr<Transfer> prepared = Prepare(path, query);
+    ::curl_easy_setopt(prepared->easy.get(), CURLOPT_TIMEOUT, 0L);
     std::string rest;
     auto last = std::chrono::steady_clock::now();
-    transfer->on_piece = [&](absl::string_view piece) {
+    prepared->on_piece = [&](absl::string_view piece) {
       rest.append(piece.data(), piece.size());
       last = std::chrono::steady_clock::now();
       size_t end = 0;
@@ -209,8 +250,7 @@ class CurlClient : public Client {
       if (rest.size() > kMaxAnswerBytes) return absl::ResourceExhaustedError("a line without end");
       return absl::OkStatus();
     };
-    ::curl_multi_add_handle(multi_, transfer->easy.get());
-    const absl::Cleanup remove = [&] { ::curl_multi_remove_handle(multi_, transfer->easy.get()); };
+    const Running stream(multi_, std::move(prepared));
     bool done = false;
     CURLcode result = CURLE_OK;
     while (!done) {
@@ -222,7 +262,7 @@ class CurlClient : public Client {
       RETURN_IF_ERROR(on_quiet());
       last = std::chrono::steady_clock::now();
     }
-    RETURN_IF_ERROR(StatusOf(*transfer, result));
+    RETURN_IF_ERROR(StatusOf(*stream, result));
     return absl::UnavailableError("Nomad ended the event stream");
   }
 
@@ -262,6 +302,7 @@ class CurlClient : public Client {
     ::curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, &OnBody);
     ::curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer.get());
     ::curl_easy_setopt(easy, CURLOPT_PRIVATE, transfer.get());
+    ::curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, kReceiveBytes);
     SetConnection(easy);
     return transfer;
   }
@@ -286,9 +327,8 @@ class CurlClient : public Client {
     }
   }
 
-  absl::StatusOr<Answer> RunOne(Transfer& transfer) {
-    ::curl_multi_add_handle(multi_, transfer.easy.get());
-    const absl::Cleanup remove = [&] { ::curl_multi_remove_handle(multi_, transfer.easy.get()); };
+  // Until it has ended; whether it was on its way before or not.
+  absl::StatusOr<Answer> Finish(const Running& running) {
     bool done = false;
     CURLcode result = CURLE_OK;
     while (!done) {
@@ -297,8 +337,8 @@ class CurlClient : public Client {
         result = code;
       }));
     }
-    RETURN_IF_ERROR(StatusOf(transfer, result));
-    return std::move(transfer.answer);
+    RETURN_IF_ERROR(StatusOf(*running, result));
+    return std::move((*running).answer);
   }
 
   // Lets transfers go on, tells those that ended, and waits for more when none did.

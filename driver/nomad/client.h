@@ -23,6 +23,7 @@ namespace jenkins_agent::nomad {
 
 // A page of a list is a few MB; the largest single answer is a job.
 inline constexpr size_t kMaxAnswerBytes = 256 << 20;
+inline constexpr size_t kMaxPages = 10000;  // of one list; a server that never ends it is given up
 inline constexpr int kMaxParallel = 16;  // Nomad's default limit is 100 connections of one address
 
 using Query = std::vector<std::pair<std::string, std::string>>;
@@ -43,6 +44,10 @@ class Client {
   // endpoint's namespace are added.
   virtual absl::StatusOr<Answer> Get(const std::string& path, const Query& query) = 0;
   virtual absl::StatusOr<Answer> Put(const std::string& path, const std::string& body) = 0;
+  // A list page by page, `per_page` entries each: `take` gets a page's body while the next page is
+  // on its way, so that two of them are held as text at most. Ends with the first error of either.
+  virtual absl::Status GetPages(const std::string& path, const Query& query, int per_page,
+                                const std::function<absl::Status(const std::string&)>& take) = 0;
   // Many at once, at most kMaxParallel on the wire; answers in the order of the paths.
   virtual std::vector<absl::StatusOr<Answer>> GetAll(const std::vector<std::string>& paths) = 0;
   // Hands on the lines of an endless answer until it ends (Unavailable) or a callback returns an

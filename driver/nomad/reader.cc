@@ -1,7 +1,7 @@
 #include "driver/nomad/reader.h"
 
 #include <algorithm>
-#include <functional>
+#include <iterator>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -10,8 +10,6 @@
 
 namespace jenkins_agent::nomad {
 namespace {
-
-constexpr size_t kMaxPages = 10000;  // of one list; a server that never ends it is given up
 
 std::string JobPath(const std::string& job, const std::string& name_space,
                     absl::string_view what = "") {
@@ -24,20 +22,15 @@ std::string NameSpaceOf(const Client& client) {
   return name_space.empty() ? "default" : name_space;
 }
 
-// Reads a list page by page, so that never more than one page is held as text.
-absl::Status ReadPages(Client& client, const std::string& path, Query query,
-                       const std::function<absl::Status(const std::string&)>& take) {
-  query.emplace_back("per_page", absl::StrCat(kPageSize));
-  std::string next_token;
-  for (size_t page = 0; page < kMaxPages; ++page) {
-    Query with_token = query;
-    if (!next_token.empty()) with_token.emplace_back("next_token", next_token);
-    ASSIGN_OR_RETURN(const Answer answer, client.Get(path, with_token));
-    RETURN_IF_ERROR(take(answer.body));
-    if (answer.next_token.empty()) return absl::OkStatus();
-    next_token = answer.next_token;
-  }
-  return absl::ResourceExhaustedError("the list has no end");
+// What takes a list's pages: each parsed, its entries behind those of the pages before.
+template <typename Entry>
+auto AppendTo(std::vector<Entry>& all,
+              absl::StatusOr<std::vector<Entry>> (*parse)(absl::string_view)) {
+  return [&all, parse](const std::string& body) {
+    ASSIGN_OR_RETURN(std::vector<Entry> page, parse(body));
+    std::move(page.begin(), page.end(), std::back_inserter(all));
+    return absl::OkStatus();
+  };
 }
 
 bool LooksLikeId(const std::string& text) {
@@ -63,13 +56,7 @@ void Reader::Warn(const std::string& text) {
 absl::StatusOr<std::vector<Evaluation>> Reader::Evaluations(const std::string& path,
                                                             const Query& query) {
   std::vector<Evaluation> all;
-  RETURN_IF_ERROR(ReadPages(client_, path, query,
-                            [&all](const std::string& body) {
-                              ASSIGN_OR_RETURN(std::vector<Evaluation> page,
-                                               ParseEvaluations(body));
-                              std::move(page.begin(), page.end(), std::back_inserter(all));
-                              return absl::OkStatus();
-                            }),
+  RETURN_IF_ERROR(client_.GetPages(path, query, kPageSize, AppendTo(all, &ParseEvaluations)),
                   "evaluations");
   return all;
 }
@@ -137,25 +124,16 @@ absl::StatusOr<std::vector<Reader::Subject>> Reader::Blocked(const std::string& 
 }
 
 absl::Status Reader::ReadNodes(Cluster& cluster) {
-  return Annotate(ReadPages(client_, "/v1/nodes", {{"resources", "true"}},
-                            [&cluster](const std::string& body) {
-                              ASSIGN_OR_RETURN(std::vector<Node> page, ParseNodes(body));
-                              std::move(page.begin(), page.end(),
-                                        std::back_inserter(cluster.nodes));
-                              return absl::OkStatus();
-                            }),
+  return Annotate(client_.GetPages("/v1/nodes", {{"resources", "true"}}, kPageSize,
+                                   AppendTo(cluster.nodes, &ParseNodes)),
                   "nodes (the token needs node:read)");
 }
 
 absl::Status Reader::ReadAllocations(Cluster& cluster) {
   return Annotate(
-      ReadPages(client_, "/v1/allocations",
-                {{"resources", "true"}, {"task_states", "false"}, {"namespace", "*"}},
-                [&cluster](const std::string& body) {
-                  ASSIGN_OR_RETURN(std::vector<Allocation> page, ParseAllocations(body));
-                  std::move(page.begin(), page.end(), std::back_inserter(cluster.allocations));
-                  return absl::OkStatus();
-                }),
+      client_.GetPages("/v1/allocations",
+                       {{"resources", "true"}, {"task_states", "false"}, {"namespace", "*"}},
+                       kAllocationsPerPage, AppendTo(cluster.allocations, &ParseAllocations)),
       "allocations");
 }
 

@@ -136,6 +136,18 @@ TEST_F(ReaderTest, ListsAreReadPageByPage) {
   EXPECT_EQ(of_prefix->size(), 1u);
 }
 
+TEST_F(ReaderTest, APageThatIsNoJsonEndsTheListAndTheClientGoesOn) {
+  Rule("/v1/evaluations", "no list");
+  next_tokens_["/v1/evaluations?status=blocked&namespace=%2A&per_page=500"] = "t2";
+  const auto blocked = Reader(*client_).Blocked("");
+  EXPECT_EQ(blocked.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(blocked.status().message()), HasSubstr("evaluations: no JSON"));
+  // The second page was on its way.
+  Rule("/v1/evaluations", R"([{"JobID":"a","Namespace":"ns"}])");
+  next_tokens_.clear();
+  ASSERT_OK(Reader(*client_).Blocked(""));
+}
+
 TEST_F(ReaderTest, WithoutTheRightToReadNodesItSaysWhichRightIsMissing) {
   ServeCase("memory");
   Rule("/v1/nodes", "403 Permission denied");
