@@ -166,7 +166,11 @@ absl::StatusOr<FetchedJar> FetchAgentJar(
     const std::function<void(const std::string&)>& on_fetching) {
   JarSink sink(fd);
   absl::Status last;
-  for (const std::string& jar_url : JarUrls(url)) {
+  std::vector<std::string> jar_urls = JarUrls(url);
+  // The name under which this controller had it: older ones take their time to refuse the others.
+  std::stable_partition(jar_urls.begin(), jar_urls.end(),
+                        [&known](const std::string& jar_url) { return known.contains(jar_url); });
+  for (const std::string& jar_url : jar_urls) {
     HttpRequest request;
     request.url = jar_url;
     const auto kept = known.find(jar_url);

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
@@ -25,6 +26,9 @@ constexpr size_t kMaxEntryBytes = 1 << 20;     // of the entries that are read
 constexpr size_t kMaxTextBytes = 128;          // of a version
 constexpr uint32_t kJavaOfClassVersion0 = 44;  // class file version 61 = Java 17
 
+constexpr size_t kMaxCopyBytes = 64 << 20;  // unpacked; a current agent.jar has 4 MiB
+
+constexpr char kMetaInf[] = "META-INF/";
 constexpr char kManifest[] = "META-INF/MANIFEST.MF";
 constexpr char kLauncher[] = "hudson/remoting/Launcher.class";
 constexpr char kInboundMain[] = "hudson/remoting/jnlp/Main.class";
@@ -38,6 +42,9 @@ using Entries = std::map<std::string, std::string>;
 
 struct FreeArchive {
   void operator()(archive* reader) const { ::archive_read_free(reader); }
+};
+struct FreeWriter {
+  void operator()(archive* writer) const { ::archive_write_free(writer); }
 };
 using Archive = std::unique_ptr<archive, FreeArchive>;
 
@@ -68,23 +75,38 @@ absl::StatusOr<std::string> ReadEntry(const Archive& reader) {
   }
 }
 
-absl::StatusOr<Entries> ReadWantedEntries(int fd) {
+absl::StatusOr<Archive> OpenJar(int fd) {
   if (::lseek(fd, 0, SEEK_SET) != 0) return ErrnoStatus("read");
-  const Archive reader(::archive_read_new());
+  Archive reader(::archive_read_new());
   // By the central directory, as a JVM does.
   ::archive_read_support_format_zip_seekable(reader.get());
   if (::archive_read_open_fd(reader.get(), fd, kBlockBytes) != ARCHIVE_OK) return NotAJar(reader);
-  Entries entries;
+  return reader;
+}
+
+// Calls `visit` with each entry; its content, when wanted, is to be read there.
+absl::Status VisitEntries(const Archive& reader,
+                          absl::FunctionRef<absl::Status(archive_entry*)> visit) {
   for (size_t count = 0; count < kMaxEntries; ++count) {
     archive_entry* entry = nullptr;
     const int result = ::archive_read_next_header(reader.get(), &entry);
-    if (result == ARCHIVE_EOF) return entries;
+    if (result == ARCHIVE_EOF) return absl::OkStatus();
     if (result != ARCHIVE_OK && result != ARCHIVE_WARN) return NotAJar(reader);
-    const char* name = ::archive_entry_pathname(entry);
-    if (name == nullptr || !IsWanted(name)) continue;
-    ASSIGN_OR_RETURN(entries[name], ReadEntry(reader));
+    RETURN_IF_ERROR(visit(entry));
   }
   return absl::InvalidArgumentError("is not an agent: it has too many entries");
+}
+
+absl::StatusOr<Entries> ReadWantedEntries(int fd) {
+  ASSIGN_OR_RETURN(const Archive reader, OpenJar(fd));
+  Entries entries;
+  RETURN_IF_ERROR(VisitEntries(reader, [&](archive_entry* entry) -> absl::Status {
+    const char* name = ::archive_entry_pathname(entry);
+    if (name == nullptr || !IsWanted(name)) return absl::OkStatus();
+    ASSIGN_OR_RETURN(entries[name], ReadEntry(reader));
+    return absl::OkStatus();
+  }));
+  return entries;
 }
 
 // "Key: value" of a manifest's main section, "key=value" of a properties file.
@@ -140,6 +162,50 @@ bool LauncherTakesUrl(const Entries& entries) {
          HasConstant(launcher->second, "-secret");
 }
 
+// "JAR File Specification": the signature files of META-INF itself, in any case of letters.
+bool IsSignature(absl::string_view name) {
+  if (!absl::StartsWithIgnoreCase(name, kMetaInf)) return false;
+  name.remove_prefix(sizeof(kMetaInf) - 1);
+  if (absl::StrContains(name, '/')) return false;
+  if (absl::StartsWithIgnoreCase(name, "SIG-")) return true;
+  for (const char* suffix : {".SF", ".RSA", ".DSA", ".EC"}) {
+    if (absl::EndsWithIgnoreCase(name, suffix)) return true;
+  }
+  return false;
+}
+
+absl::StatusOr<bool> IsSigned(int fd) {
+  ASSIGN_OR_RETURN(const Archive reader, OpenJar(fd));
+  bool found = false;
+  RETURN_IF_ERROR(VisitEntries(reader, [&found](archive_entry* entry) {
+    const char* name = ::archive_entry_pathname(entry);
+    found = found || (name != nullptr && IsSignature(name));
+    return absl::OkStatus();
+  }));
+  return found;
+}
+
+absl::Status NotWritten(archive* writer) {
+  return absl::InternalError(
+      absl::StrCat("agent.jar without its signature: ", ::archive_error_string(writer)));
+}
+
+// libarchive compares each entry with its checksum.
+absl::Status CopyContent(const Archive& reader, archive* writer, size_t& left) {
+  std::string block(kBlockBytes, '\0');
+  for (;;) {
+    const la_ssize_t count = ::archive_read_data(reader.get(), block.data(), block.size());
+    if (count < 0) return NotAJar(reader);
+    if (count == 0) return absl::OkStatus();
+    if (static_cast<size_t>(count) > left) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("holds more than ", kMaxCopyBytes >> 20, " MiB, which no agent.jar does"));
+    }
+    left -= count;
+    if (::archive_write_data(writer, block.data(), count) != count) return NotWritten(writer);
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<pb::JarInfo> InspectJar(int fd) {
@@ -162,6 +228,27 @@ absl::StatusOr<pb::JarInfo> InspectJar(int fd) {
   info.set_runs_as_agent(IsAgentMainClass(Lookup(entries[kManifest], "Main-Class")));
   info.set_version(FindVersion(entries));
   return info;
+}
+
+absl::StatusOr<bool> CopyWithoutSignature(int jar_fd, int copy_fd) {
+  ASSIGN_OR_RETURN(const bool has_signature, IsSigned(jar_fd));
+  if (!has_signature) return false;
+  ASSIGN_OR_RETURN(const Archive reader, OpenJar(jar_fd));
+  const std::unique_ptr<archive, FreeWriter> writer(::archive_write_new());
+  ::archive_write_set_format_zip(writer.get());
+  ::archive_write_zip_set_compression_store(writer.get());
+  ::archive_write_set_bytes_in_last_block(writer.get(), 1);  // not padded
+  if (::archive_write_open_fd(writer.get(), copy_fd) != ARCHIVE_OK) return NotWritten(writer.get());
+  size_t left = kMaxCopyBytes;
+  RETURN_IF_ERROR(VisitEntries(reader, [&](archive_entry* entry) -> absl::Status {
+    const char* name = ::archive_entry_pathname(entry);
+    if (name == nullptr) return absl::InvalidArgumentError("has an entry whose name is no text");
+    if (IsSignature(name)) return absl::OkStatus();
+    if (::archive_write_header(writer.get(), entry) != ARCHIVE_OK) return NotWritten(writer.get());
+    return CopyContent(reader, writer.get(), left);
+  }));
+  if (::archive_write_close(writer.get()) != ARCHIVE_OK) return NotWritten(writer.get());
+  return true;
 }
 
 absl::StatusOr<std::string> Sha256OfFile(int fd) {

@@ -43,8 +43,9 @@ absl::Status SayFailed(int fd, const absl::Status& error) {
 
 // What the parent opened for the child.
 struct Workplace {
-  Fd cache;  // directory; only when fetching
-  Fd jar;    // the given file, or an unnamed one in the cache
+  Fd cache;         // directory; only when fetching
+  Fd jar;           // the given file, or an unnamed one in the cache
+  Fd unsigned_jar;  // another: what is kept of a signed one
   CachedJars cached;
   std::string ca_pem;
 };
@@ -58,8 +59,10 @@ absl::StatusOr<Workplace> OpenWorkplace(const AgentJarRequest& request) {
   }
   RETURN_IF_ERROR(MakeDirs(request.cache_dir, kCacheDirMode));
   ASSIGN_OR_RETURN(place.cache, OpenFile(request.cache_dir, O_RDONLY | O_DIRECTORY));
-  ASSIGN_OR_RETURN(place.jar, OpenAt(place.cache.get(), ".", O_TMPFILE | O_RDWR, 0600),
-                   "new file in ", request.cache_dir);
+  for (Fd* file : {&place.jar, &place.unsigned_jar}) {
+    ASSIGN_OR_RETURN(*file, OpenAt(place.cache.get(), ".", O_TMPFILE | O_RDWR, 0600),
+                     "new file in ", request.cache_dir);
+  }
   place.cached = FindCachedJars(place.cache.get(), request);
   return place;
 }
@@ -101,6 +104,11 @@ absl::StatusOr<Json> DoChildsWork(const AgentJarRequest& request, Workplace& pla
   const std::string subject = request.file.empty() ? "the controller's agent.jar" : request.file;
   const Fd& jar = fetched.unchanged ? place.cached.at(fetched.url).file : place.jar;
   ASSIGN_OR_RETURN(const pb::JarInfo info, InspectJar(jar.get()), subject);
+  bool was_signed = false;
+  if (request.file.empty()) {
+    ASSIGN_OR_RETURN(was_signed, CopyWithoutSignature(jar.get(), place.unsigned_jar.get()),
+                     subject);
+  }
   return Json{{"state", "ready"},
               {"jar",
                {{"main_class", info.main_class()},
@@ -110,6 +118,7 @@ absl::StatusOr<Json> DoChildsWork(const AgentJarRequest& request, Workplace& pla
                 {"runs_as_agent", info.runs_as_agent()}}},
               {"url", fetched.url},
               {"unchanged", fetched.unchanged},
+              {"was_signed", was_signed},
               {"etag", fetched.validators.etag},
               {"last_modified", fetched.validators.last_modified}};
 }
@@ -209,15 +218,18 @@ absl::Status FinishReady(const AgentJarRequest& request, const Workplace& place,
   FetchedJar fetched{StringOf(ready, "url"),
                      ready.value("unchanged", Json()) == true,
                      {StringOf(ready, "etag"), StringOf(ready, "last_modified")}};
+  const bool was_signed = request.file.empty() && ready.value("was_signed", Json()) == true;
+  const bool kept = fetched.unchanged && !was_signed;
+  const Fd& jar_file = was_signed ? place.unsigned_jar : place.jar;
   std::string path;
   std::string sha256;
-  if (fetched.unchanged) {
+  if (kept) {
     ASSIGN_OR_RETURN(path, TakeCached(request, place, fetched.url, sha256));
   } else {
-    ASSIGN_OR_RETURN(sha256, Sha256OfFile(place.jar.get()));
+    ASSIGN_OR_RETURN(sha256, Sha256OfFile(jar_file.get()));
   }
-  if (request.file.empty() && !fetched.unchanged) {
-    ASSIGN_OR_RETURN(path, KeepJar(place.cache.get(), request, place.jar.get(), sha256));
+  if (request.file.empty() && !kept) {
+    ASSIGN_OR_RETURN(path, KeepJar(place.cache.get(), request, jar_file.get(), sha256));
     // Best effort: without it the jar is transferred again.
     KeepOrigin(place.cache.get(), request, fetched, sha256).IgnoreError();
   }

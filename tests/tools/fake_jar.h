@@ -43,13 +43,22 @@ inline std::string ClassFile(int major, std::initializer_list<std::string> const
   return content;
 }
 
-inline std::string CurrentAgentJar() {
-  return MakeJar({{"META-INF/MANIFEST.MF",
-                   "Manifest-Version: 1.0\r\nMain-Class: hudson.remoting.Launcher\r\n"
-                   "Version: 3386.v1\r\n\r\nName: x\r\nVersion: wrong\r\n"},
-                  {"hudson/remoting/Launcher.class", ClassFile(61, {"-url", "-secret", "-name"})},
-                  {"hudson/remoting/jnlp/Main.class", ClassFile(61, {"-url"})},
-                  {"org/jenkinsci/remoting/engine/JnlpProtocol4Handler.class", "x"}});
+inline std::map<std::string, std::string> CurrentAgentEntries() {
+  return {{"META-INF/MANIFEST.MF",
+           "Manifest-Version: 1.0\r\nMain-Class: hudson.remoting.Launcher\r\n"
+           "Version: 3386.v1\r\n\r\nName: x\r\nVersion: wrong\r\n"},
+          {"hudson/remoting/Launcher.class", ClassFile(61, {"-url", "-secret", "-name"})},
+          {"hudson/remoting/jnlp/Main.class", ClassFile(61, {"-url"})},
+          {"org/jenkinsci/remoting/engine/JnlpProtocol4Handler.class", "x"}};
+}
+
+inline std::string CurrentAgentJar() { return MakeJar(CurrentAgentEntries()); }
+
+inline std::string SignedAgentJar() {
+  std::map<std::string, std::string> entries = CurrentAgentEntries();
+  entries.insert({{"META-INF/SIGNER.SF", "Signature-Version: 1.0\r\n"},
+                  {"META-INF/SIGNER.RSA", "what only the JVM reads"}});
+  return MakeJar(entries);
 }
 
 }  // namespace jenkins_agent

@@ -187,6 +187,17 @@ TEST_F(FetchTest, AnUnchangedJarIsNotTransferred) {
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("304")));
 }
 
+TEST_F(FetchTest, TheNameThatIsKnownIsAskedForFirst) {
+  const FakeController controller([&](const std::string& path, const FakeController::Send& send) {
+    send(path == "/jnlpJars/agent.jar" ? FakeController::Answer("200 OK", "", "the new jar")
+                                       : FakeController::Answer("404 Not Found", "", ""));
+  });
+  const std::string known = controller.url() + "jnlpJars/slave.jar";
+  ASSERT_OK(Fetch(controller.url(), {{known, {"\"v1\"", ""}}}));
+  EXPECT_EQ(JarContent(), "the new jar");
+  EXPECT_THAT(tried_, ElementsAre(known, controller.url() + "jnlpJars/agent.jar"));
+}
+
 TEST_F(FetchTest, ValidatorsAreKeptUnlessTheyCouldHarm) {
   const FakeController controller([&](const std::string& path, const FakeController::Send& send) {
     const std::string tag = path == "/a/jnlpJars/agent.jar" ? "W/\"1\"" : std::string(5000, 'x');

@@ -3,6 +3,11 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <map>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "driver/base/fd.h"
@@ -73,12 +78,95 @@ TEST(JarTest, OtherFilesAreNoAgents) {
   }
 }
 
+// Names and contents, by libarchive's reader of streams: the other one of its two.
+std::map<std::string, std::string> EntriesOf(int fd) {
+  std::map<std::string, std::string> entries;
+  archive* reader = ::archive_read_new();
+  ::archive_read_support_format_zip_streamable(reader);
+  ::lseek(fd, 0, SEEK_SET);
+  EXPECT_EQ(::archive_read_open_fd(reader, fd, 4096), ARCHIVE_OK);
+  for (archive_entry* entry = nullptr; ::archive_read_next_header(reader, &entry) == ARCHIVE_OK;) {
+    std::string& content = entries[::archive_entry_pathname(entry)];
+    char block[4096];
+    for (la_ssize_t n; (n = ::archive_read_data(reader, block, sizeof(block))) > 0;) {
+      content.append(block, n);
+    }
+  }
+  ::archive_read_free(reader);
+  return entries;
+}
+
+struct Copy {
+  absl::StatusOr<bool> was_signed;
+  Fd file{::memfd_create("copy", MFD_CLOEXEC)};
+};
+
+Copy CopyOf(const std::string& content) {
+  Copy copy;
+  const absl::StatusOr<Fd> jar = MakeSealedMemfd("test-jar", content);
+  copy.was_signed = jar.ok() ? CopyWithoutSignature(jar->get(), copy.file.get()) : jar.status();
+  return copy;
+}
+
+TEST(JarTest, ASignatureIsTakenOff) {
+  std::map<std::string, std::string> entries = CurrentAgentEntries();
+  entries["META-INF/services/a.SF"] = "of a library";
+  entries["META-INF/INDEX.LIST"] = "stays";
+  std::map<std::string, std::string> with_signature = entries;
+  for (const char* name : {"META-INF/ECLIPSE_.SF", "META-INF/ECLIPSE_.RSA", "META-INF/x.dsa",
+                           "meta-inf/y.EC", "META-INF/SIG-z"}) {
+    with_signature[name] = "signature";
+  }
+  const Copy copy = CopyOf(MakeJar(with_signature));
+  ASSERT_OK_AND_ASSIGN(const bool was_signed, copy.was_signed);
+  EXPECT_TRUE(was_signed);
+  EXPECT_EQ(EntriesOf(copy.file.get()), entries);
+  ASSERT_OK_AND_ASSIGN(const pb::JarInfo info, InspectJar(copy.file.get()));
+  EXPECT_EQ(info.generation(), pb::LAUNCHER_JENKINS);
+}
+
+TEST(JarTest, WithoutASignatureNothingIsWritten) {
+  const Copy copy = CopyOf(CurrentAgentJar());
+  ASSERT_OK_AND_ASSIGN(const bool was_signed, copy.was_signed);
+  EXPECT_FALSE(was_signed);
+  EXPECT_EQ(::lseek(copy.file.get(), 0, SEEK_END), 0);
+}
+
+TEST(JarTest, ADamagedSignedJarIsRefused) {
+  std::string jar = SignedAgentJar();
+  // Behind the compressed content of the entry: its data descriptor (APPNOTE.TXT 4.3.9).
+  const size_t end = jar.find("PK\x07\x08", jar.find("hudson/remoting/Launcher.class"));
+  ASSERT_NE(end, std::string::npos);
+  jar[end - 6] ^= 1;
+  EXPECT_THAT(CopyOf(jar).was_signed,
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("is not a jar file")));
+}
+
+TEST(JarTest, TheRealOldAgentIsSignedAndLosesOnlyThat) {
+  const std::string path = absl::StrCat(TEST_CACHE_DIR, "/maven/hudson-remoting-3.0.3.jar");
+  REQUIRES_PATH(path);
+  ASSERT_OK_AND_ASSIGN(const Fd file, OpenFile(path, O_RDONLY));
+  const Fd copy(::memfd_create("copy", MFD_CLOEXEC));
+  ASSERT_OK_AND_ASSIGN(const bool was_signed, CopyWithoutSignature(file.get(), copy.get()));
+  EXPECT_TRUE(was_signed);
+  std::map<std::string, std::string> expected = EntriesOf(file.get());
+  EXPECT_EQ(expected.erase("META-INF/ECLIPSE_.SF") + expected.erase("META-INF/ECLIPSE_.RSA"), 2u);
+  EXPECT_GT(expected.size(), 100u);
+  EXPECT_EQ(EntriesOf(copy.get()), expected);
+}
+
 TEST(JarTest, NoBrokenByteDoesHarm) {
   const std::string jar = CurrentAgentJar();
   for (size_t i = 0; i < jar.size(); ++i) {
     std::string broken = jar;
     broken[i] = static_cast<char>(broken[i] ^ 0xff);
     Inspect(broken).status().IgnoreError();  // the sanitizers watch
+  }
+  const std::string signed_jar = SignedAgentJar();
+  for (size_t i = 0; i < signed_jar.size(); ++i) {
+    std::string broken = signed_jar;
+    broken[i] = static_cast<char>(broken[i] ^ 0xff);
+    CopyOf(broken).was_signed.status().IgnoreError();
   }
 }
 

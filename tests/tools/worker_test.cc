@@ -19,6 +19,7 @@
 #include "absl/strings/str_cat.h"
 #include "driver/base/fd.h"
 #include "driver/base/file.h"
+#include "driver/tools/jar.h"
 #include "tests/support/requires.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
@@ -29,6 +30,7 @@ namespace jenkins_agent {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 using Json = nlohmann::json;
 
 constexpr char kResolver[] = "nameserver 127.0.0.1\n";
@@ -198,6 +200,36 @@ TEST_F(WorkerTest, TransfersAJarOnlyWhenItHasChanged) {
   EXPECT_EQ(controller.transfers(), 4);
   ASSERT_OK_AND_ASSIGN(const std::string repaired, ReadFile(second, 1 << 20));
   EXPECT_EQ(repaired, CurrentAgentJar() + "changed");
+}
+
+TEST_F(WorkerTest, ASignedJarIsKeptWithoutItsSignature) {
+  REQUIRES_ROOT();
+  VersionedController controller(SignedAgentJar());
+  const auto fetch = [&] {
+    Worker worker({{"urls", {controller.url()}}, {"cache_dir", cache()}});
+    const Json ready = worker.Result();
+    EXPECT_EQ(ready["state"], "ready") << ready;
+    return ready["path"].get<std::string>();
+  };
+  const std::string path = fetch();
+  ASSERT_OK_AND_ASSIGN(const std::string kept, ReadFile(path, 1 << 20));
+  EXPECT_THAT(kept, Not(HasSubstr("SIGNER")));
+  EXPECT_THAT(path, HasSubstr(Sha256OfText(kept).value()));
+  EXPECT_EQ(fetch(), path);
+  EXPECT_EQ(controller.transfers(), 1);
+
+  // What an earlier version of this program kept: as it came.
+  const std::string as_it_came = absl::StrCat(Sha256OfText(SignedAgentJar()).value(), ".jar");
+  std::ofstream(absl::StrCat(cache(), "/", as_it_came)) << SignedAgentJar();
+  for (const auto& entry : std::filesystem::directory_iterator(cache())) {
+    if (entry.path().extension() != ".origin") continue;
+    ASSERT_OK_AND_ASSIGN(const std::string text, ReadFile(entry.path(), 1 << 20));
+    Json origin = Json::parse(text);
+    origin["sha256"] = as_it_came.substr(0, 64);
+    std::ofstream(entry.path()) << origin.dump();
+  }
+  EXPECT_EQ(fetch(), path);
+  EXPECT_EQ(controller.transfers(), 1);
 }
 
 TEST_F(WorkerTest, TheCacheIsBounded) {
