@@ -29,9 +29,10 @@ namespace base_proto = hashicorp::nomad::plugins::base::proto;
 
 constexpr char kTaskName[] = "agent";
 constexpr char kOneByOne[] = "start";  // allocation of the tasks that do not rest
+constexpr char kLocal[] = "/agent/local/";
 constexpr char kProbe[] = "/agent/local/probe";
 constexpr char kProbeInside[] = "/local/probe";
-constexpr int kStampTimeoutMs = 30'000;
+constexpr int kOutputTimeoutMs = 30'000;
 constexpr std::chrono::seconds kCallLimit(120);
 constexpr std::chrono::seconds kStopTimeout(3);
 constexpr int64_t kMemoryMb = 64;
@@ -71,19 +72,31 @@ struct Pending {
 
 }  // namespace
 
-absl::StatusOr<double> ReadStamp(int fd) {
-  timespec stamp = {};
-  auto* bytes = reinterpret_cast<char*>(&stamp);
-  for (size_t done = 0; done < sizeof(stamp);) {
+namespace {
+
+absl::Status ReadOutput(int fd, char* bytes, size_t wanted) {
+  for (size_t done = 0; done < wanted;) {
     pollfd wait = {fd, POLLIN, 0};
-    if (::poll(&wait, 1, kStampTimeoutMs) <= 0) {
-      return absl::DeadlineExceededError("the probe wrote nothing");
+    if (::poll(&wait, 1, kOutputTimeoutMs) <= 0) {
+      return absl::DeadlineExceededError("the program wrote nothing");
     }
-    const ssize_t size = ::read(fd, bytes + done, sizeof(stamp) - done);
+    const ssize_t size = ::read(fd, bytes + done, wanted - done);
     if (size < 0 && errno == EAGAIN) continue;
-    if (size <= 0) return absl::InternalError("the probe ended without a word");
+    if (size <= 0) return absl::InternalError("the program ended without a word");
     done += static_cast<size_t>(size);
   }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::string BaseNameOf(const Program& program) {
+  return std::filesystem::path(program.file).filename().string();
+}
+
+absl::StatusOr<double> ReadStamp(int fd) {
+  timespec stamp = {};
+  RETURN_IF_ERROR(ReadOutput(fd, reinterpret_cast<char*>(&stamp), sizeof(stamp)));
   return static_cast<double>(stamp.tv_sec) * 1e3 + static_cast<double>(stamp.tv_nsec) / 1e6;
 }
 
@@ -150,12 +163,43 @@ Fleet::~Fleet() {
 
 // ---- starts ----
 
-absl::Status Fleet::StartScript(const std::string& script) {
-  RETURN_IF_ERROR(MakeAllocation("script"));
-  nomad::StartTaskRequest request = StartRequest("script", {}, "/dev/null");
-  request.mutable_task()->set_msgpack_driver_config(CommandConfig("/bin/sh", {"-c", script}));
+absl::StatusOr<nomad::StartTaskRequest> Fleet::ProgramRequest(
+    const Program& program, const std::string& stdout_path) const {
+  const std::string name = BaseNameOf(program);
+  RETURN_IF_ERROR(MakeAllocation(name));
+  nomad::StartTaskRequest request = StartRequest(name, {}, stdout_path);
+  nomad::TaskConfig& config = *request.mutable_task();
+  std::error_code error;
+  std::filesystem::copy_file(program.file, absl::StrCat(config.alloc_dir(), kLocal, name),
+                             std::filesystem::copy_options::skip_existing, error);
+  if (error) return absl::InternalError(absl::StrCat(program.file, ": ", error.message()));
+  config.set_msgpack_driver_config(Map({{"command", Str("/local/" + name)},
+                                        {"args", Strings(program.args)},
+                                        {"pids_limit", Num(program.pids)}}));
+  config.mutable_resources()->mutable_allocated_resources()->mutable_memory()->set_memory_mb(
+      program.memory_mb);
+  return request;
+}
+
+absl::StatusOr<Running> Fleet::StartProgram(const Program& program) {
+  ASSIGN_OR_RETURN(const nomad::StartTaskRequest request, ProgramRequest(program, "/dev/null"));
   ASSIGN_OR_RETURN(const nomad::TaskHandle handle, Start(request));
-  return Keep(handle);
+  RETURN_IF_ERROR(Keep(handle));
+  ASSIGN_OR_RETURN(const pb::TaskStatus status,
+                   AskSupervisor(StatePaths(state_dir_).Task(request.task().id()), kCallLimit));
+  return Running{request.task().alloc_dir() + kLocal,
+                 {status.cgroup_dirs().begin(), status.cgroup_dirs().end()}};
+}
+
+absl::StatusOr<std::string> Fleet::RunProgram(const Program& program, size_t size) {
+  ASSIGN_OR_RETURN(const nomad::StartTaskRequest request,
+                   ProgramRequest(program, dir_ + "/stdout"));
+  RETURN_IF_ERROR(Start(request).status());
+  RETURN_IF_ERROR(Await(request.task().id()));
+  std::string output(size, '\0');
+  RETURN_IF_ERROR(ReadOutput(output_.get(), output.data(), size), BaseNameOf(program));
+  RETURN_IF_ERROR(Destroy(request.task().id()));
+  return output;
 }
 
 absl::Status Fleet::StartAgents(int count, const std::string& java_home, const std::string& jar,

@@ -23,6 +23,20 @@ struct Sample {
   double reaped_ms = 0;    // -> its end is told
 };
 
+// A static program of the bench, and what it may take.
+struct Program {
+  std::string file;  // on the host; the sandbox sees it in /local
+  std::vector<std::string> args = {};
+  int64_t memory_mb = 64;
+  int pids = 2048;
+};
+
+// Where a program's doings can be seen.
+struct Running {
+  std::string local_dir;  // its /local, on the host
+  std::vector<std::string> cgroup_dirs;
+};
+
 class Fleet {
  public:
   struct Options {
@@ -50,8 +64,10 @@ class Fleet {
   // StopTask for all of them at once, whose payload ends only when it is killed; milliseconds until
   // the last answer. They stay to be destroyed.
   absl::StatusOr<double> StopTogether();
-  // A task that runs a shell's script until it is stopped.
-  absl::Status StartScript(const std::string& script);
+  // A task that runs the program until it is stopped.
+  absl::StatusOr<Running> StartProgram(const Program& program);
+  // One that ends by itself; the `size` bytes that it wrote.
+  absl::StatusOr<std::string> RunProgram(const Program& program, size_t size);
   // Agents that run `jar` with <java_home>/bin/java; `watched`: with health.enabled.
   absl::Status StartAgents(int count, const std::string& java_home, const std::string& jar,
                            bool watched);
@@ -107,6 +123,8 @@ class Fleet {
   absl::Status MakeAllocation(const std::string& name) const;
   StartTaskRequest StartRequest(const std::string& name, const std::vector<std::string>& args,
                                 const std::string& stdout_path) const;
+  absl::StatusOr<StartTaskRequest> ProgramRequest(const Program& program,
+                                                  const std::string& stdout_path) const;
   absl::StatusOr<StartTaskRequest> NextResting();
   absl::StatusOr<TaskHandle> Start(const StartTaskRequest& request);
   absl::Status Keep(const TaskHandle& handle);
@@ -124,6 +142,9 @@ class Fleet {
   std::map<std::string, Task> tasks_;
   int next_id_ = 0;
 };
+
+// The file name of a program.
+std::string BaseNameOf(const Program& program);
 
 // Reads the probe's stamp from a pipe or FIFO; milliseconds of CLOCK_MONOTONIC.
 absl::StatusOr<double> ReadStamp(int fd);

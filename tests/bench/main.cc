@@ -54,6 +54,7 @@ int main(int argc, char** argv) {
                                             "a timer's lateness beside a task that "
                                             "takes all it can get");
   neighbour.add_option("--seconds", neighbour_options.seconds, "of each load")
+      ->check(CLI::Range(1, 80))
       ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   if (::geteuid() != 0) {

@@ -7,6 +7,7 @@
 #include <spawn.h>
 #include <stdlib.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -29,6 +30,9 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 constexpr int kNobody = 65534;
+constexpr char kLocal[] = "/local";
+constexpr size_t kMaxOutput = 1 << 20;
+constexpr char kCgroupRoot[] = "/sys/fs/cgroup";
 constexpr char kUnifiedTree[] = "/sys/fs/cgroup/unified";
 
 std::string PathOf(const std::string& program) {
@@ -58,7 +62,7 @@ Json Mounts(const std::string& local_dir) {
       Mount("mqueue", "mqueue", "/dev/mqueue", {"nosuid", "noexec", "nodev"}),
       Mount("sysfs", "sysfs", "/sys", {"nosuid", "noexec", "nodev", "ro"}),
       Mount("cgroup", "cgroup", "/sys/fs/cgroup", {"nosuid", "noexec", "nodev", "relatime", "ro"}),
-      Mount("tmpfs", "tmpfs", "/tmp", {"nosuid", "nodev", "mode=1777"}),
+      Mount("tmpfs", "tmpfs", "/tmp", {"nosuid", "nodev", "mode=1777", "size=65536k"}),
       Bind("/usr", "/usr", true),
       Bind("/etc", "/etc", true),
       Bind(local_dir, "/local", false)};
@@ -90,7 +94,11 @@ Json Namespaces(bool own_network) {
   return namespaces;
 }
 
-Json Config(const std::string& local_dir, const std::vector<std::string>& args, bool own_network) {
+constexpr int64_t kMiB = 1 << 20;
+
+Json Config(const std::string& local_dir, const Program& program, bool own_network) {
+  Json args = {"/local/" + BaseNameOf(program)};
+  for (const std::string& argument : program.args) args.push_back(argument);
   Json spec;
   spec["ociVersion"] = "1.0.2";
   spec["process"] = {{"terminal", false},
@@ -105,9 +113,9 @@ Json Config(const std::string& local_dir, const std::vector<std::string>& args, 
   spec["mounts"] = Mounts(local_dir);
   spec["linux"] = {
       {"resources",
-       {{"memory", {{"limit", 64 << 20}}},
+       {{"memory", {{"limit", program.memory_mb * kMiB}}},
         {"cpu", {{"shares", 200}}},
-        {"pids", {{"limit", 2048}}}}},
+        {"pids", {{"limit", program.pids}}}}},
       {"namespaces", Namespaces(own_network)},
       {"maskedPaths",
        {"/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
@@ -136,13 +144,32 @@ absl::StatusOr<pid_t> Spawn(const std::vector<std::string>& argv, int stdout_fd)
   return pid;
 }
 
-absl::Status RunToEnd(const std::vector<std::string>& argv) {
-  ASSIGN_OR_RETURN(const Fd null, OpenFile("/dev/null", O_WRONLY));
-  ASSIGN_OR_RETURN(const pid_t pid, Spawn(argv, null.get()));
+absl::Status AwaitEnd(pid_t pid, const std::string& name) {
   int status = 0;
   ::waitpid(pid, &status, 0);
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat(argv[0], ": wait status ", status));
+  return absl::InternalError(absl::StrCat(name, ": wait status ", status));
+}
+
+absl::Status RunToEnd(const std::vector<std::string>& argv) {
+  ASSIGN_OR_RETURN(const Fd null, OpenFile("/dev/null", O_WRONLY));
+  ASSIGN_OR_RETURN(const pid_t pid, Spawn(argv, null.get()));
+  return AwaitEnd(pid, argv[0]);
+}
+
+std::string CgroupParent() { return absl::StrCat("/bench-peers-", ::getpid()); }
+
+std::string CgroupPath(const std::string& dir) {
+  return absl::StrCat(CgroupParent(), "/", fs::path(dir).filename().string());
+}
+
+// The runtimes remove their own directory only. One that is in use stays.
+void RemoveCgroupParents() {
+  ::rmdir(absl::StrCat(kCgroupRoot, CgroupParent()).c_str());
+  std::error_code error;
+  for (const fs::directory_entry& hierarchy : fs::directory_iterator(kCgroupRoot, error)) {
+    ::rmdir((hierarchy.path().string() + CgroupParent()).c_str());
+  }
 }
 
 }  // namespace
@@ -162,19 +189,28 @@ bool OciBundle::Installed(const std::string& runtime) { return !PathOf(runtime).
 
 absl::StatusOr<OciBundle> OciBundle::Make(const std::string& dir, const std::string& probe,
                                           bool own_network) {
-  return MakeBundle(dir, fs::path(probe).parent_path().string(), {"/local/probe"}, own_network);
+  RETURN_IF_ERROR(
+      Write(dir, Config(fs::path(probe).parent_path().string(), {.file = probe}, own_network)));
+  return OciBundle(dir);
 }
 
-absl::StatusOr<OciBundle> OciBundle::MakeScript(const std::string& dir,
-                                                const std::string& local_dir,
-                                                const std::string& script) {
-  return MakeBundle(dir, local_dir, {"/usr/bin/sh", "-c", script}, /*own_network=*/false);
+absl::StatusOr<OciBundle> OciBundle::MakeProgram(const std::string& dir, const Program& program) {
+  OciBundle bundle(dir);
+  const std::string local_dir = dir + kLocal;
+  RETURN_IF_ERROR(MakeDirs(local_dir));
+  if (::chmod(dir.c_str(), 0711) != 0 || ::chmod(local_dir.c_str(), 0777) != 0) {
+    return ErrnoStatus(local_dir);
+  }
+  std::error_code error;
+  fs::copy_file(program.file, absl::StrCat(local_dir, "/", BaseNameOf(program)), error);
+  if (error) return absl::InternalError(absl::StrCat(program.file, ": ", error.message()));
+  Json config = Config(local_dir, program, /*own_network=*/false);
+  config["linux"]["cgroupsPath"] = CgroupPath(dir);
+  RETURN_IF_ERROR(Write(dir, config));
+  return bundle;
 }
 
-absl::StatusOr<OciBundle> OciBundle::MakeBundle(const std::string& dir,
-                                                const std::string& local_dir,
-                                                const std::vector<std::string>& args,
-                                                bool own_network) {
+absl::Status OciBundle::Write(const std::string& dir, const Json& config) {
   for (const char* target : {"proc", "dev", "sys", "tmp", "usr", "etc", "local"}) {
     RETURN_IF_ERROR(MakeDirs(absl::StrCat(dir, "/rootfs/", target)));
   }
@@ -183,27 +219,37 @@ absl::StatusOr<OciBundle> OciBundle::MakeBundle(const std::string& dir,
     fs::create_directory_symlink(absl::StrCat("usr/", link), absl::StrCat(dir, "/rootfs/", link),
                                  error);
   }
-  RETURN_IF_ERROR(
-      WriteFileAtomic(dir + "/config.json", Config(local_dir, args, own_network).dump()));
-  return OciBundle(dir);
+  return WriteFileAtomic(dir + "/config.json", config.dump());
+}
+
+Running OciBundle::running(const cgroups::Hierarchy& hierarchy) const {
+  Running running{dir_ + kLocal, {}};
+  if (hierarchy.version() == cgroups::Version::kV2) {
+    running.cgroup_dirs.push_back(hierarchy.root() + CgroupPath(dir_));
+    return running;
+  }
+  for (const char* controller : {"freezer", "memory", "cpu", "cpuacct", "pids"}) {
+    if (!hierarchy.Has(controller)) continue;
+    running.cgroup_dirs.push_back(hierarchy.ControllerPath(controller) + CgroupPath(dir_));
+  }
+  return running;
 }
 
 std::string OciBundle::IdOf(const std::string& runtime) const {
-  return absl::StrCat("bench-", runtime, "-", ::getpid());
+  return absl::StrCat("bench-", runtime, "-", ::getpid(), "-", fs::path(dir_).filename().string());
 }
 
-std::vector<std::string> OciBundle::Command(const std::string& runtime) const {
-  return {PathOf(runtime), "--root", absl::StrCat(dir_, "/", runtime), "--log",
-          absl::StrCat(dir_, "/", runtime, ".log")};
+std::vector<std::string> OciBundle::Command(const std::string& runtime,
+                                            const std::vector<std::string>& arguments) const {
+  std::vector<std::string> argv = {PathOf(runtime), "--root", absl::StrCat(dir_, "/", runtime),
+                                   "--log", absl::StrCat(dir_, "/", runtime, ".log")};
+  argv.insert(argv.end(), arguments.begin(), arguments.end());
+  return argv;
 }
 
 absl::StatusOr<Sample> OciBundle::MeasureRun(const std::string& runtime) const {
-  std::vector<std::string> argv = Command(runtime);
-  for (const std::string& argument :
-       {std::string("run"), std::string("--bundle"), dir_, IdOf(runtime)}) {
-    argv.push_back(argument);
-  }
-  return MeasureSpawn(argv, absl::StrCat(dir_, "/", runtime, ".log"));
+  return MeasureSpawn(Command(runtime, {"run", "--bundle", dir_, IdOf(runtime)}),
+                      absl::StrCat(dir_, "/", runtime, ".log"));
 }
 
 absl::StatusOr<Sample> MeasureSpawn(const std::vector<std::string>& argv, const std::string& log) {
@@ -222,21 +268,26 @@ absl::StatusOr<Sample> MeasureSpawn(const std::vector<std::string>& argv, const 
 }
 
 absl::Status OciBundle::StartDetached(const std::string& runtime) const {
-  std::vector<std::string> argv = Command(runtime);
-  for (const std::string& argument : {std::string("run"), std::string("--detach"),
-                                      std::string("--bundle"), dir_, IdOf(runtime)}) {
-    argv.push_back(argument);
-  }
-  return RunToEnd(argv);
+  return RunToEnd(Command(runtime, {"run", "--detach", "--bundle", dir_, IdOf(runtime)}));
+}
+
+absl::StatusOr<std::string> OciBundle::Run(const std::string& runtime) const {
+  ASSIGN_OR_RETURN(Pipe out, MakePipe());
+  ASSIGN_OR_RETURN(
+      const pid_t pid,
+      Spawn(Command(runtime, {"run", "--bundle", dir_, IdOf(runtime)}), out.write.get()));
+  out.write.Reset();
+  absl::StatusOr<std::string> output = ReadAll(out.read.get(), kMaxOutput);
+  const absl::Status ended = AwaitEnd(pid, runtime);
+  RemoveCgroupParents();
+  RETURN_IF_ERROR(ended);
+  return output;
 }
 
 absl::Status OciBundle::Kill(const std::string& runtime) const {
-  std::vector<std::string> argv = Command(runtime);
-  for (const std::string& argument :
-       {std::string("delete"), std::string("--force"), IdOf(runtime)}) {
-    argv.push_back(argument);
-  }
-  return RunToEnd(argv);
+  const absl::Status killed = RunToEnd(Command(runtime, {"delete", "--force", IdOf(runtime)}));
+  RemoveCgroupParents();
+  return killed;
 }
 
 }  // namespace jenkins_agent::bench

@@ -1,11 +1,13 @@
 // What crun and runc are given: a bundle that asks for the sandbox that the driver makes.
 #pragma once
 
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "cgroups/hierarchy.h"
 #include "tests/bench/fleet.h"
 
 namespace jenkins_agent::bench {
@@ -25,9 +27,9 @@ class OciBundle {
   // host's.
   static absl::StatusOr<OciBundle> Make(const std::string& dir, const std::string& probe,
                                         bool own_network);
-  // The same sandbox for a shell's script; `local_dir` is its /local.
-  static absl::StatusOr<OciBundle> MakeScript(const std::string& dir, const std::string& local_dir,
-                                              const std::string& script);
+  // The same sandbox for another program, whose cgroups have a parent of their own as tasks of
+  // Nomad have.
+  static absl::StatusOr<OciBundle> MakeProgram(const std::string& dir, const Program& program);
 
   // `<runtime> run`: started -> the probe's stamp, and -> the runtime's own end.
   absl::StatusOr<Sample> MeasureRun(const std::string& runtime) const;
@@ -35,13 +37,16 @@ class OciBundle {
   // Starts it without an output; Kill ends it with all that it started.
   absl::Status StartDetached(const std::string& runtime) const;
   absl::Status Kill(const std::string& runtime) const;
+  // What it writes until it ends by itself.
+  absl::StatusOr<std::string> Run(const std::string& runtime) const;
+  // Of a program's bundle.
+  Running running(const cgroups::Hierarchy& hierarchy) const;
 
  private:
-  static absl::StatusOr<OciBundle> MakeBundle(const std::string& dir, const std::string& local_dir,
-                                              const std::vector<std::string>& args,
-                                              bool own_network);
+  static absl::Status Write(const std::string& dir, const nlohmann::ordered_json& config);
   std::string IdOf(const std::string& runtime) const;
-  std::vector<std::string> Command(const std::string& runtime) const;
+  std::vector<std::string> Command(const std::string& runtime,
+                                   const std::vector<std::string>& arguments) const;
 
   explicit OciBundle(const std::string& dir) : dir_(dir) {}
   const std::string dir_;
