@@ -35,6 +35,8 @@ constexpr const char* kEtcEntries[] = {"alternatives",    "ca-certificates", "ca
                                        "ssl/certs",       "ssl/openssl.cnf", "timezone"};
 // Each distribution names its JDK settings differently: java-17-openjdk, java, .java.
 constexpr char kJavaPrefix[] = "java";
+constexpr char kHiddenJava[] = "/etc/.java";
+constexpr char kResolvConf[] = "/etc/resolv.conf";
 // The certificates of Debian's JDKs, which have a link to here.
 constexpr char kJavaCertificates[] = "/etc/ssl/certs/java";
 
@@ -94,14 +96,21 @@ bool IsAtOrBelow(const std::string& path, const std::string& directory) {
   return path == directory || absl::StartsWith(path, directory + "/");
 }
 
+std::string Prefix(const std::string& host_root) { return host_root == "/" ? "" : host_root; }
+
 // Appends the parts of one plan, in the order of PlanHostRootfs.
 class Plan {
  public:
   explicit Plan(const HostRootfs& rootfs)
-      : rootfs_(rootfs), prefix_(rootfs.host_root == "/" ? "" : rootfs.host_root) {}
+      : rootfs_(rootfs),
+        prefix_(Prefix(rootfs.host_root)),
+        entries_(rootfs.host_entries != nullptr ? rootfs.host_entries
+                                                : std::make_shared<const HostEntries>(
+                                                      LookAtHost(HostPlacesOf(rootfs.host_root)))) {
+  }
 
   absl::Status AddSystemTrees() {
-    for (const std::string path : kSystemTrees) AddHostEntry(path, path);
+    for (const std::string path : kSystemTrees) AddHostEntry(path);
     if (mounts_.empty() || mounts_.front().target() != "/usr") {
       return absl::FailedPreconditionError(absl::StrCat(
           "the host has no /usr to share with the task below '", rootfs_.host_root, "'"));
@@ -121,8 +130,8 @@ class Plan {
     for (const std::string& path : rootfs_.extra_read_only) {
       Add(ReadOnlyBind(HostPath(path), path));
     }
-    for (const std::string& name : JavaSettings()) AddHostEntry("/etc/" + name, "/etc/" + name);
-    AddHostEntry(kJavaCertificates, kJavaCertificates);
+    AddJavaSettings();
+    AddHostEntry(kJavaCertificates);
   }
 
   absl::Status AddEtcOfImage() {
@@ -133,8 +142,8 @@ class Plan {
 
   absl::Status AddEtc() {
     RETURN_IF_ERROR(AddAccounts());
-    for (const std::string name : kEtcEntries) AddHostEntry("/etc/" + name, "/etc/" + name);
-    for (const std::string& name : JavaSettings()) AddHostEntry("/etc/" + name, "/etc/" + name);
+    for (const std::string name : kEtcEntries) AddHostEntry("/etc/" + name);
+    AddJavaSettings();
     AddResolver();
     return AddHosts();
   }
@@ -216,18 +225,22 @@ class Plan {
 
   // A link into /usr stays one (merged-usr; the JVM reads the zone's name from the link
   // /etc/localtime). Other links, e.g. of NixOS into its store, are followed by the bind.
-  void AddHostEntry(const std::string& path, const std::string& target) {
-    std::error_code error;
-    const fs::file_status status = fs::symlink_status(HostPath(path), error);
-    if (error || !fs::exists(status)) return;
-    if (fs::is_symlink(status)) {
-      const std::string text = fs::read_symlink(HostPath(path), error).string();
-      const fs::path meant = (fs::path(path).parent_path() / text).lexically_normal();
-      if (!error && IsAtOrBelow(meant.string(), "/usr")) return Add(Link(text, target));
+  void AddHostEntry(const std::string& path) {
+    const HostEntry& entry = entries_->by_path.at(path);
+    if (entry.kind == HostEntry::Kind::kMissing) return;
+    const bool is_link = entry.kind == HostEntry::Kind::kLink;
+    if (is_link) {
+      const fs::path meant = (fs::path(path).parent_path() / entry.text).lexically_normal();
+      if (IsAtOrBelow(meant.string(), "/usr")) return Add(Link(entry.text, path));
     }
-    pb::MountSpec mount = ReadOnlyBind(HostPath(path), target);
-    mount.set_optional(fs::is_symlink(status));  // may dangle
+    pb::MountSpec mount = ReadOnlyBind(HostPath(path), path);
+    mount.set_optional(is_link);  // may dangle
     AddShared(std::move(mount));
+  }
+
+  void AddJavaSettings() {
+    AddHostEntry(kHiddenJava);
+    for (const std::string& name : entries_->etc) AddHostEntry("/etc/" + name);
   }
 
   // "" when the host has none.
@@ -253,23 +266,11 @@ class Plan {
     return absl::OkStatus();
   }
 
-  std::vector<std::string> JavaSettings() const {
-    std::vector<std::string> names;
-    std::error_code error;
-    for (fs::directory_iterator it(HostPath("/etc"), error), end; !error && it != end;
-         it.increment(error)) {
-      const std::string name = it->path().filename().string();
-      if (absl::StartsWith(name, kJavaPrefix) || name == ".java") names.push_back(name);
-    }
-    std::sort(names.begin(), names.end());
-    return names;
-  }
-
   void AddResolver() {
     if (!rootfs_.resolv_conf_content.empty()) {
-      return Add(File("/etc/resolv.conf", rootfs_.resolv_conf_content));
+      return Add(File(kResolvConf, rootfs_.resolv_conf_content));
     }
-    AddHostEntry("/etc/resolv.conf", "/etc/resolv.conf");
+    AddHostEntry(kResolvConf);
   }
 
   // Java's getLocalHost() throws when the host name has no address, so it gets one, as Debian does.
@@ -287,6 +288,7 @@ class Plan {
 
   const HostRootfs& rootfs_;
   const std::string prefix_;
+  const std::shared_ptr<const HostEntries> entries_;
   std::vector<pb::MountSpec> mounts_;
 };
 
@@ -324,6 +326,16 @@ absl::Status CheckNames(const HostRootfs& rootfs) {
 }
 
 }  // namespace
+
+HostPlaces HostPlacesOf(const std::string& host_root) {
+  HostPlaces places;
+  places.root = Prefix(host_root);
+  places.paths = {kJavaCertificates, kHiddenJava, kResolvConf};
+  for (const char* path : kSystemTrees) places.paths.push_back(path);
+  for (const char* name : kEtcEntries) places.paths.push_back(absl::StrCat("/etc/", name));
+  places.etc_prefix = kJavaPrefix;
+  return places;
+}
 
 absl::StatusOr<std::vector<pb::MountSpec>> PlanHostRootfs(const HostRootfs& rootfs) {
   RETURN_IF_ERROR(CheckPaths(rootfs));

@@ -4,12 +4,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "driver/base/sandbox_paths.h"
+#include "driver/sandbox/host_entries.h"
 #include "proto/supervisor.pb.h"
 
 namespace jenkins_agent {
@@ -38,7 +40,12 @@ struct HostRootfs {
   std::string hosts_content;        // "" = the host's, and a line for `hostname`
   std::string extra_hosts;          // lines added to it
   std::string host_root = "/";      // tests: a fake tree
+  // Of a look at HostPlacesOf(host_root); null: the plan looks itself.
+  std::shared_ptr<const HostEntries> host_entries = {};
 };
+
+// What a plan has to know of the host's tree.
+HostPlaces HostPlacesOf(const std::string& host_root);
 
 // In the order in which they are mounted; `shared` marks what does not depend on the task.
 // InvalidArgument for paths that are not plain absolute ones and names that do not fit into passwd;

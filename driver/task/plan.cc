@@ -174,6 +174,7 @@ absl::Status PlanSandbox(const PlanInput& input, Program kind,
   RETURN_IF_ERROR(CheckAgainstMemory(input.host, rootfs.shm_size_bytes), "shm_size");
   RETURN_IF_ERROR(PlanNames(input, rootfs));
   rootfs.host_root = input.host_root;
+  rootfs.host_entries = input.host_entries;
   if (input.image != nullptr) {
     rootfs.passwd = input.image->passwd;
     rootfs.group = input.image->group;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "driver/config/plugin_config.h"
 #include "driver/config/task_config.h"
 #include "driver/jvm/java.h"
+#include "driver/sandbox/host_entries.h"
 #include "driver/task/host_limits.h"
 #include "driver/task/task_image.h"
 #include "proto/nomad_driver.pb.h"
@@ -36,7 +38,8 @@ struct PlanInput {
   int64_t host_cores = 1;                    // that the plugin may use
   // Content of a file that the job names by its path inside the sandbox.
   std::function<absl::StatusOr<std::string>(const std::string& path)> read_secret_file = {};
-  std::string host_root = "/";  // tests: a made-up host
+  std::string host_root = "/";                           // tests: a made-up host
+  std::shared_ptr<const HostEntries> host_entries = {};  // of HostRootfs
 };
 
 // InvalidArgument names the option that is wrong; FailedPrecondition what the node lacks.

@@ -21,6 +21,7 @@
 #include "driver/base/status.h"
 #include "driver/config/task_config.h"
 #include "driver/jvm/class_data.h"
+#include "driver/sandbox/host_rootfs.h"
 #include "driver/sandbox/image_base.h"
 #include "driver/sandbox/seccomp.h"
 #include "driver/task/disk_space.h"
@@ -144,7 +145,8 @@ absl::Status WriteHandle(const pb::TaskRecord& record) {
 TaskStore::TaskStore(Options options, Fd lock)
     : options_(std::move(options)),
       paths_(options_.config.state_dir),
-      owner_lock_(std::move(lock)) {}
+      owner_lock_(std::move(lock)),
+      host_entries_(HostPlacesOf("/")) {}
 
 absl::StatusOr<std::unique_ptr<TaskStore>> TaskStore::Open(Options options) {
   const StatePaths paths(options.config.state_dir);
@@ -299,6 +301,7 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
   input.init_filter = init_filter_;
   input.policy = options_.config.isolation;
   input.host = ReadHostLimits();
+  input.host_entries = host_entries_.Get(RealtimeNs());
   input.stack_limit = StackLimit();
   input.host_cores = UsableCores();
   input.read_secret_file = [&](const std::string& path) {

@@ -19,6 +19,7 @@
 #include "driver/base/paths.h"
 #include "driver/config/plugin_config.h"
 #include "driver/config/task_config.h"
+#include "driver/sandbox/host_entries.h"
 #include "driver/supervisor/client.h"
 #include "driver/task/events.h"
 #include "driver/task/jar_worker.h"
@@ -79,6 +80,7 @@ class TaskStore {
   const Options options_;
   const StatePaths paths_;
   const Fd owner_lock_;
+  HostEntryCache host_entries_;
   std::string boot_id_;
   std::string payload_filter_;
   std::string init_filter_;
