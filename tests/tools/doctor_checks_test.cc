@@ -206,6 +206,10 @@ class FakeClient final : public nomad::Client {
   absl::StatusOr<nomad::Answer> Put(const std::string&, const std::string&) override {
     return absl::UnimplementedError("");
   }
+  absl::Status GetPages(const std::string&, const nomad::Query&, int,
+                        const std::function<absl::Status(const std::string&)>&) override {
+    return absl::UnimplementedError("");
+  }
   std::vector<absl::StatusOr<nomad::Answer>> GetAll(const std::vector<std::string>&) override {
     return {};
   }
