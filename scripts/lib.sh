@@ -64,3 +64,18 @@ compile() {
 
 # our C++ sources, for format and lint
 sources() { (cd "$root" && find driver cgroups tests -name '*.cc' -o -name '*.h' | sort); }
+
+# For tests and benches; unpacked, never installed: their packages start services.
+fetch_service() {  # package, which has a program of the same name
+  local fresh
+  [[ ! -d $cache/$1 ]] && ! have "$1" || return 0
+  apt-cache show "$1" >/dev/null 2>&1 || as_root apt-get -qq update
+  say "fetching $1"
+  mkdir -p "$cache"
+  fresh=$(mktemp -d "$cache/fetch.XXXXXX")
+  (cd "$fresh" && apt-get -qq -o APT::Sandbox::User=root download "$1" && dpkg-deb -x ./*.deb "$1") ||
+    die "$1 could not be fetched and unpacked"
+  mv "$fresh/$1" "$cache/$1"
+  rm -r "$fresh"
+  done_something+=("$1")
+}

@@ -13,7 +13,8 @@ import subprocess
 import sys
 import time
 
-PROGRAMS = ("driver/nomad-driver-jenkins-agent", "driver/supervisor/supervisor", "driver/tools/tools")
+PROGRAMS = ("driver/nomad-driver-jenkins-agent", "driver/supervisor/supervisor", "driver/tools/tools",
+            "driver/metrics/exporter")
 OURS = re.compile(r"^(driver|cgroups|proto)/")
 # Interfaces of the kernel and of libc, of which nothing gets into a program.
 INTERFACES = {"linux-libc-dev"}

@@ -78,7 +78,7 @@ class NomadAgent(Server):
     acl: with ACLs; requests carry the bootstrap token. tls: a directory with ca.pem, cert.pem and key.pem; the
     API is https. Both with `dev` only.
     join: a NomadServer that runs already; the client is one of several, its node is called `name`.
-    host: the Host that it runs on.
+    host: the Host that it runs on. plugins, state: a plugin_dir that has the driver already, and its state_dir.
     """
 
     CLIENT = """
@@ -123,19 +123,20 @@ plugin "nomad-driver-jenkins-agent" {{
 """
 
     def __init__(self, scratch, dev=True, options="", client="", with_driver=True, acl=False, tls=None, join=None,
-                 name="nomad", host=None):
+                 name="nomad", host=None, plugins=None, state=None):
         directory = scratch.path / name
         directory.mkdir(mode=0o755)
         super().__init__("nomad", directory)
         self.dev, self.acl, self.tls, self.host = dev, acl, tls, host
         self.binary = nomad_binary()
-        self.data, self.plugins = directory / "data", directory / "plugins"
-        self.state, self.tmp = directory / "driver-state", directory / "tmp"
-        for path in (self.data, self.plugins, self.tmp):
+        self.data, self.plugins = directory / "data", plugins or directory / "plugins"
+        self.state, self.tmp = state or directory / "driver-state", directory / "tmp"
+        for path in (self.data, directory / "plugins", self.tmp):
             path.mkdir()
         self.driver = ""
         if with_driver:
-            install(DRIVER, self.plugins / DRIVER_FILE)
+            if not plugins:
+                install(DRIVER, self.plugins / DRIVER_FILE)
             self.driver = self.DRIVER.format(state=self.state, options=options)
         self.token = ""
         bind = host.address if host else "127.0.0.1"

@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import pathlib
+import shutil
 import socket
 import ssl
 import subprocess
@@ -13,6 +14,9 @@ import threading
 import time
 
 OCI = "application/vnd.oci.image."
+# Installed, or unpacked by scripts/setup.
+PROGRAM = shutil.which("docker-registry") or str(
+    pathlib.Path(__file__).resolve().parents[2] / ".cache/docker-registry/usr/bin/docker-registry")
 
 
 def digest(data):
@@ -163,7 +167,7 @@ class DockerRegistry:
                 more.write(f"auth:\n  htpasswd:\n    realm: test\n    path: {folder}/htpasswd\n")
         self.log = folder / "registry.log"
         with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(["docker-registry", "serve", config], stdout=log, stderr=log,
+            self.process = subprocess.Popen([PROGRAM, "serve", config], stdout=log, stderr=log,
                                             env={"PATH": os.environ["PATH"], "OTEL_TRACES_EXPORTER": "none"})
         deadline = time.monotonic() + 30
         while b"listening on" not in self.log.read_bytes():

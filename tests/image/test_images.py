@@ -16,6 +16,7 @@ import time
 import unittest
 
 import test_layers as layers
+import registries
 from registries import DockerRegistry, Fake, Image, digest, make_certificate
 from test_layers import directory, entry, tar
 
@@ -86,7 +87,7 @@ class Images(unittest.TestCase):
         return layers.tree(bundle / "rootfs")
 
 
-@unittest.skipUnless(all(shutil.which(p) for p in ("docker-registry", "skopeo", "umoci", "zstd")),
+@unittest.skipUnless(all(shutil.which(p) for p in (registries.PROGRAM, "skopeo", "umoci", "zstd")),
                      "needs docker-registry, skopeo, umoci and zstd")
 class RealRegistry(Images):
     def setUp(self):

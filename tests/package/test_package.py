@@ -2,34 +2,18 @@
 """The Debian package: what is in it, and what it says of itself."""
 import json
 import os
-import pathlib
 import re
 import subprocess
-import sys
 import unittest
 
-sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
+from packing import BUILD, DRIVER, NAME, ROOT, output, pack
 
-from machine import DRIVER, ROOT, Scratch
-
-NAME = "nomad-driver-jenkins-agent"
 DOC = f"usr/share/doc/{NAME}"
 
 
 def setUpModule():
-    global scratch, package, unpacked
-    scratch = Scratch()
-    unittest.addModuleCleanup(scratch.remove)
-    build = DRIVER.resolve().parents[1]  # the release build, as DRIVER_BINARY names it
-    subprocess.run([ROOT / "scripts/package", build], check=True, stdout=subprocess.DEVNULL)
-    package = next((build.parent / "packages").glob("*.deb"))
-    unpacked = scratch.path / "unpacked"
-    subprocess.run(["dpkg-deb", "-R", package, unpacked], check=True)
-
-
-def output(*command, **options):
-    return subprocess.run([str(word) for word in command], check=True, text=True, stdout=subprocess.PIPE,
-                          stdin=subprocess.DEVNULL, **options).stdout
+    global package, unpacked
+    _, package, unpacked = pack()
 
 
 class ContentsTest(unittest.TestCase):
@@ -43,7 +27,9 @@ class ContentsTest(unittest.TestCase):
         depends = output("dpkg-deb", "-f", package, "Depends")
         for library in ("libcurl4", "libarchive13", "libc6"):
             self.assertRegex(depends, rf"\b{library}\b")
-        self.assertIn("libisal2", output("dpkg-deb", "-f", package, "Recommends"))  # found at run time: dlopen
+        recommends = output("dpkg-deb", "-f", package, "Recommends")
+        self.assertIn("libisal2", recommends)  # found at run time: dlopen
+        self.assertIn("libprometheus-cpp-pull1.0", recommends)  # of the exporter
 
     def test_examples_and_licence_are_there(self):
         self.assertEqual({path.name for path in (unpacked / DOC / "examples").iterdir()},
@@ -58,6 +44,7 @@ class ContentsTest(unittest.TestCase):
                   if link["relationshipType"] == "STATIC_LINK"}
         # An archive, a part of the compiler, libc of the static supervisor, headers only.
         self.assertLessEqual({"libgrpc++-dev", "libabsl-dev", "libstdc++-12-dev", "libc6-dev", "libcli11-dev"}, static)
+        self.assertIn("prometheus-cpp-dev", {each["name"] for each in bill["packages"]})  # of the exporter
         self.assertTrue(static.isdisjoint({"libgtest-dev", "libgmock-dev", "libcurl4-openssl-dev", "linux-libc-dev"}))
         copyright = (unpacked / DOC / "copyright").read_text()
         for each in bill["packages"][1:]:
@@ -69,8 +56,15 @@ class ContentsTest(unittest.TestCase):
 
     def test_packing_twice_gives_the_same_bytes(self):
         before = package.read_bytes()
-        subprocess.run([ROOT / "scripts/package", DRIVER.resolve().parents[1]], check=True, stdout=subprocess.DEVNULL)
+        output(ROOT / "scripts/package", os.path.relpath(BUILD))
         self.assertEqual(package.read_bytes(), before)
+
+    def test_no_program_knows_where_it_was_built(self):
+        # What test_reproducible.py shows by a second build, the likeliest reason for a difference.
+        programs = [BUILD / "driver" / NAME, *(BUILD / "driver/programs").iterdir()]
+        self.assertEqual(len(programs), 4)
+        for program in programs:
+            self.assertNotIn(str(ROOT).encode(), program.read_bytes(), program.name)
 
 
 class CommandLineTest(unittest.TestCase):
