@@ -1,11 +1,15 @@
 #include "driver/base/nobody.h"
 
 #include <grp.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "driver/base/status.h"
 
@@ -25,6 +29,22 @@ absl::Status DropToNobody() {
     if (::setresuid(kNobody, kNobody, kNobody) != 0) return ErrnoStatus("setresuid");
   }
   if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return ErrnoStatus("PR_SET_NO_NEW_PRIVS");
+  return absl::OkStatus();
+}
+
+absl::Status LoadFilter(const std::string& filter) {
+  if (filter.empty() || filter.size() % sizeof(sock_filter) != 0 ||
+      filter.size() / sizeof(sock_filter) > BPF_MAXINSNS) {
+    return absl::InternalError("the system call filter is missing or damaged");
+  }
+  // Protobuf strings have no alignment to speak of, the kernel copies anyway.
+  std::vector<sock_filter> instructions(filter.size() / sizeof(sock_filter));
+  filter.copy(reinterpret_cast<char*>(instructions.data()), filter.size());
+  const sock_fprog program = {.len = static_cast<unsigned short>(instructions.size()),
+                              .filter = instructions.data()};
+  if (::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0) {
+    return ErrnoStatus("load the system call filter");
+  }
   return absl::OkStatus();
 }
 

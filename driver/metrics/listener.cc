@@ -100,6 +100,9 @@ class Figures final : public prometheus::Collectable {
 absl::Status Serve(const std::string& address, int plugin) {
   RETURN_IF_ERROR(GiveUpPrivileges());  // before there is a second thread
   RETURN_IF_ERROR(TryToListen(address));
+  // The plugin's first packet; for all threads, as there is one yet.
+  ASSIGN_OR_RETURN(const Packet filter, ReceivePacket(plugin), "the system call filter");
+  RETURN_IF_ERROR(LoadFilter(filter.data));
   const auto figures = std::make_shared<Figures>(plugin);
   try {
     prometheus::Exposer exposer(std::vector<std::string>{

@@ -3,8 +3,6 @@
 #include <errno.h>
 #include <grp.h>
 #include <linux/capability.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -15,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "driver/base/nobody.h"
 #include "driver/base/status.h"
 #include "driver/sandbox/user_namespace.h"
 
@@ -76,22 +75,6 @@ absl::Status KeepThroughExec(const Capabilities& capabilities) {
     if (::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0) != 0) {
       return ErrnoStatus(absl::StrCat("keep capability ", capability));
     }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status LoadFilter(const std::string& filter) {
-  if (filter.empty() || filter.size() % sizeof(sock_filter) != 0 ||
-      filter.size() / sizeof(sock_filter) > BPF_MAXINSNS) {
-    return absl::InternalError("the system call filter is missing or damaged");
-  }
-  // Protobuf strings have no alignment to speak of, the kernel copies anyway.
-  std::vector<sock_filter> instructions(filter.size() / sizeof(sock_filter));
-  filter.copy(reinterpret_cast<char*>(instructions.data()), filter.size());
-  const sock_fprog program = {.len = static_cast<unsigned short>(instructions.size()),
-                              .filter = instructions.data()};
-  if (::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0) {
-    return ErrnoStatus("load the system call filter");
   }
   return absl::OkStatus();
 }

@@ -11,6 +11,8 @@
 
 #include <utility>
 
+#include "absl/types/span.h"
+
 namespace jenkins_agent {
 namespace {
 
@@ -119,6 +121,67 @@ constexpr const char* kWorkerNetwork[] = {
     "connect",  "bind",     "sendto",      "recvfrom",    "sendmsg",    "recvmsg",   "sendmmsg",
     "recvmmsg", "shutdown", "getsockname", "getpeername", "setsockopt", "getsockopt"};
 
+// What serving a page over TCP needs (civetweb, prometheus-cpp).
+constexpr const char* kExporterAllowed[] = {"exit",
+                                            "exit_group",
+                                            "getpid",
+                                            "gettid",
+                                            "set_robust_list",
+                                            "rseq",
+                                            "membarrier",
+                                            "getrandom",
+                                            "uname",
+                                            "prlimit64",
+                                            "restart_syscall",
+                                            "prctl",
+                                            "rt_sigaction",
+                                            "rt_sigprocmask",
+                                            "rt_sigreturn",
+                                            "sigaltstack",
+                                            "getuid",
+                                            "geteuid",
+                                            "getgid",
+                                            "getegid",
+                                            "getrusage",
+                                            "sched_yield",
+                                            "sched_getaffinity",
+                                            "brk",
+                                            "mmap",
+                                            "munmap",
+                                            "mremap",
+                                            "mprotect",
+                                            "madvise",
+                                            "futex",
+                                            "clock_gettime",
+                                            "clock_getres",
+                                            "clock_nanosleep",
+                                            "nanosleep",
+                                            "gettimeofday",
+                                            "time",
+                                            "read",
+                                            "write",
+                                            "readv",
+                                            "writev",
+                                            "close",
+                                            "fcntl",
+                                            "pipe2",
+                                            "eventfd2",
+                                            "poll",
+                                            "ppoll",
+                                            "bind",
+                                            "listen",
+                                            "accept",
+                                            "accept4",
+                                            "sendto",
+                                            "recvfrom",
+                                            "sendmsg",
+                                            "recvmsg",
+                                            "shutdown",
+                                            "getsockname",
+                                            "getpeername",
+                                            "setsockopt",
+                                            "getsockopt"};
+
 // How glibc's pthread_create calls clone(2), the signal's byte being 0: threads, never processes.
 constexpr uint32_t kThreadFlags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SYSVSEM |
                                   CLONE_SIGHAND | CLONE_THREAD | CLONE_SETTLS |
@@ -216,6 +279,19 @@ void Set(CallRules& rules, const char* name, const CallRule& rule) {
   if (number >= 0) rules[static_cast<uint32_t>(number)] = rule;
 }
 
+// For a process of ours: these calls and threads.
+CallRules OnlyThese(absl::Span<const char* const> names) {
+  CallRules rules;
+  // Whatever else is known is refused, not missing: EPERM ends it, ENOSYS invites to a fallback.
+  for (const char* name : kAllowed) Set(rules, name, {CallRule::Kind::kDeny, 0, {}});
+  for (const char* name : kDenied) Set(rules, name, {CallRule::Kind::kDeny, 0, {}});
+  for (const char* name : names) Set(rules, name, {CallRule::Kind::kAllow, 0, {}});
+  Set(rules, "socket", {CallRule::Kind::kDeny, 0, {}});
+  // Exactly a thread; clone3 stays missing, for which libc falls back to this.
+  Set(rules, "clone", {CallRule::Kind::kAllowIfOneOf, 0, {kThreadFlags}});
+  return rules;
+}
+
 }  // namespace
 
 CallRules PayloadCallRules(const std::set<uint32_t>& capabilities) {
@@ -247,20 +323,19 @@ std::string InitFilter(const std::set<uint32_t>& capabilities, bool user_namespa
 }
 
 std::string ImageWorkerFilter(bool network) {
-  CallRules rules;
-  // Whatever else is known is refused, not missing: EPERM ends it, ENOSYS invites to a fallback.
-  for (const char* name : kAllowed) Set(rules, name, {CallRule::Kind::kDeny, 0, {}});
-  for (const char* name : kDenied) Set(rules, name, {CallRule::Kind::kDeny, 0, {}});
-  for (const char* name : kWorkerAllowed) Set(rules, name, {CallRule::Kind::kAllow, 0, {}});
-  Set(rules, "socket", {CallRule::Kind::kDeny, 0, {}});
-  // Exactly a thread; clone3 stays missing, for which libc falls back to this.
-  Set(rules, "clone", {CallRule::Kind::kAllowIfOneOf, 0, {kThreadFlags}});
+  CallRules rules = OnlyThese(kWorkerAllowed);
   if (network) {
     for (const char* name : kWorkerNetwork) Set(rules, name, {CallRule::Kind::kAllow, 0, {}});
     Set(rules, "socket", {CallRule::Kind::kAllowIfOneOf, 0, {AF_INET, AF_INET6}});
     // libcurl's wakeup of its resolver; a pair leads nowhere else.
     Set(rules, "socketpair", {CallRule::Kind::kAllowIfOneOf, 0, {AF_UNIX}});
   }
+  return EmitFilter(rules);
+}
+
+std::string ExporterFilter() {
+  CallRules rules = OnlyThese(kExporterAllowed);
+  Set(rules, "socket", {CallRule::Kind::kAllowIfOneOf, 0, {AF_INET, AF_INET6}});
   return EmitFilter(rules);
 }
 

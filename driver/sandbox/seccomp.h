@@ -27,6 +27,10 @@ std::string InitFilter(const std::set<uint32_t>& capabilities = {}, bool user_na
 // IPv6 sockets. No program is executed, no process looked at, no other kind of socket made.
 std::string ImageWorkerFilter(bool network);
 
+// For the metrics listener, once it runs: threads, memory, time, TCP, and the sockets that it has.
+// No file is opened, no program executed, no process looked at or signalled.
+std::string ExporterFilter();
+
 // Both for a privileged task: refuses nothing. It exists because no filter at all is an error.
 std::string OpenFilter();
 

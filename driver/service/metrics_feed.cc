@@ -14,6 +14,7 @@
 #include "driver/base/packet.h"
 #include "driver/base/pidfd.h"
 #include "driver/base/status.h"
+#include "driver/sandbox/seccomp.h"
 #include "driver/task/measure.h"
 
 namespace jenkins_agent {
@@ -37,6 +38,7 @@ void MetricsFeed::Launch() {
 absl::Status MetricsFeed::TryToLaunch() {
   error_.clear();
   ASSIGN_OR_RETURN(SocketPair sockets, MakeSocketPair(SOCK_SEQPACKET, SOCK_NONBLOCK));
+  RETURN_IF_ERROR(SendPacket(sockets.first.get(), ExporterFilter()));
   stderr_.Reset(::memfd_create("exporter-stderr", MFD_CLOEXEC));
   if (!stderr_) return ErrnoStatus("memfd_create");
   StartOptions start;

@@ -1,18 +1,29 @@
 // The listener program as the plugin starts it, with this test in the plugin's place.
 #include "driver/metrics/listener.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <filesystem>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "driver/base/fd.h"
 #include "driver/base/file.h"
+#include "driver/base/nobody.h"
 #include "driver/base/packet.h"
 #include "driver/base/subprocess.h"
 #include "driver/metrics/metrics.h"
+#include "driver/sandbox/seccomp.h"
 #include "tests/support/requires.h"
 #include "tests/support/scrape.h"
 #include "tests/support/status_matchers.h"
@@ -38,8 +49,9 @@ class ListenerTest : public testing::Test {
     EXPECT_OK(Wait(process_));
   }
 
-  void Launch() {
+  void Launch(const std::string& filter = ExporterFilter()) {
     ASSERT_OK_AND_ASSIGN(SocketPair sockets, MakeSocketPair(SOCK_SEQPACKET));
+    ASSERT_OK(SendPacket(sockets.first.get(), filter));
     StartOptions options;
     options.stdin_fd = sockets.second.get();
     ASSERT_OK_AND_ASSIGN(process_,
@@ -104,6 +116,56 @@ TEST_F(ListenerTest, IsNobodyWithoutCapabilities) {
                     HasSubstr("Gid:\t65534\t65534\t65534\t65534\n"), HasSubstr("Groups:\t \n"),
                     HasSubstr("CapPrm:\t0000000000000000\n"),
                     HasSubstr("CapEff:\t0000000000000000\n"), HasSubstr("NoNewPrivs:\t1\n")));
+}
+
+TEST_F(ListenerTest, EveryThreadIsUnderItsFilter) {
+  Launch();
+  ASSERT_TRUE(Hear().listening());
+  int threads = 0;
+  for (const auto& thread :
+       std::filesystem::directory_iterator(absl::StrCat("/proc/", process_.pid, "/task"))) {
+    ASSERT_OK_AND_ASSIGN(const std::string status, ReadFile(thread.path().native() + "/status"));
+    EXPECT_THAT(status, HasSubstr("Seccomp:\t2\n"));
+    ++threads;
+  }
+  EXPECT_GT(threads, 2);  // civetweb's
+}
+
+TEST_F(ListenerTest, WithADamagedFilterItDoesNotServe) {
+  Launch("damaged");
+  EXPECT_THAT(Hear().error(), HasSubstr("filter"));
+}
+
+// From inside: what is left to somebody who runs code of his own in it.
+TEST_F(ListenerTest, ItsFilterLeavesNoFilesProcessesOrOtherSockets) {
+  Pipe answer = *MakePipe();
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    std::string allowed =
+        DropToNobody().ok() && LoadFilter(ExporterFilter()).ok() ? "" : "no filter";
+    const auto attempt = [&allowed](const char* name, auto call) {
+      errno = 0;
+      if (call() >= 0 || (errno != EPERM && errno != ENOSYS)) allowed += absl::StrCat(name, " ");
+    };
+    attempt("open", [] { return ::open("/etc/passwd", O_RDONLY); });
+    attempt("create", [] { return ::open("/tmp/exporter", O_CREAT | O_WRONLY, 0600); });
+    attempt("execve", [] { return ::execl("/bin/true", "true", nullptr); });
+    attempt("fork", [] { return ::syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0); });
+    attempt("kill", [] { return ::kill(::getppid(), 0); });
+    attempt("ptrace", [] { return ::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr); });
+    attempt("unix socket", [] { return ::socket(AF_UNIX, SOCK_STREAM, 0); });
+    attempt("netlink socket", [] { return ::socket(AF_NETLINK, SOCK_RAW, 0); });
+    attempt("connect", [] { return ::connect(0, nullptr, 0); });
+    attempt("user namespace", [] { return ::unshare(CLONE_NEWUSER); });
+    attempt("io_uring", [] { return ::syscall(SYS_io_uring_setup, 1, nullptr); });
+    if (::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0) < 0) allowed += "but no TCP";
+    WriteAll(answer.write.get(), allowed).IgnoreError();
+    ::_exit(0);
+  }
+  answer.write.Reset();
+  ASSERT_OK_AND_ASSIGN(const std::string allowed, ReadAll(answer.read.get(), 4096));
+  ::waitpid(pid, nullptr, 0);
+  EXPECT_EQ(allowed, "");
 }
 
 TEST_F(ListenerTest, APluginThatDoesNotAnswerIsNotUp) {
