@@ -1,6 +1,7 @@
 #include "driver/nomad/print.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -8,6 +9,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "driver/base/text_table.h"
 #include "driver/base/utf8.h"
 #include "driver/nomad/metric.h"
 
@@ -23,31 +25,6 @@ using OrderedJson = nlohmann::ordered_json;
 
 std::string Plural(int64_t count, absl::string_view one) {
   return absl::StrCat(count, " ", std::string(one), count == 1 ? "" : "s");
-}
-
-// "3m12s": the two largest units.
-std::string Duration(int64_t seconds) {
-  if (seconds < 0) seconds = 0;
-  const std::pair<int64_t, const char*> units[] = {{86400, "d"}, {3600, "h"}, {60, "m"}, {1, "s"}};
-  std::string text;
-  int parts = 0;
-  for (const auto& [length, name] : units) {
-    const int64_t count = seconds / length;
-    seconds %= length;
-    if (count == 0 && parts == 0 && length > 1) continue;
-    if (count > 0 || parts == 0) absl::StrAppend(&text, count, name);
-    if (++parts == 2) break;
-  }
-  return text;
-}
-
-// What others say (names, health texts) may hold anything; a terminal shall not obey it.
-std::string Clean(absl::string_view text) {
-  std::string clean(text);
-  for (char& c : clean) {
-    if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) c = ' ';
-  }
-  return clean;
 }
 
 std::string Bold(const std::string& text, const TextOptions& options) {
@@ -86,7 +63,7 @@ std::string VerdictText(const GroupExplanation& group) {
     case Verdict::kPlaced:
       return "all of it is placed";
     case Verdict::kFitsNow:
-      return absl::StrCat("it fits on ", group.nodes.front().name,
+      return absl::StrCat("it fits on ", Plain(group.nodes.front().name),
                           " by what can be seen: Nomad has not looked again yet, or counts what "
                           "is not visible here");
     case Verdict::kNoRoom:
@@ -119,7 +96,7 @@ void AppendLines(const std::string& heading, const std::vector<std::string>& lin
                  std::string& text) {
   if (lines.empty()) return;
   absl::StrAppend(&text, heading, "\n");
-  for (const std::string& line : lines) absl::StrAppend(&text, "  ", Clean(line), "\n");
+  for (const std::string& line : lines) absl::StrAppend(&text, "  ", Plain(line), "\n");
   text += "\n";
 }
 
@@ -132,10 +109,11 @@ void AppendNomadsWords(const Explanation& explanation, const GroupExplanation& g
                        std::string& text) {
   const std::vector<std::string> then =
       group.has_nomad_then ? MetricLines(group.nomad_then) : std::vector<std::string>();
-  AppendLines(
-      absl::StrCat("Nomad said ", Duration(explanation.evaluation_age_seconds), " ago (evaluation ",
-                   explanation.evaluation.substr(0, 8), ", ", explanation.evaluation_status, "):"),
-      Bullets(then), text);
+  AppendLines(absl::StrCat("Nomad said ",
+                           HumanDuration(std::chrono::seconds(explanation.evaluation_age_seconds)),
+                           " ago (evaluation ", Plain(explanation.evaluation.substr(0, 8)), ", ",
+                           Plain(explanation.evaluation_status), "):"),
+              Bullets(then), text);
   const std::vector<std::string> now = MetricLines(group.nomad_now);
   if (group.verdict != Verdict::kFitsNow && now != then) {
     AppendLines("By the state of now it would say:", Bullets(now), text);
@@ -158,8 +136,8 @@ void AppendFigures(const GroupExplanation& group, const TextOptions& options, st
     ++shown;
     bool first = true;
     for (const Figure& figure : node.figures) {
-      Row row = {first ? Clean(node.name) : "",
-                 Clean(Name(figure)),
+      Row row = {first ? Plain(node.name) : "",
+                 Plain(Name(figure)),
                  absl::StrCat(figure.asked),
                  absl::StrCat(figure.total),
                  absl::StrCat(figure.reserved),
@@ -236,12 +214,12 @@ void AppendHolders(const GroupExplanation& group, const TextOptions& options, st
   Rows rows = {
       {"Node", "Resource", "Holds", "In use", "Job", "Namespace", "Allocation", "Age", "Status"}};
   for (const Holder& holder : group.holders) {
-    rows.push_back({Clean(holder.node), ResourceName(holder.resource),
+    rows.push_back({Plain(holder.node), ResourceName(holder.resource),
                     absl::StrCat(holder.amount, holder.unit.empty() ? "" : " ", holder.unit),
-                    holder.in_use ? absl::StrCat(*holder.in_use) : "-", Clean(holder.job),
-                    Clean(holder.name_space), holder.allocation.substr(0, 8),
-                    Duration(holder.age_seconds),
-                    absl::StrCat(holder.client_status,
+                    holder.in_use ? absl::StrCat(*holder.in_use) : "-", Plain(holder.job),
+                    Plain(holder.name_space), Plain(holder.allocation.substr(0, 8)),
+                    HumanDuration(std::chrono::seconds(holder.age_seconds)),
+                    absl::StrCat(Plain(holder.client_status),
                                  holder.stopping ? ", told to stop and not yet gone" : "")});
   }
   absl::StrAppend(&text, Bold("Who holds it", options), "\n",
@@ -282,8 +260,8 @@ void AppendRemedies(const GroupExplanation& group, const TextOptions& options, s
   absl::StrAppend(&text, Bold("What would help", options), " (any one of)\n");
   int number = 0;
   for (const Remedy& remedy : group.remedies) {
-    absl::StrAppend(&text, "  ", ++number, ". ", Clean(remedy.text), "\n     [", CheckText(remedy),
-                    remedy.check_text.empty() ? "" : ": ", Clean(remedy.check_text), "]\n");
+    absl::StrAppend(&text, "  ", ++number, ". ", Plain(remedy.text), "\n     [", CheckText(remedy),
+                    remedy.check_text.empty() ? "" : ": ", Plain(remedy.check_text), "]\n");
   }
   text += "\n";
 }
@@ -293,8 +271,8 @@ std::string GroupText(const Explanation& explanation, const GroupExplanation& gr
   std::string text;
   absl::StrAppend(
       &text,
-      Bold(absl::StrCat("Job ", Clean(explanation.job), ", group ", Clean(group.group)), options),
-      " (", explanation.job_type, ", namespace ", explanation.name_space, ")");
+      Bold(absl::StrCat("Job ", Plain(explanation.job), ", group ", Plain(group.group)), options),
+      " (", Plain(explanation.job_type), ", namespace ", Plain(explanation.name_space), ")");
   if (group.verdict == Verdict::kPlaced) {
     absl::StrAppend(&text, ": nothing waits to be placed.\n");
     return text;
@@ -302,7 +280,7 @@ std::string GroupText(const Explanation& explanation, const GroupExplanation& gr
   absl::StrAppend(&text, ": ", group.unplaced, " of ", Plural(group.count, "allocation"),
                   group.unplaced == 1 ? " waits.\n\n" : " wait.\n\n");
   AppendNomadsWords(explanation, group, text);
-  absl::StrAppend(&text, "Each asks for ", Clean(AskText(group.ask)), ".\n",
+  absl::StrAppend(&text, "Each asks for ", Plain(AskText(group.ask)), ".\n",
                   "Verdict: ", Bold(VerdictText(group), options), ".\n\n");
   AppendFigures(group, options, text);
   AppendLines("Excluded by what the job asks for:", ReasonLines(group.nodes, Standing::kFiltered),
@@ -444,7 +422,7 @@ std::string OfferText(const Demand& demand) {
   if (offer.count == 0) {
     return "No number of nodes like those of this cluster would place all that lacks room.\n";
   }
-  return absl::StrCat(Plural(offer.count, "more node"), " like ", Clean(offer.like), " (",
+  return absl::StrCat(Plural(offer.count, "more node"), " like ", Plain(offer.like), " (",
                       offer.cpu_mhz, " MHz, ", offer.memory_mb, " MB memory, ", offer.disk_mb,
                       " MB disk for jobs) would place all that lacks room.\n");
 }
@@ -507,11 +485,12 @@ std::string DemandText(const Demand& demand) {
     Rows rows = {{"Job", "Namespace", "Group", "Waiting", "For", "MHz", "Cores", "MB", "Disk MB",
                   "Verdict", "Why"}};
     for (const WaitingGroup& group : demand.waiting) {
-      rows.push_back({Clean(group.job), Clean(group.name_space), Clean(group.group),
-                      absl::StrCat(group.unplaced), Duration(group.waiting_seconds),
+      rows.push_back({Plain(group.job), Plain(group.name_space), Plain(group.group),
+                      absl::StrCat(group.unplaced),
+                      HumanDuration(std::chrono::seconds(group.waiting_seconds)),
                       absl::StrCat(group.ask.amounts.cpu_mhz), absl::StrCat(group.ask.cores),
                       absl::StrCat(group.ask.amounts.memory_mb), absl::StrCat(group.ask.disk_mb),
-                      VerdictName(group.verdict), Clean(group.why)});
+                      VerdictName(group.verdict), Plain(group.why)});
     }
     text = Table(rows, {false, false, false, true, true, true, true, true, true, false, false}, "");
     absl::StrAppend(&text, "\n", Plural(demand.unplaced, "allocation"),
@@ -519,7 +498,7 @@ std::string DemandText(const Demand& demand) {
                     " MHz, ", Plural(demand.cores, "core"), ", ", demand.amounts.memory_mb,
                     " MB memory and ", demand.disk_mb, " MB disk in all.\n");
     for (const auto& [name, count] : demand.lacking) {
-      absl::StrAppend(&text, "  ", count, count == 1 ? " lacks " : " lack ", Clean(name), "\n");
+      absl::StrAppend(&text, "  ", count, count == 1 ? " lacks " : " lack ", Plain(name), "\n");
     }
     if (demand.unplaced > demand.without_node + demand.fits_now) text += OfferText(demand);
     if (demand.fits_now > 0) {

@@ -17,13 +17,13 @@
 #include "driver/base/paths.h"
 #include "driver/base/process.h"
 #include "driver/base/status.h"
+#include "driver/base/text_table.h"
 #include "driver/config/plugin_config.h"
 #include "driver/supervisor/client.h"
 #include "driver/supervisor/exit_record.h"
 #include "driver/supervisor/protocol.h"
 #include "driver/task/record.h"
 #include "driver/tools/plugin_owner.h"
-#include "driver/tools/text_table.h"
 
 namespace jenkins_agent {
 namespace {

@@ -9,8 +9,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "driver/agent/phases.h"
+#include "driver/base/text_table.h"
 #include "driver/tools/http.h"
-#include "driver/tools/text_table.h"
 
 namespace jenkins_agent {
 namespace {

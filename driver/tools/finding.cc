@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
-#include "driver/tools/text_table.h"
+#include "driver/base/text_table.h"
 
 namespace jenkins_agent {
 namespace {

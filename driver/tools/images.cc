@@ -22,6 +22,7 @@
 #include "absl/strings/strip.h"
 #include "absl/time/time.h"
 #include "driver/base/status.h"
+#include "driver/base/text_table.h"
 #include "driver/image/gc.h"
 #include "driver/image/image_job.h"
 #include "driver/image/image_name.h"
@@ -29,7 +30,6 @@
 #include "driver/image/store.h"
 #include "driver/image/verify.h"
 #include "driver/tools/image_worker.h"
-#include "driver/tools/text_table.h"
 
 namespace jenkins_agent {
 namespace {

@@ -1,4 +1,4 @@
-#include "driver/tools/text_table.h"
+#include "driver/base/text_table.h"
 
 #include <gtest/gtest.h>
 
