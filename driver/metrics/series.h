@@ -30,6 +30,8 @@ enum class Metric {
   kMemory,
   kMemoryLimit,
   kMemoryRatioMax,
+  kCpuThrottled,
+  kStalls,
   kFingerprintChanges,
 };
 

@@ -15,7 +15,6 @@
 #include "driver/base/pidfd.h"
 #include "driver/base/status.h"
 #include "driver/sandbox/seccomp.h"
-#include "driver/task/measure.h"
 
 namespace jenkins_agent {
 namespace {
@@ -83,8 +82,9 @@ void MetricsFeed::Answer(uint64_t scrape) {
   if (busy_->exchange(true)) return;
   const std::vector<std::shared_ptr<Task>> tasks = options_.store->Tasks();
   for (const std::shared_ptr<Task>& task : tasks) task->Refresh();
-  const auto send = [tasks, scrape, busy = busy_, socket = socket_, metrics = options_.metrics] {
-    MeasureTasks(tasks, *metrics);
+  const auto send = [tasks, scrape, busy = busy_, meter = meter_, socket = socket_,
+                     metrics = options_.metrics] {
+    meter->Measure(tasks);
     pb::MetricsSnapshot snapshot = metrics->Snapshot();
     snapshot.set_scrape(scrape);
     busy->store(false);  // before the answer, which the next question may follow at once

@@ -14,6 +14,7 @@
 #include "driver/base/fd.h"
 #include "driver/base/subprocess.h"
 #include "driver/metrics/metrics.h"
+#include "driver/task/measure.h"
 #include "driver/task/store.h"
 #include "proto/metrics.pb.h"
 
@@ -35,7 +36,8 @@ class MetricsFeed {
   // state.
   static constexpr std::chrono::milliseconds kRefreshTime{100};
 
-  explicit MetricsFeed(Options options) : options_(std::move(options)) {}
+  explicit MetricsFeed(Options options)
+      : options_(std::move(options)), meter_(std::make_shared<TaskMeter>(options_.metrics)) {}
   ~MetricsFeed();
   MetricsFeed(const MetricsFeed&) = delete;
   MetricsFeed& operator=(const MetricsFeed&) = delete;
@@ -55,6 +57,8 @@ class MetricsFeed {
   const Options options_;
   std::shared_ptr<Fd> socket_;  // a worker may still answer with it when the listener is gone
   std::shared_ptr<std::atomic<bool>> busy_ = std::make_shared<std::atomic<bool>>(false);
+  // Of the worker's thread, while busy_.
+  const std::shared_ptr<TaskMeter> meter_;
   Fd stderr_;  // a memfd: what the dynamic linker says
   Subprocess process_;
   std::string error_;  // its own word for why it ended

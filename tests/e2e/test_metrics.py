@@ -123,6 +123,12 @@ class MetricsTest(unittest.TestCase):
         # A histogram's quantile needs two scrapes with different counts: another start.
         nomad.run_job_text(program_job("short", 'command = "/bin/true"'))
         nomad.wait_task(nomad.allocation("short"), "dead", 30)
+        # What a hard limit holds back is counted.
+        nomad.run_job_text(program_job("busy", 'command = "/bin/sh"\n args = ["-c", "while :; do :; done"]\n '
+                                       'cpu_hard_limit = true', "service"))
+        nomad.wait_task(nomad.allocation("busy"), "running", 30)
+        wait_for("a throttled task", lambda: prometheus.query("jenkins_agent_cpu_throttled_seconds_total")[()] > 0, 30)
+        nomad.stop_job("busy")
         for title, expression in expressions():
             with self.subTest(title):
                 wait_for(f"data for {expression}", lambda: prometheus.query(expression), 20)
@@ -148,7 +154,7 @@ class MetricsTest(unittest.TestCase):
     def test_7_a_stopped_agent_is_gone(self):
         nomad.stop_job(NODE)
         prometheus.wait("jenkins_agent_tasks", {(): 0.0})
-        prometheus.wait('jenkins_agent_ends_total{result="stopped"}', {("stopped",): 1.0})
+        prometheus.wait('jenkins_agent_ends_total{result="stopped"}', {("stopped",): 2.0})  # busy's, too
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "driver/task/measure.h"
+
 namespace jenkins_agent {
 namespace {
 
@@ -42,6 +44,20 @@ TEST(Stats, ACounterThatWentBackIsNotMeasured) {
   before.cpu_total_ns = 10;
   now.cpu_total_ns = 5;
   EXPECT_THAT(ToResourceUsage(before, now, kSecond, 0).cpu().measured_fields(), IsEmpty());
+}
+
+TEST(Growth, OfTasksThatAreInBothIsSummedAndNothingShrinks) {
+  const WaitsByTask before = {{"gone", {.cpu = 100}},
+                              {"a", {.throttled = 10, .cpu = 20, .memory = 30, .io = 40}},
+                              {"b", {.cpu = 5}}};
+  const WaitsByTask now = {{"a", {.throttled = 11, .cpu = 22, .memory = 33, .io = 44}},
+                           {"b", {.cpu = 4}},
+                           {"new", {.throttled = 1000, .io = 1000}}};
+  const Waits growth = Growth(before, now);
+  EXPECT_EQ(growth.throttled, 1u);
+  EXPECT_EQ(growth.cpu, 2u);
+  EXPECT_EQ(growth.memory, 3u);
+  EXPECT_EQ(growth.io, 4u);
 }
 
 }  // namespace
