@@ -9,6 +9,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "driver/base/text_table.h"
 #include "driver/base/utf8.h"
 #include "driver/nomad/metric.h"
@@ -120,6 +121,14 @@ void AppendNomadsWords(const Explanation& explanation, const GroupExplanation& g
   }
 }
 
+size_t Widest(absl::string_view text) {
+  size_t widest = 0;
+  for (const absl::string_view line : absl::StrSplit(text, '\n')) {
+    widest = std::max(widest, CountCharacters(line));
+  }
+  return widest;
+}
+
 void AppendFigures(const GroupExplanation& group, const TextOptions& options, std::string& text) {
   Rows rows = {{"Node", "Resource", "Asked", "Total", "Reserved", "Allocated", "Free", "Short by",
                 "In use"}};
@@ -151,7 +160,12 @@ void AppendFigures(const GroupExplanation& group, const TextOptions& options, st
     }
   }
   if (shown == 0) return;
-  text += Table(rows, right, "");
+  std::string table = Table(rows, right, "");
+  if (options.terminal && options.width > 0 && Widest(table) > options.width) {
+    for (Row& row : rows) row.pop_back();
+    table = Table(rows, right, "");
+  }
+  text += table;
   if (with_room > shown) {
     absl::StrAppend(&text, "and ", with_room - shown,
                     " nodes that are short of more (--json has them all)\n");

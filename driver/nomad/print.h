@@ -11,7 +11,8 @@ namespace jenkins_agent::nomad {
 
 struct TextOptions {
   bool terminal = false;  // bars and bold; otherwise plain ASCII
-  size_t max_nodes = 8;   // in the table; the rest is counted
+  size_t width = 0;      // of the terminal: bars for which there is no room are left out; 0: no end
+  size_t max_nodes = 8;  // in the table; the rest is counted
 };
 
 std::string ExplanationText(const Explanation& explanation, const TextOptions& options);

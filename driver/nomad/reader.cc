@@ -65,6 +65,11 @@ absl::StatusOr<Reader::Subject> Reader::Find(const std::string& name) {
   const std::string name_space = NameSpaceOf(client_);
   const absl::StatusOr<Answer> job = client_.Get(JobPath(name, name_space), {});
   if (job.ok()) return Subject{name, name_space, ""};
+  if (absl::IsPermissionDenied(job.status())) {
+    return Annotate(
+        job.status(),
+        absl::StrCat("job ", name, " (the token needs read-job in namespace ", name_space, ")"));
+  }
   if (!absl::IsNotFound(job.status())) return Annotate(job.status(), absl::StrCat("job ", name));
   if (LooksLikeId(name)) {
     ASSIGN_OR_RETURN(std::vector<Evaluation> found,

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "driver/base/status.h"
+#include "driver/base/text_table.h"
 #include "driver/nomad/client.h"
 #include "driver/nomad/demand.h"
 #include "driver/nomad/environment.h"
@@ -70,7 +71,7 @@ absl::StatusOr<Look> LookAtOne(const ExplainOptions& options, nomad::Client& cli
   ASSIGN_OR_RETURN(const Question question, reader.Ask(subject, NowNs()));
   ASSIGN_OR_RETURN(const Cluster cluster, reader.ReadCluster({question.job}));
   Explanation explanation = nomad::Explain(question, Ledger(cluster));
-  const nomad::TextOptions text{.terminal = ::isatty(STDOUT_FILENO) == 1};
+  const nomad::TextOptions text{.terminal = ::isatty(STDOUT_FILENO) == 1, .width = OutputWidth()};
   for (GroupExplanation& group : explanation.groups) {
     if (group.verdict == nomad::Verdict::kPlaced) continue;
     reader.AddUse(text.max_nodes, group);

@@ -485,6 +485,7 @@ void AddImageCommands(CLI::App& app, int& exit_code) {
   images->add_option("--store", options->store, "The store's directory")->capture_default_str();
   const auto add = [&](const char* name, const char* help, absl::Status (*run)(const Options&)) {
     CLI::App* const command = images->add_subcommand(name, help);
+    command->fallthrough();  // --store may stand behind the command, too
     command->callback([options, run, &exit_code] {
       if (const absl::Status status = run(*options); !status.ok()) {
         std::cerr << "nomad-driver-jenkins-agent: " << status.message() << std::endl;

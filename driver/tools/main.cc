@@ -5,7 +5,10 @@
 
 #include <CLI/CLI.hpp>
 #include <iostream>
+#include <string>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "driver/tools/agents.h"
 #include "driver/tools/controller_check.h"
 #include "driver/tools/describe.h"
@@ -26,8 +29,10 @@ int main(int argc, char** argv) {
   jenkins_agent::AddDoctorCommand(app, exit_code);
   jenkins_agent::ExplainOptions explain_options;
   const CLI::App* explain = jenkins_agent::AddExplain(app, explain_options);
-  app.add_subcommand("version", "Print the version")->callback([] {
-    std::cout << "nomad-driver-jenkins-agent " << PROJECT_VERSION << "\n";
+  const std::string version = absl::StrCat("nomad-driver-jenkins-agent ", PROJECT_VERSION);
+  app.set_version_flag("--version", version)->group("");  // beside the command
+  app.add_subcommand("version", "Print the version")->callback([&version] {
+    std::cout << version << "\n";
   });
   jenkins_agent::AddDescribe(app, PROJECT_VERSION);
   // For the plugin only: see worker.h, preflight.h and image_worker.h. An empty group hides it from
@@ -50,6 +55,12 @@ int main(int argc, char** argv) {
   });
   try {
     app.parse(argc, argv);
+  } catch (const CLI::RequiredError& error) {
+    const std::vector<std::string> words = app.remaining();
+    if (words.empty() || !app.get_subcommands().empty()) return app.exit(error) == 0 ? 0 : 1;
+    std::cerr << "there is no command '" << words.front()
+              << "'\nRun with --help for more information." << std::endl;
+    return 1;
   } catch (const CLI::ParseError& error) {
     // CLI11's own codes say nothing to an operator, and 2 means something else for `explain`.
     return app.exit(error) == 0 ? 0 : 1;

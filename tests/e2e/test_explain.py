@@ -2,12 +2,15 @@
 """`explain` beside a real Nomad: it tells what Nomad counts, and the remedy that it states places the job."""
 import json
 import os
+import pathlib
+import shutil
 import subprocess
 import unittest
 
 import cluster
 from cluster import DRIVER, wait_for
-from fixtures import module_nomad, module_scratch
+from fixtures import module_nomad, module_scratch, program_job
+from nomad_agent import NomadAgent
 
 # What Nomad takes the node for; the tests' jobs sleep and need none of it.
 NODE = """
@@ -166,6 +169,15 @@ class ExplainTest(unittest.TestCase):
         self.assertEqual(self.short_by(group, "cores"), 1)
         self.assertIn("with at least", group["remedies"][-1]["text"])
         self.assertNotIn("make room", str(group["remedies"]))
+        self.place_by_change(wanted, group, "tasks")
+
+    def test_cores_that_another_job_has(self):
+        have = len([c for c in self.node()["NodeResources"]["Processors"]["Topology"]["Cores"] if not c["Disable"]])
+        self.run_placed(job("hold", cores=1))
+        wanted = job("ask", cores=have)
+        group = self.explained(wanted)
+        self.assertEqual(self.short_by(group, "cores"), 1)
+        self.assertIn(("hold", 1), [(h["job"], h["amount"]) for h in group["holders"]])
 
     def test_disk(self):
         wanted = job("ask", disk=30000)
@@ -274,6 +286,30 @@ class ExplainTest(unittest.TestCase):
     def test_what_is_not_there_is_an_error(self):
         self.assertEqual(explain("no-such-job", ok=(1,))[0], 1)
         self.assertEqual(explain(ok=(1,))[0], 1)
+
+
+class UnhealthyDriverTest(unittest.TestCase):
+    def test_is_told_with_its_text_and_its_remedy_places_the_job(self):
+        scratch = module_scratch()
+        link = scratch.path / "jdk"
+        agent = NomadAgent(scratch, dev=False, options=f'java_homes = ["{link}"]')
+        self.addCleanup(agent.stop)
+        driver, agent.driver = agent.driver, ""  # not waited for: it cannot be healthy
+        agent.start()
+        agent.run_job_text(program_job("ask", 'command = "/bin/sleep"\n args = ["3600"]', "service"))
+
+        def explained():
+            run = subprocess.run([str(DRIVER), "explain", "ask"], env=agent.environment(), text=True,
+                                 capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
+            return run if run.returncode == 2 else None
+        self.assertIn("driver jenkins-agent is unhealthy: no JDK found, see option java_homes",
+                      wait_for("a job that waits", explained, 30).stdout)
+        java = pathlib.Path(shutil.which("java")).resolve()
+        link.symlink_to(java.parents[1])
+        agent.end()
+        agent.driver = driver
+        agent.start()
+        agent.wait_task(agent.allocation("ask"), "running", 60)
 
 
 if __name__ == "__main__":

@@ -156,6 +156,14 @@ TEST_F(ReaderTest, WithoutTheRightToReadNodesItSaysWhichRightIsMissing) {
   EXPECT_THAT(std::string(cluster.status().message()), HasSubstr("node:read"));
 }
 
+TEST_F(ReaderTest, WithoutTheRightToReadTheJobItSaysWhichRightIsMissing) {
+  Rule("/v1/job/", "403 Permission denied");
+  const auto subject = Reader(*client_).Find("j");
+  EXPECT_EQ(subject.status().code(), absl::StatusCode::kPermissionDenied);
+  EXPECT_THAT(std::string(subject.status().message()),
+              HasSubstr("read-job in namespace default): Permission denied"));
+}
+
 TEST_F(ReaderTest, HiddenNamespacesAreSaid) {
   ServeCase("memory");
   Rule("/v1/acl/policies", "[]");

@@ -157,6 +157,12 @@ TEST(Explained, ATerminalGetsBars) {
   const std::string text = ExplanationText(explanation, {.terminal = true});
   EXPECT_THAT(text, ::testing::HasSubstr("█"));
   EXPECT_THAT(text, ::testing::HasSubstr("\x1b[1m"));
+  // Not where they would make lines wrap.
+  const std::string wide = ExplanationText(explanation, {.terminal = true, .width = 200});
+  EXPECT_EQ(wide, text);
+  const std::string narrow = ExplanationText(explanation, {.terminal = true, .width = 80});
+  EXPECT_THAT(narrow, ::testing::Not(::testing::HasSubstr("█")));
+  EXPECT_THAT(narrow, ::testing::HasSubstr("Short by"));
 }
 
 TEST(Explained, WhatOthersNamedCannotSteerATerminal) {
@@ -164,7 +170,7 @@ TEST(Explained, WhatOthersNamedCannotSteerATerminal) {
   for (Node& node : cluster.nodes) node.drivers["jenkins-agent"] = {true, false, "a\x1b]0;b\x07\n"};
   const Explanation explanation = Explain(QuestionOf("missing-driver"), Ledger(cluster));
   const std::string text = ExplanationText(explanation, {});
-  EXPECT_THAT(text, ::testing::HasSubstr("is unhealthy: a ]0;b"));
+  EXPECT_THAT(text, ::testing::HasSubstr("is unhealthy: a?]0;b"));
   EXPECT_EQ(text.find('\x1b'), std::string::npos);
 }
 

@@ -100,6 +100,14 @@ class CommandLineTest(unittest.TestCase):
         self.assertEqual(self.complete("images", "pu"), {"pull"})
         self.assertLessEqual({"--watch"}, self.complete("explain", "some-job", "--w"))
 
+    def test_what_is_typed_another_way_is_understood_or_named(self):
+        self.assertEqual(output(DRIVER, "--version"), output(DRIVER, "version"))
+        store = unpacked.parent / "store"
+        self.assertEqual(output(DRIVER, "images", "ls", "--store", store), output(DRIVER, "images", "--store", store, "ls"))
+        run = subprocess.run([DRIVER, "bogus"], text=True, capture_output=True, check=False)
+        self.assertEqual(run.returncode, 1)
+        self.assertIn("there is no command 'bogus'", run.stderr)
+
     def test_manual_page_has_each_command_and_option(self):
         page = unpacked / "usr/share/man/man8" / f"{NAME}.8.gz"
         run = subprocess.run(["man", "--warnings", "-E", "UTF-8", "-l", page], text=True, capture_output=True,
