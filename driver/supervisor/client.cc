@@ -19,6 +19,11 @@ namespace {
 
 using TimePoint = std::chrono::steady_clock::time_point;
 
+// For the spawner's forks, which rest for years: what malloc's cache of freed chunks holds back
+// keeps pages that malloc_trim would give to the kernel (glibc manual, "Memory Allocation
+// Tunables").
+constexpr char kNoMallocCache[] = "GLIBC_TUNABLES=glibc.malloc.tcache_count=0";
+
 // OK: there is something to read, or the end.
 absl::Status WaitReadableUntil(int fd, TimePoint deadline) {
   for (;;) {
@@ -82,6 +87,7 @@ absl::Status Spawner::StartProcess() {
   ASSIGN_OR_RETURN(SocketPair sockets, MakeSocketPair(SOCK_SEQPACKET));
   StartOptions options;
   options.env = FaultEnvironment();
+  options.env.push_back(kNoMallocCache);
   options.fds = {{sockets.second.get(), kSpawnerSocket}};
   const std::string program = absl::StrCat("/proc/self/fd/", program_.get());
   ASSIGN_OR_RETURN(process_, jenkins_agent::Start({program}, options), "start the spawner");

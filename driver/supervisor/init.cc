@@ -153,13 +153,19 @@ absl::StatusOr<uint32_t> Init::UsableJavaHomes() const {
 }
 
 // User, resource limits and the payload's filter are needed for every launch; the program, with all
-// secrets, comes with it. Swapped away: what Protobuf clears keeps its memory.
+// secrets, comes with it. context_ refers to both messages, which stay where they are. What the
+// sandbox keeps is copied: it lay between what goes, and a page with one string is a page.
 void Init::DropWhatIsDone() {
-  google::protobuf::RepeatedPtrField<pb::MountSpec>().Swap(
-      spec_.mutable_sandbox()->mutable_mounts());
-  std::string().swap(*spec_.mutable_sandbox()->mutable_init_filter());
-  spec_.clear_program();
-  spec_.clear_agent();
+  pb::LaunchSpec done;
+  done.Swap(&spec_);
+  spec_.set_allocated_user(done.release_user());
+  spec_.set_allocated_sandbox(done.release_sandbox());
+  pb::SandboxSpec& sandbox = *spec_.mutable_sandbox();
+  sandbox.clear_mounts();
+  sandbox.clear_masked_paths();
+  sandbox.clear_read_only_paths();
+  sandbox.clear_init_filter();
+  pb::SandboxSpec(sandbox).Swap(&sandbox);
 }
 
 void Init::Report(InitReport report) {
