@@ -62,6 +62,21 @@ absl::Status GiveUpPrivileges() {
   return LowerLimit(RLIMIT_FSIZE, kMaxFileBytes);
 }
 
+// Into the heap: civetweb's threads have stacks of 100 KiB, and ReceivePacket()'s buffer for the
+// largest packet would begin below the guard page, in the memory of others.
+absl::StatusOr<std::string> ReceiveAnswer(int plugin) {
+  std::string answer(kMaxPacketBytes, '\0');
+  ssize_t size = 0;
+  do {
+    size = ::recv(plugin, answer.data(), answer.size(), MSG_TRUNC);
+  } while (size < 0 && errno == EINTR);
+  if (size < 0) return ErrnoStatus("receive");
+  if (size == 0) return absl::OutOfRangeError("the plugin is gone");
+  if (static_cast<size_t>(size) > answer.size()) return absl::InvalidArgumentError("truncated");
+  answer.resize(size);
+  return answer;
+}
+
 // Asks the plugin; called on civetweb's threads.
 class Figures final : public prometheus::Collectable {
  public:
@@ -81,14 +96,14 @@ class Figures final : public prometheus::Collectable {
     const auto deadline = steady_clock::now() + kAnswerLimit;
     for (;;) {
       const auto left = std::chrono::ceil<milliseconds>(deadline - steady_clock::now());
-      pollfd answer = {plugin_, POLLIN, 0};
-      if (left.count() <= 0 || ::poll(&answer, 1, static_cast<int>(left.count())) == 0) {
+      pollfd ready = {plugin_, POLLIN, 0};
+      if (left.count() <= 0 || ::poll(&ready, 1, static_cast<int>(left.count())) == 0) {
         return absl::DeadlineExceededError("the plugin does not answer");
       }
-      ASSIGN_OR_RETURN(const Packet packet, ReceivePacket(plugin_));
+      ASSIGN_OR_RETURN(const std::string answer, ReceiveAnswer(plugin_));
       pb::MetricsSnapshot snapshot;
       // Another number: the answer to a question that was given up.
-      if (snapshot.ParseFromString(packet.data) && snapshot.scrape() == scrape_) return snapshot;
+      if (snapshot.ParseFromString(answer) && snapshot.scrape() == scrape_) return snapshot;
     }
   }
 
