@@ -69,8 +69,7 @@ void ForgetIn(Paths& paths, const std::string& dir) {
 absl::Status SetXattrs(int fd, const TarEntry& entry) {
   for (const auto& [name, value] : entry.xattrs) {
     if (!MayHaveXattr(name)) continue;
-    if (::setxattr(ProcPath(fd).c_str(), name.c_str(), value.data(), value.size(), 0) == 0)
-      continue;
+    if (::fsetxattr(fd, name.c_str(), value.data(), value.size(), 0) == 0) continue;
     // Attributes of users and access lists are left out where the store's file system has none.
     if (errno == EOPNOTSUPP && name != "security.capability") continue;
     return ErrnoStatus(absl::StrCat("set the attribute ", Shown(name)));
@@ -81,15 +80,13 @@ absl::Status SetXattrs(int fd, const TarEntry& entry) {
 absl::Status SetTimes(int fd, int64_t seconds, int64_t nanoseconds) {
   const timespec time = {.tv_sec = seconds, .tv_nsec = nanoseconds};
   const timespec times[2] = {time, time};
-  if (::utimensat(AT_FDCWD, ProcPath(fd).c_str(), times, 0) != 0)
-    return ErrnoStatus("set its time");
-  return absl::OkStatus();
+  return ::futimens(fd, times) == 0 ? absl::OkStatus() : ErrnoStatus("set its time");
 }
 
 // In this order: chown clears set-id bits and capabilities.
 absl::Status SetOwnerModeXattrs(int fd, const TarEntry& entry) {
-  if (::fchownat(fd, "", entry.uid, entry.gid, AT_EMPTY_PATH) != 0) return ErrnoStatus("chown");
-  if (::chmod(ProcPath(fd).c_str(), entry.mode) != 0) return ErrnoStatus("chmod");
+  if (::fchown(fd, entry.uid, entry.gid) != 0) return ErrnoStatus("chown");
+  if (::fchmod(fd, entry.mode) != 0) return ErrnoStatus("chmod");
   return SetXattrs(fd, entry);
 }
 
@@ -235,7 +232,7 @@ absl::Status LayerDir::AddDirectory(const TarEntry& entry, const Place& place) {
     }
   }
   ASSIGN_OR_RETURN(const Fd dir,
-                   OpenAt(place.parent, place.name, O_PATH | O_DIRECTORY | O_NOFOLLOW));
+                   OpenAt(place.parent, place.name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
   RETURN_IF_ERROR(SetOwnerModeXattrs(dir.get(), entry));
   RETURN_IF_ERROR(Remember(path.size()));
   invented_.erase(path);
@@ -254,8 +251,12 @@ absl::Status LayerDir::AddFile(const TarEntry& entry, const Place& place, TarRea
   for (;;) {
     ASSIGN_OR_RETURN(const absl::string_view piece, tar.Content());
     if (piece.empty()) break;
+    content_.Add(piece);
     RETURN_IF_ERROR(WriteAll(file->get(), piece));
   }
+  struct stat info = {};
+  if (::fstat(file->get(), &info) != 0) return ErrnoStatus("stat");
+  sums_.push_back({.inode = info.st_ino, .sum = content_.Finish()});
   RETURN_IF_ERROR(SetOwnerModeXattrs(file->get(), entry));
   return SetTimes(file->get(), entry.mtime_s, entry.mtime_ns);
 }
@@ -315,29 +316,44 @@ absl::StatusOr<LayerDir::Place> LayerDir::Find(const std::vector<std::string>& p
   const std::string written = absl::StrJoin(parts.begin(), parts.end() - 1, "/");
   if (!parent_.valid() || written != parent_parts_) {
     parent_.Reset();
-    ASSIGN_OR_RETURN(parent_dir_, ResolveDir({parts.begin(), parts.end() - 1}));
-    ASSIGN_OR_RETURN(parent_, OpenDir(parent_dir_));
+    parent_dir_ = written;
+    absl::StatusOr<Fd> dir = OpenDir(written);
+    if (!dir.ok()) {  // not there yet, or behind links
+      ASSIGN_OR_RETURN(parent_dir_, ResolveDir({parts.begin(), parts.end() - 1}));
+      dir = OpenDir(parent_dir_);
+    }
+    ASSIGN_OR_RETURN(parent_, std::move(dir));
     parent_parts_ = written;
   }
   return Place{.parent = parent_.get(), .dir = parent_dir_, .name = parts.back()};
 }
 
 absl::StatusOr<Fd> LayerDir::OpenDir(const std::string& dir) const {
-  return OpenAt2(root_, dir.empty() ? "." : dir, O_PATH | O_DIRECTORY, kNoLinks);
+  return OpenAt2(root_, dir.empty() ? "." : dir, O_RDONLY | O_DIRECTORY, kNoLinks);
 }
 
 absl::StatusOr<std::string> LayerDir::ResolveDir(std::vector<std::string> parts) {
   std::deque<std::string> left(parts.begin(), parts.end());
   std::vector<std::string> found;
+  Fd parent;  // what `found` names, once it is needed
   for (int links = 0; !left.empty();) {
     const std::string part = left.front();
     left.pop_front();
     if (part == "..") {
       if (!found.empty()) found.pop_back();
+      parent.Reset();
       continue;
     }
     const std::string dir = absl::StrJoin(found, "/");
-    ASSIGN_OR_RETURN(const Fd parent, OpenDir(dir));
+    if (!parent.valid()) {
+      ASSIGN_OR_RETURN(parent, OpenDir(dir));
+    }
+    constexpr int kDirItself = O_PATH | O_DIRECTORY | O_NOFOLLOW;
+    if (absl::StatusOr<Fd> next = OpenAt(parent.get(), part, kDirItself); next.ok()) {
+      found.push_back(part);
+      parent = *std::move(next);
+      continue;
+    }
     struct stat info = {};
     const bool exists = ::fstatat(parent.get(), part.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0;
     if (!exists && errno != ENOENT) return ErrnoStatus("stat its directory");
@@ -348,6 +364,7 @@ absl::StatusOr<std::string> LayerDir::ResolveDir(std::vector<std::string> parts)
       if (size < 0) return ErrnoStatus("readlink");
       target.resize(size);
       if (target[0] == '/') found.clear();
+      parent.Reset();
       std::vector<std::string> more;
       for (const absl::string_view piece : absl::StrSplit(target, '/', absl::SkipEmpty())) {
         if (piece != ".") more.emplace_back(piece);
@@ -356,13 +373,13 @@ absl::StatusOr<std::string> LayerDir::ResolveDir(std::vector<std::string> parts)
       continue;
     }
     found.push_back(part);
-    if (exists && S_ISDIR(info.st_mode)) continue;
     // Entries may come before their directory, or without it; what lies in its place is replaced.
     if (exists) {
       RETURN_IF_ERROR(RemoveExisting({.parent = parent.get(), .dir = dir, .name = part}));
     }
     if (::mkdirat(parent.get(), part.c_str(), kInventedMode) != 0) return ErrnoStatus("mkdir");
     RETURN_IF_ERROR(MakeInvented(absl::StrJoin(found, "/")));
+    ASSIGN_OR_RETURN(parent, OpenAt(parent.get(), part, kDirItself));
   }
   return absl::StrJoin(found, "/");
 }
@@ -418,7 +435,7 @@ absl::Status LayerDir::Finish() {
   }
   for (const std::string& path : opaque_) {
     ASSIGN_OR_RETURN(const Fd dir, OpenDir(path), "'", Shown(path), "'");
-    if (::setxattr(ProcPath(dir.get()).c_str(), kOpaqueXattr, "y", 1, 0) != 0) {
+    if (::fsetxattr(dir.get(), kOpaqueXattr, "y", 1, 0) != 0) {
       return ErrnoStatus(absl::StrCat("make '", Shown(path), "' opaque"));
     }
   }
@@ -433,6 +450,15 @@ std::vector<std::string> LayerDir::InventedDirs() const {
   return {invented_.begin(), invented_.end()};
 }
 
+FileSums LayerDir::TakeSums() {
+  const auto by_inode = [](const FileSum& a, const FileSum& b) { return a.inode < b.inode; };
+  const auto same_inode = [](const FileSum& a, const FileSum& b) { return a.inode == b.inode; };
+  std::reverse(sums_.begin(), sums_.end());  // the last one written comes first, and stays
+  std::stable_sort(sums_.begin(), sums_.end(), by_inode);
+  sums_.erase(std::unique(sums_.begin(), sums_.end(), same_inode), sums_.end());
+  return std::move(sums_);
+}
+
 absl::Status TakeAttributes(int layer, const std::vector<std::string>& invented,
                             const std::vector<int>& lowers) {
   for (const std::string& path : invented) {
@@ -440,7 +466,7 @@ absl::Status TakeAttributes(int layer, const std::vector<std::string>& invented,
       const absl::StatusOr<Fd> from = FindLower(lower, path);
       if (absl::IsNotFound(from.status())) continue;
       if (!from.ok()) break;
-      ASSIGN_OR_RETURN(const Fd to, OpenAt2(layer, path, O_PATH | O_DIRECTORY, kNoLinks), "'",
+      ASSIGN_OR_RETURN(const Fd to, OpenAt2(layer, path, O_RDONLY | O_DIRECTORY, kNoLinks), "'",
                        Shown(path), "'");
       RETURN_IF_ERROR(CopyAttributes(from->get(), to.get()), "'", Shown(path), "'");
       break;

@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "driver/base/fd.h"
+#include "driver/image/content_sum.h"
 #include "driver/image/tar.h"
 
 namespace jenkins_agent {
@@ -44,10 +45,12 @@ class LayerDir {
   // overlayfs would show their attributes instead of those of the same directory in a layer below:
   // TakeAttributes. Parents before their children.
   std::vector<std::string> InventedDirs() const;
+  // Of all files, 16 bytes each; at the end.
+  FileSums TakeSums();
 
  private:
   struct Place {
-    int parent = -1;   // O_PATH, held by parent_
+    int parent = -1;   // held by parent_
     std::string dir;   // of the parent, from the root, without links; "" is the root
     std::string name;  // in the parent
   };
@@ -85,6 +88,8 @@ class LayerDir {
   std::set<std::string> invented_;
   std::set<std::string> opaque_;
   std::set<std::string> whiteouts_;
+  ContentSum content_;
+  FileSums sums_;  // in the order of writing; of an inode that was used again the last one counts
 };
 
 // Gives each invented directory of a layer mode, owner, attributes and times of the same directory

@@ -28,7 +28,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kProgressInterval{200};
 constexpr int kMaxAborts = 3;
-constexpr int kMaxDigesters = 4;       // threads that read what was unpacked
+constexpr int kMaxDigesters = 4;       // threads that look at what was unpacked
 constexpr int64_t kUnpackedRatio = 3;  // of a compressed layer, to guess what it will take
 
 struct ImageDocuments {
@@ -288,7 +288,8 @@ absl::Status SyncAndDigest(const Staging& staging, std::vector<LayerTask>& layer
     for (size_t i; (i = next++) < layers.size();) {
       if (layers[i].here || layers[i].same_as >= 0) continue;
       absl::StatusOr<Fd> dir = OpenAt(staging.fd(), layers[i].key, O_RDONLY | O_DIRECTORY);
-      absl::StatusOr<Digest> tree = dir.ok() ? DigestOfTree(*std::move(dir)) : dir.status();
+      absl::StatusOr<Digest> tree =
+          dir.ok() ? DigestOfTree(*std::move(dir), layers[i].unpacked.sums) : dir.status();
       digested[i] = Annotate(tree.status(), absl::StrCat("layer ", layers[i].blob.digest.Short()));
       if (tree.ok()) layers[i].tree = *std::move(tree);
     }

@@ -48,7 +48,7 @@ absl::StatusOr<std::unique_ptr<ImageSource>> OpenRootfs(const std::string& path)
   if (S_ISDIR(info.st_mode)) {
     layer.open = [path]() -> absl::StatusOr<std::unique_ptr<ByteSource>> {
       ASSIGN_OR_RETURN(Fd root, OpenFile(path, O_RDONLY | O_DIRECTORY));
-      return TarOfTree(std::move(root), TreeXattrs::kOfLayers);
+      return TarOfTree(std::move(root));
     };
   } else if (S_ISREG(info.st_mode)) {
     layer.open = [path] { return OpenFileSource(path); };

@@ -30,7 +30,8 @@ namespace jenkins_agent {
 namespace {
 
 constexpr size_t kBlock = 512;
-constexpr size_t kXattrBytes = 64 << 10;  // of one list, and of one value: XATTR_SIZE_MAX
+constexpr size_t kXattrBytes = 64 << 10;     // of one list, and of one value: XATTR_SIZE_MAX
+constexpr size_t kContentBytes = 256 << 10;  // read at once
 constexpr char kWhiteoutPrefix[] = ".wh.";
 
 // "<length> <key>=<value>\n", where the length counts itself.
@@ -75,7 +76,11 @@ std::string Padded(std::string content) {
   return content;
 }
 
-absl::StatusOr<std::string> XattrRecords(int fd, TreeXattrs xattrs) {
+// What a tree becomes: a layer, or what its digest is made of, which has every attribute of a layer
+// in the store, and no contents.
+enum class TreeForm { kLayer, kDigest };
+
+absl::StatusOr<std::string> XattrRecords(int fd, TreeForm form) {
   // Most have none: no memory for them.
   ssize_t size = ::flistxattr(fd, nullptr, 0);
   if (size == 0 || (size < 0 && errno == EOPNOTSUPP)) return std::string();
@@ -87,7 +92,7 @@ absl::StatusOr<std::string> XattrRecords(int fd, TreeXattrs xattrs) {
   std::sort(sorted.begin(), sorted.end());
   std::string records;
   for (const std::string& name : sorted) {
-    const bool of_store = xattrs == TreeXattrs::kOfStore && name == kOpaqueXattr;
+    const bool of_store = form == TreeForm::kDigest && name == kOpaqueXattr;
     if (!MayHaveXattr(name) && !of_store) continue;
     std::string value(kXattrBytes, '\0');
     const ssize_t length = ::fgetxattr(fd, name.c_str(), value.data(), value.size());
@@ -120,13 +125,15 @@ absl::StatusOr<std::vector<std::string>> List(int dir) {
 
 class TreeTar : public ByteSource {
  public:
-  TreeTar(Fd root, TreeXattrs xattrs) : root_(std::move(root)), xattrs_(xattrs) {}
+  // `known`, which must outlive it: files of which a digest need not read the content.
+  TreeTar(Fd root, TreeForm form, const FileSums* known = nullptr)
+      : root_(std::move(root)), form_(form), known_(known), content_(kContentBytes) {}
 
   absl::Status Begin() {
     struct stat info = {};
     if (::fstat(root_.get(), &info) != 0) return ErrnoStatus("stat");
     device_ = info.st_dev;
-    RETURN_IF_ERROR(AddHeader(root_.get(), "./", "", '5', info, 0));
+    RETURN_IF_ERROR(AddHeader(root_.get(), "./", "", '5', info));
     return Enter("");
   }
 
@@ -171,21 +178,41 @@ class TreeTar : public ByteSource {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<size_t> ReadContent(char* buffer, size_t size) {
+  // Of the open file's content.
+  absl::StatusOr<size_t> ReadPiece(char* buffer, size_t size) {
     const ssize_t count =
         ::read(file_.get(), buffer, std::min<uint64_t>(size, static_cast<uint64_t>(content_left_)));
-    if (count < 0 && errno == EINTR) return ReadContent(buffer, size);
+    if (count < 0 && errno == EINTR) return ReadPiece(buffer, size);
     if (count < 0) return ErrnoStatus(absl::StrCat("read ", absl::CHexEscape(file_path_)));
     if (count == 0) {
       return absl::AbortedError(
           absl::StrCat("'", absl::CHexEscape(file_path_), "' became shorter while it was read"));
     }
     content_left_ -= count;
+    return static_cast<size_t>(count);
+  }
+
+  absl::StatusOr<size_t> ReadContent(char* buffer, size_t size) {
+    ASSIGN_OR_RETURN(const size_t count, ReadPiece(buffer, size));
     if (content_left_ == 0) {
       ready_.assign(padding_, '\0');
       position_ = 0;
     }
-    return static_cast<size_t>(count);
+    return count;
+  }
+
+  absl::StatusOr<uint64_t> SumContent(ino_t inode) {
+    const auto before = [](const FileSum& file, ino_t wanted) { return file.inode < wanted; };
+    const auto known = std::lower_bound(known_->begin(), known_->end(), inode, before);
+    if (known != known_->end() && known->inode == inode) {
+      content_left_ = 0;
+      return known->sum;
+    }
+    while (content_left_ > 0) {
+      ASSIGN_OR_RETURN(const size_t count, ReadPiece(content_.data(), content_.size()));
+      sum_.Add({content_.data(), count});
+    }
+    return sum_.Finish();
   }
 
   absl::Status Next() {
@@ -210,7 +237,7 @@ class TreeTar : public ByteSource {
     if (++entries_ > kMaxLayerEntries) return absl::OutOfRangeError("is one entry too many");
     if (!S_ISDIR(info.st_mode) && info.st_nlink > 1) {
       const auto [first, is_new] = linked_.try_emplace({info.st_dev, info.st_ino}, path);
-      if (!is_new) return AddHeader(-1, path, first->second, '1', info, 0);
+      if (!is_new) return AddHeader(-1, path, first->second, '1', info);
     }
     switch (info.st_mode & S_IFMT) {
       case S_IFDIR:
@@ -220,16 +247,16 @@ class TreeTar : public ByteSource {
       case S_IFLNK:
         return AddSymlink(dir, name, path, info);
       case S_IFIFO:
-        return AddHeader(-1, path, "", '6', info, 0);
+        return AddHeader(-1, path, "", '6', info);
       default:
-        return AddHeader(-1, path, "", S_ISCHR(info.st_mode) ? '3' : '4', info, 0);
+        return AddHeader(-1, path, "", S_ISCHR(info.st_mode) ? '3' : '4', info);
     }
   }
 
   absl::Status AddDirectory(int dir, const std::string& name, const std::string& path,
                             const struct stat& info) {
     ASSIGN_OR_RETURN(const Fd fd, OpenAt(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
-    RETURN_IF_ERROR(AddHeader(fd.get(), path + "/", "", '5', info, 0));
+    RETURN_IF_ERROR(AddHeader(fd.get(), path + "/", "", '5', info));
     if (info.st_dev != device_) return absl::OkStatus();
     return Enter(path + "/");
   }
@@ -238,8 +265,13 @@ class TreeTar : public ByteSource {
                        const struct stat& info) {
     ASSIGN_OR_RETURN(file_, OpenAt(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
     file_path_ = path;
-    RETURN_IF_ERROR(AddHeader(file_.get(), path, "", '0', info, info.st_size));
+    RETURN_IF_ERROR(AddHeader(file_.get(), path, "", '0', info));
     content_left_ = info.st_size;
+    if (form_ == TreeForm::kDigest) {
+      ASSIGN_OR_RETURN(const uint64_t sum, SumContent(info.st_ino));
+      ready_ += Record("content", absl::StrCat(absl::Hex(sum, absl::kZeroPad16)));
+      return absl::OkStatus();
+    }
     padding_ = static_cast<size_t>(-static_cast<uint64_t>(info.st_size) & (kBlock - 1));
     return absl::OkStatus();
   }
@@ -250,12 +282,13 @@ class TreeTar : public ByteSource {
     const ssize_t size = ::readlinkat(dir, name.c_str(), target.data(), target.size());
     if (size < 0) return ErrnoStatus("readlink");
     target.resize(size);
-    return AddHeader(-1, path, target, '2', info, 0);
+    return AddHeader(-1, path, target, '2', info);
   }
 
   // `fd`: what may have attributes; -1: it has none that count.
   absl::Status AddHeader(int fd, const std::string& path, const std::string& link, char type,
-                         const struct stat& info, int64_t size) {
+                         const struct stat& info) {
+    const int64_t size = type == '0' ? info.st_size : 0;
     if (path.size() > kMaxTarPathBytes) return absl::OutOfRangeError("has too long a path");
     std::string records = Record("path", path);
     if (!link.empty()) records += Record("linkpath", link);
@@ -264,10 +297,16 @@ class TreeTar : public ByteSource {
         Record("size", absl::StrCat(size)) +
         Record("mtime", absl::StrFormat("%d.%09d", info.st_mtim.tv_sec, info.st_mtim.tv_nsec));
     if (fd >= 0) {
-      ASSIGN_OR_RETURN(const std::string xattrs, XattrRecords(fd, xattrs_));
+      ASSIGN_OR_RETURN(const std::string xattrs, XattrRecords(fd, form_));
       records += xattrs;
     }
     const bool device = type == '3' || type == '4';
+    if (form_ == TreeForm::kDigest) {
+      ready_ += Record("type", absl::StrCat(absl::string_view(&type, 1), " ", info.st_mode & 07777,
+                                            " ", device ? info.st_rdev : 0)) +
+                records;
+      return absl::OkStatus();
+    }
     ready_ += Header('x', "PaxHeader", records.size(), 0644, 0);
     ready_ += Padded(records);
     // A size beyond the field's 11 digits counts in the PAX record only.
@@ -277,7 +316,10 @@ class TreeTar : public ByteSource {
   }
 
   const Fd root_;
-  const TreeXattrs xattrs_;
+  const TreeForm form_;
+  const FileSums* const known_;
+  std::vector<char> content_;
+  ContentSum sum_;
   Fd dir_;  // of the last level
   dev_t device_ = 0;
   std::vector<Level> levels_;
@@ -294,16 +336,16 @@ class TreeTar : public ByteSource {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ByteSource>> TarOfTree(Fd root, TreeXattrs xattrs) {
-  auto tar = std::make_unique<TreeTar>(std::move(root), xattrs);
+absl::StatusOr<std::unique_ptr<ByteSource>> TarOfTree(Fd root) {
+  auto tar = std::make_unique<TreeTar>(std::move(root), TreeForm::kLayer);
   RETURN_IF_ERROR(tar->Begin());
   return tar;
 }
 
-absl::StatusOr<Digest> DigestOfTree(Fd root) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<ByteSource> tar,
-                   TarOfTree(std::move(root), TreeXattrs::kOfStore));
-  HashingSource hashed(*tar, std::numeric_limits<int64_t>::max() - 1);
+absl::StatusOr<Digest> DigestOfTree(Fd root, const FileSums& known) {
+  TreeTar tree(std::move(root), TreeForm::kDigest, &known);
+  RETURN_IF_ERROR(tree.Begin());
+  HashingSource hashed(tree, std::numeric_limits<int64_t>::max() - 1);
   RETURN_IF_ERROR(Drain(hashed));
   return hashed.Finish();
 }

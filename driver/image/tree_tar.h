@@ -8,20 +8,18 @@
 #include "absl/status/statusor.h"
 #include "driver/base/fd.h"
 #include "driver/image/byte_source.h"
+#include "driver/image/content_sum.h"
 
 namespace jenkins_agent {
-
-// Which extended attributes are in it: those that layers may have, or also overlayfs' own of a
-// layer in the store.
-enum class TreeXattrs { kOfLayers, kOfStore };
 
 // Stays on the file system of the directory `root`; what is mounted below is an empty directory.
 // Sockets are left out. Errors of Read name the path; Aborted: a file was shorter than when it was
 // found.
-absl::StatusOr<std::unique_ptr<ByteSource>> TarOfTree(Fd root, TreeXattrs xattrs);
+absl::StatusOr<std::unique_ptr<ByteSource>> TarOfTree(Fd root);
 
-// Of the stream of a layer's directory in the store: paths, content, owners, modes, times, links,
-// devices and attributes. What is damaged has another one.
-absl::StatusOr<Digest> DigestOfTree(Fd root);
+// Of a layer's directory in the store: paths, checksums of contents, owners, modes, times, links,
+// devices and attributes, overlayfs' own too. What is damaged has another one. The files of `known`
+// are not read: their contents are taken for what was written.
+absl::StatusOr<Digest> DigestOfTree(Fd root, const FileSums& known);
 
 }  // namespace jenkins_agent

@@ -44,8 +44,10 @@ absl::StatusOr<UnpackedLayer> UnpackLayer(ByteSource& blob, const Descriptor& la
   }
   RETURN_IF_ERROR(CheckDigest("it", packed.Finish(), layer.digest));
   RETURN_IF_ERROR(CheckDigest("what it unpacks to", unpacked.Finish(), diff_id));
-  return UnpackedLayer{
-      .bytes = unpacked.bytes(), .entries = dir.entries(), .invented_dirs = dir.InventedDirs()};
+  return UnpackedLayer{.bytes = unpacked.bytes(),
+                       .entries = dir.entries(),
+                       .invented_dirs = dir.InventedDirs(),
+                       .sums = dir.TakeSums()};
 }
 
 }  // namespace jenkins_agent

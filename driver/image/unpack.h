@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "driver/image/byte_source.h"
+#include "driver/image/content_sum.h"
 #include "driver/image/digest.h"
 #include "driver/image/manifest.h"
 
@@ -20,6 +21,7 @@ struct UnpackedLayer {
   int64_t bytes = 0;  // of the tar stream
   int64_t entries = 0;
   std::vector<std::string> invented_dirs;  // LayerDir::InventedDirs
+  FileSums sums;                           // of its files
 };
 
 // `root`: an empty directory out of reach of others; it stays the caller's, who removes what is in

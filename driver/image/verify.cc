@@ -14,7 +14,7 @@ LayerVerdict VerifyLayer(const Store& store, const StoredLayer& layer) {
     return {.state = LayerState::kDamaged, .why = std::string(dir.status().message())};
   }
   if (layer.tree.empty()) return {.state = LayerState::kUnknown, .why = ""};
-  const absl::StatusOr<Digest> found = DigestOfTree(*std::move(dir));
+  const absl::StatusOr<Digest> found = DigestOfTree(*std::move(dir), {});
   // Whoever removes a layer renames it first.
   if (!store.HasLayer(layer.key)) return {.state = LayerState::kGone, .why = ""};
   if (!found.ok()) {

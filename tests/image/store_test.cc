@@ -1,8 +1,12 @@
 #include "driver/image/store.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 
 #include <filesystem>
@@ -255,6 +259,16 @@ TEST_F(StoreTest, AFullDiskIsAnErrorAndWhatWasThereStays) {
   EXPECT_TRUE(store->FindImage(Id("a")).has_value());
   for (int i = 0; i < 5; ++i) ASSERT_OK(store->Remove(Id(absl::StrCat("many", i))));
   EXPECT_OK(Pull(*store, "again", {"again"}, 5));
+}
+
+TEST_F(StoreTest, OnExt4PullsLieApart) {
+  const Fd tmp = *OpenFile(store_->dir() + "/tmp", O_RDONLY | O_DIRECTORY);
+  struct statfs info = {};
+  ASSERT_EQ(::fstatfs(tmp.get(), &info), 0);
+  if (info.f_type != EXT4_SUPER_MAGIC) GTEST_SKIP() << "the store is not on ext4";
+  int flags = 0;
+  ASSERT_EQ(::ioctl(tmp.get(), FS_IOC_GETFLAGS, &flags), 0);
+  EXPECT_NE(flags & FS_TOPDIR_FL, 0);
 }
 
 TEST(ChainId, IsTheImageSpecs) {

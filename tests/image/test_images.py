@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 import subprocess
+import tarfile
 import tempfile
 import threading
 import time
@@ -18,7 +19,7 @@ import unittest
 import test_layers as layers
 import registries
 from registries import DockerRegistry, Fake, Image, digest, make_certificate
-from test_layers import directory, entry, tar
+from test_layers import directory, entry, symlink, tar
 
 TOOLS = os.environ["TOOLS_PROGRAM"]
 
@@ -600,6 +601,20 @@ class Misbehaving(Images):
             self.assertFalse(os.path.exists(layer))
             self.assertEqual(json.loads(self.images("verify", "--json", names[1]))["damaged_layers"], 0)
 
+    def test_verify_sums_what_a_layer_writes_twice_as_it_is_at_the_end(self):
+        """At the pull contents are summed as they are written, by inode; `verify` reads them."""
+        blob = gzip.compress(tar(
+            entry("a", data=b"first"), entry("z", tarfile.LNKTYPE, link="a"), entry("a", data=b"second"),
+            entry("d/x", data=b"x" * 70000), entry("d", data=b"now a file"), entry("empty"), entry("e/f", data=b"f"),
+            symlink("e", "d"), *[entry(f"many/{i}", data=b"%d" % i) for i in range(50)], entry("many", data=b"none")))
+        self.registry.put(Image([blob]), "twice")
+        self.pull(f"{self.registry.host}/a/b:twice", "--plain-http")
+        self.assertEqual(json.loads(self.images("verify", "--json"))["images"][0]["state"], "intact")
+        layer = pathlib.Path(json.loads(self.images("inspect", f"{self.registry.host}/a/b:twice"))["layers"][0]["path"])
+        self.assertEqual((layer / "z").read_bytes(), b"first")
+        self.damage(lambda p: p.write_bytes(b"First"), layer / "z")
+        self.assertEqual(self.run_images("verify", "--dry-run").returncode, 1)
+
     def test_verify_leaves_what_a_task_runs_on(self):
         self.pull(self.name, "--plain-http")
         lease = {"task": "alloc/agent/1", "manifest": digest(self.image.manifest)}
@@ -620,7 +635,7 @@ class Misbehaving(Images):
         record = next((self.store / "images").iterdir())
         document = json.loads(record.read_text())
         for layer in document["layers"]:
-            del layer["tree"]
+            del layer["tree_digest"]
         record.write_text(json.dumps(document))
         self.assertRegex(self.images("verify"), "unknown")
 
