@@ -63,8 +63,8 @@ absl::StatusOr<std::string> ReadBlob(ImageSource& source, const Descriptor& desc
   }
 }
 
-// From what the name means down to this node's manifest and its config.
-absl::StatusOr<ImageDocuments> FetchDocuments(ImageSource& source, const Digest& wanted) {
+// From what the name means down to this node's manifest.
+absl::StatusOr<ImageDocuments> FetchManifest(ImageSource& source, const Digest& wanted) {
   const Platform host = HostPlatform();
   ImageDocuments documents;
   ASSIGN_OR_RETURN(FetchedDocument document, source.Root());
@@ -87,13 +87,15 @@ absl::StatusOr<ImageDocuments> FetchDocuments(ImageSource& source, const Digest&
       continue;
     }
     documents.manifest = std::get<Manifest>(std::move(parsed));
-    break;
+    return documents;
   }
+}
+
+absl::Status FetchConfig(ImageSource& source, ImageDocuments& documents) {
   ASSIGN_OR_RETURN(documents.config_text, ReadBlob(source, documents.manifest.config),
                    "its config");
   ASSIGN_OR_RETURN(documents.config, ParseImageConfig(documents.config_text), "its config");
-  RETURN_IF_ERROR(CheckImage(documents.manifest, documents.config, host));
-  return documents;
+  return CheckImage(documents.manifest, documents.config, HostPlatform());
 }
 
 struct LayerTask {
@@ -331,16 +333,17 @@ absl::Status CheckSpace(const Store& store, int64_t bytes) {
 
 absl::StatusOr<PullResult> PullOnce(const Store& store, ImageSource& source,
                                     const PullRequest& request) {
-  ASSIGN_OR_RETURN(const ImageDocuments documents, FetchDocuments(source, request.digest));
+  ASSIGN_OR_RETURN(ImageDocuments documents, FetchManifest(source, request.digest));
   PullResult result = {.manifest = documents.digest, .progress = {}};
   result.progress.layers = static_cast<int>(documents.manifest.layers.size());
   const int64_t now = ::time(nullptr);
   const StoredRef ref = {.name = request.name, .manifest = documents.digest, .resolved_at = now};
   if (store.SetRef(ref).ok()) {
     result.progress.cached_layers = result.progress.layers;
-    result.cached = true;
+    result.cached = true;  // it was checked when it came, and who sends its manifest lets it be had
     return result;
   }
+  RETURN_IF_ERROR(FetchConfig(source, documents));
   ASSIGN_OR_RETURN(const Staging staging, store.Stage());
   std::vector<LayerTask> layers = PlanLayers(store, documents);
   for (const LayerTask& layer : layers) {

@@ -14,6 +14,8 @@ std::vector<double> AgentBounds() {
   return {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300};
 }
 
+std::vector<double> PullBounds() { return {0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900}; }
+
 std::vector<Series> MakeTable() {
   return {
       {"jenkins_agent_up",
@@ -141,6 +143,43 @@ std::vector<Series> MakeTable() {
        {},
        {},
        "times that health or attributes of the node changed; each makes Nomad look at jobs anew"},
+      {"jenkins_agent_image_pulls_total",
+       Series::kCounter,
+       "result",
+       {"pulled", "unchanged", "failed", "given_up"},
+       {},
+       "pulls of images for tasks and in advance, each once however many waited; `unchanged`: "
+       "asked for, and all of it was here"},
+      {"jenkins_agent_image_pull_seconds",
+       Series::kHistogram,
+       "",
+       {},
+       PullBounds(),
+       "what each pull took that fetched something"},
+      {"jenkins_agent_image_pulled_bytes_total",
+       Series::kCounter,
+       "",
+       {},
+       {},
+       "bytes of layers that were fetched, compressed as they came"},
+      {"jenkins_agent_images",
+       Series::kGauge,
+       "",
+       {},
+       {},
+       "images that are kept, as of the last look at the store, at least once a minute"},
+      {"jenkins_agent_image_store_bytes",
+       Series::kGauge,
+       "",
+       {},
+       {},
+       "what their layers take unpacked, each counted once"},
+      {"jenkins_agent_images_removed_total",
+       Series::kCounter,
+       "result",
+       {"removed", "failed"},
+       {},
+       "images that `images.gc` removed"},
   };
 }
 

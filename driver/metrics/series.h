@@ -33,6 +33,12 @@ enum class Metric {
   kCpuThrottled,
   kStalls,
   kFingerprintChanges,
+  kImagePulls,
+  kImagePull,
+  kImagePulledBytes,
+  kImages,
+  kImageStoreBytes,
+  kImagesRemoved,
 };
 
 struct Series {

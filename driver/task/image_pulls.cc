@@ -17,6 +17,15 @@ constexpr char kWorker[] = "image-pull";
 // Held in memory only: the job's line has the login in it.
 std::string KeyOf(const ImageJob& job) { return Digest::Of(ImageJobLine(job)).hex(); }
 
+void CountPull(const absl::StatusOr<PullResult>& outcome, ImagePulls::Clock::duration took,
+               Metrics& metrics) {
+  if (!outcome.ok()) return metrics.Count(Metric::kImagePulls, "failed");
+  if (outcome->cached) return metrics.Count(Metric::kImagePulls, "unchanged");
+  metrics.Count(Metric::kImagePulls, "pulled");
+  metrics.Count(Metric::kImagePulledBytes, "", static_cast<double>(outcome->progress.done_bytes));
+  metrics.Observe(Metric::kImagePull, "", std::chrono::duration<double>(took).count());
+}
+
 }  // namespace
 
 // Called when the loop does not run any more.
@@ -33,19 +42,21 @@ ImagePulls::RunningPtr ImagePulls::Join(const ImageJob& job) {
   return pull;
 }
 
-// By identity: a newer pull of the same key is not meant.
+// By identity: a newer pull of the same key is not meant. One that waited for this one begins.
 void ImagePulls::Forget(const RunningPtr& pull) {
-  for (auto it = running_.begin(); it != running_.end(); ++it) {
-    if (it->second != pull) continue;
-    running_.erase(it);
+  std::erase_if(running_, [&](const auto& element) { return element.second == pull; });
+  for (const auto& [key, next] : running_) {
+    if (next->begun.has_value() || next->job.image != pull->job.image) continue;
+    loop_->Post([this, next = next] { StartWorker(next); });
     return;
   }
 }
 
 void ImagePulls::Leave(const RunningPtr& pull) {
   if (--pull->waiters > 0 || pull->outcome.has_value()) return;
-  Forget(pull);
+  metrics_->Count(Metric::kImagePulls, "given_up");
   loop_->Post([pull] { pull->worker.reset(); });
+  Forget(pull);
 }
 
 absl::StatusOr<PullResult> ImagePulls::Pull(const ImageJob& job, const Waiter& waiter) {
@@ -89,11 +100,20 @@ void ImagePulls::GiveUp(const std::string& waiter_id) {
   changed_.NotifyAll();
 }
 
-void ImagePulls::StartWorker(const RunningPtr& pull) {
-  {
-    MutexLock lock(mutex_);
-    if (pull->waiters == 0) return;  // gave up before it began
+// Whether it is this pull's turn, once: another one of the same image, with another login, goes
+// first.
+bool ImagePulls::Begin(Running& pull) {
+  MutexLock lock(mutex_);
+  if (pull.waiters == 0 || pull.begun.has_value()) return false;  // gave up, or was told twice
+  for (const auto& [key, other] : running_) {
+    if (other->begun.has_value() && other->job.image == pull.job.image) return false;
   }
+  pull.begun = Clock::now();
+  return true;
+}
+
+void ImagePulls::StartWorker(const RunningPtr& pull) {
+  if (!Begin(*pull)) return;
   ToolsWorker::Handlers handlers;
   handlers.on_line = [this, weak = std::weak_ptr<Running>(pull)](const json& line) {
     const RunningPtr self = weak.lock();
@@ -133,6 +153,7 @@ void ImagePulls::Finish(const RunningPtr& pull, absl::StatusOr<PullResult> outco
     MutexLock lock(mutex_);
     if (pull->outcome.has_value()) return;
     pull->outcome = outcome;
+    CountPull(outcome, Clock::now() - *pull->begun, *metrics_);
     done.swap(pull->done);
     Forget(pull);
     changed_.NotifyAll();

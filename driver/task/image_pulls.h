@@ -1,6 +1,6 @@
 // Pulls of images by workers (`tools image-pull`), one for all that want the same image with the
-// same login and registry settings at the same time. Another login is another pull: it succeeds or
-// fails alone.
+// same login and registry settings at the same time. Another login is another pull, after the one
+// that runs: it finds the layers here and succeeds or fails alone, by what the registry says to it.
 //
 // Thread-safe; must outlive whoever waits. A waiter blocks its own thread, never the loop's.
 #pragma once
@@ -18,6 +18,7 @@
 #include "driver/base/event_loop.h"
 #include "driver/base/mutex.h"
 #include "driver/image/image_job.h"
+#include "driver/metrics/metrics.h"
 #include "driver/task/tools_worker.h"
 
 namespace jenkins_agent {
@@ -29,8 +30,9 @@ class ImagePulls {
   using Done = std::function<void(const absl::StatusOr<PullResult>&)>;
   static constexpr std::chrono::seconds kProgressInterval{30};
 
-  // Both borrowed.
-  ImagePulls(EventLoop* loop, const JarWorkerProgram* tools) : loop_(loop), tools_(tools) {}
+  // All borrowed.
+  ImagePulls(EventLoop* loop, const JarWorkerProgram* tools, Metrics* metrics)
+      : loop_(loop), tools_(tools), metrics_(metrics) {}
   ~ImagePulls();
 
   struct Waiter {
@@ -50,6 +52,7 @@ class ImagePulls {
   struct Running {
     ImageJob job;
     int waiters = 0;
+    std::optional<Clock::time_point> begun;
     std::vector<Done> done;
     PullProgress progress;
     std::optional<absl::StatusOr<PullResult>> outcome;
@@ -60,6 +63,7 @@ class ImagePulls {
   RunningPtr Join(const ImageJob& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Leave(const RunningPtr& pull) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Forget(const RunningPtr& pull) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool Begin(Running& pull) ABSL_LOCKS_EXCLUDED(mutex_);
   // On the loop's thread.
   void StartWorker(const RunningPtr& pull);
   bool OnLine(const RunningPtr& pull, const nlohmann::json& line);
@@ -68,6 +72,7 @@ class ImagePulls {
 
   EventLoop* const loop_;
   const JarWorkerProgram* const tools_;
+  Metrics* const metrics_;
 
   Mutex mutex_;
   CondVar changed_;

@@ -183,7 +183,8 @@ absl::StatusOr<std::unique_ptr<TaskStore>> TaskStore::Open(Options options) {
                                                        .dir = ImagesDir(images, store->paths_),
                                                        .loop = store->options_.shared.loop,
                                                        .cleaner = store->options_.shared.cleaner,
-                                                       .tools = store->options_.shared.tools});
+                                                       .tools = store->options_.shared.tools,
+                                                       .metrics = store->options_.shared.metrics});
   store->images_->Begin();
   return store;
 }

@@ -88,6 +88,11 @@ const RegistryBlock* FindRegistry(const ImagesBlock& config, const std::string& 
   return nullptr;
 }
 
+void TellOf(const std::vector<StoredImage>& images, Metrics& metrics) {
+  metrics.Set(Metric::kImages, "", static_cast<double>(images.size()));
+  metrics.Set(Metric::kImageStoreBytes, "", static_cast<double>(StoreBytes(images)));
+}
+
 Credentials CredentialsOf(const ImageAuth& auth) {
   return {.user = auth.username, .password = auth.password, .identity_token = ""};
 }
@@ -161,7 +166,7 @@ absl::Status CheckImageNames(const ImagesBlock& config) {
 }
 
 TaskImages::TaskImages(Options options)
-    : options_(std::move(options)), pulls_(options_.loop, options_.tools) {}
+    : options_(std::move(options)), pulls_(options_.loop, options_.tools, options_.metrics) {}
 
 void TaskImages::Begin() {
   options_.cleaner->Post([this] { Tick(); });
@@ -207,6 +212,7 @@ absl::StatusOr<TaskImages::Taken> TaskImages::Take(const Wish& wish) {
       const absl::StatusOr<PullResult> pulled = Fetch(wish, job);
       if (pulled.ok()) {
         story = PulledStory(*pulled, Clock::now() - start);
+        CollectSoon();  // what came may be too much
         // The pull's own answer: the name may mean something else by now.
         const std::optional<StoredImage> image = store->FindImage(pulled->manifest);
         if (!image.has_value()) continue;
@@ -233,16 +239,19 @@ void TaskImages::GiveBack(const std::string& task_id) {
   if (::access(options_.dir.c_str(), F_OK) != 0) return;
   const absl::StatusOr<std::unique_ptr<Store>> store = Store::Open(options_.dir);
   const absl::Status dropped = store.ok() ? (*store)->DropLease(task_id) : store.status();
-  if (!collect_soon_.exchange(true)) {
-    options_.cleaner->Post([this] {
-      collect_soon_ = false;
-      Collect();
-    });
-  }
+  CollectSoon();
   if (dropped.ok()) return;
   // Its task directory is gone: the next look finds it.
   Log(LogLevel::kWarn, "the image of a task that has gone is still kept for it",
       {{"task_id", task_id}, {"error", std::string(dropped.message())}});
+}
+
+void TaskImages::CollectSoon() {
+  if (collect_soon_.exchange(true)) return;
+  options_.cleaner->Post([this] {
+    collect_soon_ = false;
+    Collect();
+  });
 }
 
 void TaskImages::DropDeadLeases() {
@@ -298,20 +307,24 @@ void TaskImages::Collect() {
   if (::access(options_.dir.c_str(), F_OK) != 0) return;
   const absl::StatusOr<std::unique_ptr<Store>> store = Store::Open(options_.dir);
   if (!store.ok()) return;  // Sweep has said why
+  const std::vector<StoredImage> images = (*store)->Images();
+  TellOf(images, *options_.metrics);
   const absl::StatusOr<DiskSpace> disk = (*store)->Space();
   if (!options_.config.gc.enabled || !disk.ok()) return;
   std::set<Digest> kept;
   for (const Lease& lease : (*store)->Leases()) kept.insert(lease.manifest);
   for (const StoredRef& ref : KeptImages(options_.config, options_.dir)) kept.insert(ref.manifest);
   const GcChoice choice =
-      ChooseImages(PolicyOf(options_.config.gc), (*store)->Images(), kept, *disk, ::time(nullptr));
+      ChooseImages(PolicyOf(options_.config.gc), images, kept, *disk, ::time(nullptr));
   for (const Digest& image : choice.images) {
     const absl::StatusOr<int64_t> freed = (*store)->Remove(image);
+    options_.metrics->Count(Metric::kImagesRemoved, freed.ok() ? "removed" : "failed");
     Log(freed.ok() ? LogLevel::kInfo : LogLevel::kWarn, "image collected",
         {{"image", image.ToString()},
          {freed.ok() ? "freed_bytes" : "error",
           freed.ok() ? absl::StrCat(*freed) : std::string(freed.status().message())}});
   }
+  if (!choice.images.empty()) TellOf((*store)->Images(), *options_.metrics);
 }
 
 // One after the other: the starts of tasks come first.
@@ -330,6 +343,7 @@ void TaskImages::PrePull() {
           {{"image", name}, {"error", std::string(pulled.status().message())}});
       options_.cleaner->Post([this] {
         pre_pulling_ = false;
+        Collect();
         PrePull();
       });
     });

@@ -30,6 +30,7 @@ class TaskImages {
     EventLoop* loop = nullptr;                // for pulls
     EventLoop* cleaner = nullptr;             // for what takes seconds
     const JarWorkerProgram* tools = nullptr;  // of the workers, borrowed
+    Metrics* metrics = nullptr;               // borrowed
   };
   explicit TaskImages(Options options);
 
@@ -64,6 +65,7 @@ class TaskImages {
   void Tick();
   void Sweep();
   void Collect();
+  void CollectSoon();
   void PrePull();
 
   const Options options_;

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Registries for images_test.cc, on loopback: Debian's docker-registry with two images of busybox that share a layer,
-and one that never answers. Usage: image_registry.py DIRECTORY LOGIN:PASSWORD
+and one that never answers. Usage: image_registry.py DIRECTORY LOGIN:PASSWORD...
 
 Says "HOST SILENT_HOST" on one line, and leaves its log in DIRECTORY/registry.log. A line on standard input ends the
 first one, which is answered by a line; the end of standard input ends all.
@@ -49,11 +49,11 @@ def image(layers, **config):
 
 
 def main():
-    folder, login = pathlib.Path(sys.argv[1]), tuple(sys.argv[2].split(":"))
+    folder, logins = pathlib.Path(sys.argv[1]), [tuple(login.split(":")) for login in sys.argv[2:]]
     base = busybox()
     images = {"ci/one:1": image([base, layer({"one": b"1"})], User="ci", WorkingDir="/tmp", Cmd=["/bin/sh", "-c", "id -un"]),
               "ci/two:1": image([base, layer({"two": b"2"})], User="ci")}
-    registry = registries.DockerRegistry(folder, login)
+    registry = registries.DockerRegistry(folder, *logins)
     for number, (name, made) in enumerate(images.items()):
         layout = folder / f"layout{number}"
         layout.mkdir()

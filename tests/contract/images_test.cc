@@ -20,6 +20,7 @@
 #include "driver/base/subprocess.h"
 #include "driver/image/store.h"
 #include "tests/contract/task_test.h"
+#include "tests/support/scrape.h"
 #include "tests/support/wait_for.h"
 
 namespace jenkins_agent {
@@ -44,9 +45,10 @@ class Registry {
     options.stdin_fd = input.read.get();
     options.pipe_stdout = true;
     options.stderr_fd = STDERR_FILENO;
-    ASSIGN_OR_RETURN(process_, Start({"/usr/bin/python3", "-B", IMAGE_REGISTRY, folder_.path(),
-                                      absl::StrCat("ci:", kPassword)},
-                                     options));
+    ASSIGN_OR_RETURN(process_,
+                     Start({"/usr/bin/python3", "-B", IMAGE_REGISTRY, folder_.path(),
+                            absl::StrCat("ci:", kPassword), absl::StrCat("deputy:", kPassword)},
+                           options));
     input_ = std::move(input.write);
     const std::vector<std::string> hosts = absl::StrSplit(ReadLine(), ' ');
     if (hosts.size() != 2) return absl::InternalError("no registry: is docker-registry there?");
@@ -122,10 +124,11 @@ class Images : public TaskTest {
     shared_ = nullptr;
     registry_->Stop();
   }
-  absl::Status LaunchPlugin() {
+  absl::Status LaunchPlugin(int metrics_port = 0) {
     const json registry = json::array({{{"host", registry_->host}, {"plain_http", true}},
                                        {{"host", registry_->silent_host}, {"plain_http", true}}});
-    return host_.Launch({.config = {{"images", {{"registry", registry}}}}});
+    return host_.Launch({.metrics_listen = metrics_port > 0 ? absl::StrCat(metrics_port) : "",
+                         .config = {{"images", {{"registry", registry}}}}});
   }
   json Options(const std::string& image) const {
     return {{"image", registry_->host + "/" + image},
@@ -211,6 +214,47 @@ TEST_F(Images, TwentyStartsFetchEachBlobOnce) {
   EXPECT_EQ(Leases(), 0);
 }
 
+TEST_F(Images, TwoLoginsFetchEachBlobOnceAndBothAreAsked) {
+  json deputy = Options("ci/one:1");
+  deputy["auth"]["username"] = "deputy";
+  std::vector<std::thread> starts;
+  for (int i = 0; i < 6; ++i) {
+    starts.emplace_back([this, i, &deputy] {
+      nomad::TaskHandle handle;
+      const json options = i % 2 == 0 ? Options("ci/one:1") : deputy;
+      EXPECT_THAT(host_.Start(Shell(options, "sleep 1000", absl::StrCat("many/", i)), &handle),
+                  Succeeded());
+    });
+  }
+  for (std::thread& start : starts) start.join();
+  EXPECT_EQ(registry_->Answered("/blobs/").size(), 3u);  // config and two layers
+  EXPECT_EQ(registry_->Answered("/manifests/").size(), 2u);
+  for (int i = 0; i < 6; ++i) EXPECT_THAT(host_.Destroy(absl::StrCat("many/", i)), Succeeded());
+}
+
+TEST_F(Images, WhatIsPulledAndKeptIsCounted) {
+  ASSERT_OK(host_.Quit());
+  const int port = FreePort();
+  ASSERT_OK(LaunchPlugin(port));
+  const auto served = [port](const std::string& line) {
+    return WaitFor([&] { return absl::StrContains(Scrape(port), absl::StrCat("\n", line, "\n")); });
+  };
+  EXPECT_TRUE(served("jenkins_agent_image_pulls_total{result=\"pulled\"} 0"));
+  Keep("ci/one:1");
+  EXPECT_TRUE(served("jenkins_agent_image_pulls_total{result=\"pulled\"} 1"));
+  EXPECT_TRUE(served("jenkins_agent_image_pull_seconds_count 1"));
+  EXPECT_TRUE(served("jenkins_agent_images 1"));
+  EXPECT_THAT(Scrape(port), AllOf(Not(HasSubstr("jenkins_agent_image_store_bytes 0\n")),
+                                  Not(HasSubstr("jenkins_agent_image_pulled_bytes_total 0\n"))));
+  json always = Options("ci/one:1");
+  always["image_pull_policy"] = "always";
+  Start(Shell(always, "true"));
+  EXPECT_TRUE(served("jenkins_agent_image_pulls_total{result=\"unchanged\"} 1"));
+  always["auth"]["password"] = "wrong";
+  EXPECT_NE(Refusal(Shell(always, "true", kOther)), "");
+  EXPECT_TRUE(served("jenkins_agent_image_pulls_total{result=\"failed\"} 1"));
+}
+
 TEST_F(Images, OfASharedLayerOnlyTheRestIsFetched) {
   Keep("ci/one:1");
   const size_t blobs = registry_->Answered("/blobs/").size();
@@ -245,7 +289,7 @@ TEST_F(Images, AlwaysAsksAndFetchesNothingThatIsHere) {
   always["image_pull_policy"] = "always";
   Start(Shell(always, "true"));
   EXPECT_GT(registry_->Answered("/manifests/").size(), manifests);
-  EXPECT_LE(registry_->Answered("/blobs/").size(), layers + 1);  // the config at most
+  EXPECT_EQ(registry_->Answered("/blobs/").size(), layers);
 }
 
 TEST_F(Images, WithoutTheRegistryAKeptOneIsUsedAndAnotherIsTriedAgain) {

@@ -76,7 +76,11 @@ def setUpModule():
     port = free_port()
     controller = module_controller(scratch, [NODE])
     controller.launch()
-    nomad = module_nomad(scratch, options='metrics {\n listen = "%d"\n }' % port)
+    rootfs = scratch.path / "rootfs"
+    rootfs.mkdir()
+    (rootfs / "file").write_text("x" * 5000)
+    nomad = module_nomad(scratch, options='metrics {\n listen = "%d"\n }\nimages {\n pre_pull = ["rootfs:%s"]\n }' %
+                         (port, rootfs))
     prometheus = Prometheus(scratch, f"127.0.0.1:{port}")
     unittest.addModuleCleanup(prometheus.end)
     prometheus.start()
@@ -96,6 +100,12 @@ class MetricsTest(unittest.TestCase):
         prometheus.wait("jenkins_agent_up", {(): 1.0})
         self.assertEqual(nomad.driver_log().count("metrics are served"), 1, nomad.driver_log())
         self.assertNotIn("metrics are not served", nomad.driver_log())
+
+    def test_1_an_image_fetched_in_advance_is_counted(self):
+        prometheus.wait('jenkins_agent_image_pulls_total > 0', {("pulled",): 1.0})
+        prometheus.wait("jenkins_agent_images", {(): 1.0})
+        prometheus.wait("jenkins_agent_image_pull_seconds_count", {(): 1.0})
+        self.assertGreater(prometheus.query("jenkins_agent_image_store_bytes")[()], 5000)
 
     def test_2_follows_an_agent(self):
         nomad.run_job_text(program_job(NODE, AGENT % (controller.url, NODE), "service", memory=512,

@@ -150,9 +150,9 @@ def make_certificate(folder):
 
 
 class DockerRegistry:
-    """Debian's docker-registry, with its log; `login` = (user, password) that it asks for."""
+    """Debian's docker-registry, with its log; `logins` = (user, password) of each that it lets in."""
 
-    def __init__(self, folder, login=None):
+    def __init__(self, folder, *logins):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -160,9 +160,9 @@ class DockerRegistry:
         config = folder / "registry.yml"
         config.write_text("version: 0.1\nstorage:\n  filesystem:\n"
                           f"    rootdirectory: {folder}/registry\nhttp:\n  addr: {self.host}\n")
-        if login:
-            secret = crypt.crypt(login[1], crypt.mksalt(crypt.METHOD_BLOWFISH))
-            (folder / "htpasswd").write_text(f"{login[0]}:{secret}\n")
+        if logins:
+            (folder / "htpasswd").write_text("".join(
+                f"{user}:{crypt.crypt(password, crypt.mksalt(crypt.METHOD_BLOWFISH))}\n" for user, password in logins))
             with open(config, "a") as more:
                 more.write(f"auth:\n  htpasswd:\n    realm: test\n    path: {folder}/htpasswd\n")
         self.log = folder / "registry.log"

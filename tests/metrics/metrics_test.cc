@@ -65,7 +65,9 @@ TEST(SeriesTableTest, IsInTheOrderOfItsEnumeration) {
   EXPECT_EQ(SeriesOf(Metric::kSandboxStart).name, "jenkins_agent_sandbox_start_seconds");
   EXPECT_EQ(SeriesOf(Metric::kOomKills).name, "jenkins_agent_oom_kills_total");
   EXPECT_EQ(SeriesOf(Metric::kMemoryRatioMax).name, "jenkins_agent_memory_ratio_max");
-  EXPECT_EQ(static_cast<size_t>(Metric::kFingerprintChanges) + 1, SeriesTable().size());
+  EXPECT_EQ(SeriesOf(Metric::kImages).name, "jenkins_agent_images");
+  EXPECT_EQ(SeriesOf(Metric::kImagesRemoved).name, "jenkins_agent_images_removed_total");
+  EXPECT_EQ(static_cast<size_t>(Metric::kImagesRemoved) + 1, SeriesTable().size());
   EXPECT_EQ(SeriesOf(Metric::kFingerprintChanges).name, "jenkins_agent_fingerprint_changes_total");
 }
 
