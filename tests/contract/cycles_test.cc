@@ -9,6 +9,8 @@
 #include <chrono>
 #include <filesystem>
 #include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -16,6 +18,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "driver/base/file.h"
+#include "driver/base/status.h"
+#include "driver/image/store.h"
 #include "tests/contract/task_host.h"
 #include "tests/support/grpc_matchers.h"
 #include "tests/support/requires.h"
@@ -37,6 +41,8 @@ constexpr int64_t kRssToleranceKb = 4096;
 constexpr char kId[] = "alloc/agent/1";
 constexpr char kSleep[] = "exec sleep 600";
 constexpr int kExitCode = 3;
+constexpr int kImages = 100;
+constexpr char kBusybox[] = "/bin/busybox";
 
 int CyclesAskedFor() {
   const char* text = ::getenv("SOAK_CYCLES");
@@ -105,6 +111,31 @@ void PrintTo(const Footprint& footprint, std::ostream* out) {
   *out << "descriptors " << footprint.plugin_fds << " + " << footprint.spawner_fds << ", children "
        << footprint.children << ", mounts " << footprint.mounts << ", state files "
        << footprint.state_files;
+}
+
+std::string ImageName(int number) { return absl::StrCat("rootfs:/image/", number); }
+
+// As a pull publishes one: a layer with a shell that all images have, and one of its own.
+absl::Status KeepImage(const Store& store, const std::string& name) {
+  ASSIGN_OR_RETURN(const Staging staging, store.Stage());
+  const Digest base = Digest::Of("base"), own = Digest::Of(name);
+  if (!store.HasLayer(LayerKey(base))) {
+    RETURN_IF_ERROR(staging.MakeLayer(LayerKey(base)).status());
+    fs::copy_file(kBusybox, absl::StrCat(staging.path(), "/", LayerKey(base), "/busybox"));
+  }
+  RETURN_IF_ERROR(staging.MakeLayer(LayerKey(own)).status());
+  RETURN_IF_ERROR(
+      WriteFileAtomic(absl::StrCat(staging.path(), "/", LayerKey(own), "/name"), name, 0644));
+  const nlohmann::json config = {
+      {"os", "linux"},
+      {"architecture", "amd64"},
+      {"rootfs", {{"type", "layers"}, {"diff_ids", {base.ToString(), own.ToString()}}}}};
+  const Digest manifest = Digest::Of("manifest of " + name);
+  return store.Publish(staging,
+                       {.manifest = manifest,
+                        .config = config.dump(),
+                        .layers = {{.key = LayerKey(base)}, {.key = LayerKey(own)}}},
+                       {.name = name, .manifest = manifest});
 }
 
 class Cycles : public ::testing::Test {
@@ -180,6 +211,21 @@ class Cycles : public ::testing::Test {
     nomad::TaskHandle handle;
     EXPECT_FALSE(host_.Start(config, &handle).ok());
   }
+  void RunsOnTheImage(const std::string& image) {
+    nomad::TaskConfig config = host_.Config(kId, "");
+    const std::vector<uint8_t> options =
+        nlohmann::json::to_msgpack({{"image", image},
+                                    {"command", "/busybox"},
+                                    {"args", {"sh", "-c", absl::StrCat("exit ", kExitCode)}}});
+    config.set_msgpack_driver_config({options.begin(), options.end()});
+    nomad::TaskHandle handle;
+    ASSERT_THAT(host_.Start(config, &handle), Succeeded());
+    EXPECT_EQ(ExitCode(), kExitCode);
+    Destroy();
+  }
+  void RunOnImages(int cycles) {
+    for (int i = 0; i < cycles && !HasFailure(); ++i) RunsOnTheImage(ImageName(i % kImages));
+  }
   void Run(int cycles) {
     for (int i = 0; i < cycles && !HasFailure(); ++i) {
       const std::function<void()> ways[] = {
@@ -189,14 +235,14 @@ class Cycles : public ::testing::Test {
     }
   }
 
+  void ExpectThatNothingGrows(int cycles, const std::function<void(int)>& run);
+
   TaskHost host_{Driver()};
 };
 
-TEST_F(Cycles, LeaveNothingAndNothingGrows) {
-  REQUIRES_ROOT();
-  const int cycles = CyclesAskedFor();
-  ASSERT_OK(host_.Launch());
-  Run(std::max(kLeastWarmUp, cycles / 10));
+// `run`: as many cycles as it is told.
+void Cycles::ExpectThatNothingGrows(int cycles, const std::function<void(int)>& run) {
+  run(std::max(kLeastWarmUp, cycles / 10));
   ASSERT_FALSE(HasFailure());
   EXPECT_THAT(host_.Leftovers(), IsEmpty());
   const Footprint before = Measure();
@@ -204,7 +250,7 @@ TEST_F(Cycles, LeaveNothingAndNothingGrows) {
   const int64_t spawner_before = RssKb(Spawner());
 
   const auto begin = std::chrono::steady_clock::now();
-  Run(cycles);
+  run(cycles);
   const auto took = std::chrono::steady_clock::now() - begin;
 
   EXPECT_THAT(host_.Leftovers(), IsEmpty());
@@ -223,6 +269,25 @@ TEST_F(Cycles, LeaveNothingAndNothingGrows) {
             << spawner_before << " -> " << spawner << " kB; " << ::testing::PrintToString(before)
             << "\n";
   EXPECT_OK(host_.Quit());
+}
+
+TEST_F(Cycles, LeaveNothingAndNothingGrows) {
+  REQUIRES_ROOT();
+  ASSERT_OK(host_.Launch());
+  ExpectThatNothingGrows(CyclesAskedFor(), [this](int cycles) { Run(cycles); });
+}
+
+// Case 33 of the image store's; ten times as many cycles with SOAK_CYCLES=10000.
+TEST_F(Cycles, OnAHundredImagesLeaveNothingAndNothingGrows) {
+  REQUIRES_ROOT();
+  if (!fs::exists(kBusybox)) GTEST_SKIP() << "needs " << kBusybox;
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Store> store,
+                       Store::Open(host_.StateDir() + "/images"));
+  for (int i = 0; i < kImages; ++i) ASSERT_OK(KeepImage(*store, ImageName(i)));
+  ASSERT_OK(host_.Launch());
+  ExpectThatNothingGrows(CyclesAskedFor(), [this](int cycles) { RunOnImages(cycles); });
+  EXPECT_EQ(store->Images().size(), size_t{kImages});
+  EXPECT_TRUE(store->Leases().empty());
 }
 
 }  // namespace
