@@ -38,7 +38,7 @@ class HttpStream : public ByteSource {
 };
 
 // Scheme and authority of a url in lower case, "https://host:443"; empty when it is none.
-std::string UrlOrigin(const std::string& url);
+std::string UrlOrigin(const std::string& text);
 // A text as part of a url's query.
 std::string UrlEscape(const std::string& text);
 

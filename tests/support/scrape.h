@@ -29,8 +29,9 @@ inline sockaddr_in Loopback(int port) {
 inline int FreePort(Fd* taken = nullptr) {
   constexpr int kFirst = 20000;
   constexpr int kCount = 10000;
+  constexpr int kOfOneTest = 8;  // test programs that run side by side have pids side by side
   for (int i = 0; i < kCount; ++i) {
-    const int port = kFirst + (::getpid() + i) % kCount;
+    const int port = kFirst + (::getpid() * kOfOneTest + i) % kCount;
     Fd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     const sockaddr_in address = Loopback(port);
     if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0 ||
