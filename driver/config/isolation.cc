@@ -71,6 +71,15 @@ absl::Status CheckReadonlyRootfs(std::optional<bool> readonly) {
       "/local, /alloc or a mount");
 }
 
+absl::Status CheckRootfsSize(const Isolation& isolation, bool on_image) {
+  if (!isolation.rootfs_size) return absl::OkStatus();
+  if (!on_image) return Invalid("is of an image's root, and there is no image");
+  if (isolation.readonly_rootfs.value_or(false)) {
+    return Invalid("nothing is written with readonly_rootfs; remove one of them");
+  }
+  return CheckSize(*isolation.rootfs_size);
+}
+
 }  // namespace
 
 std::vector<Option> OptionsFor(Isolation& isolation) {
@@ -104,6 +113,9 @@ std::vector<Option> OptionsFor(Isolation& isolation) {
       {"readonly_rootfs", &isolation.readonly_rootfs,
        "whether the root file system is read-only; with the host's programs it always is, with an "
        "image only if asked for"},
+      {"rootfs_size", &isolation.rootfs_size,
+       "most bytes that the task writes into its image's root; they count as its memory then; left "
+       "out: on the disk of `state_dir`, without a limit"},
       {"userns", &isolation.userns,
        "a user namespace of its own: the program's user, also root, is a user without any rights "
        "on the host; files keep their owners by id-mapped mounts"},
@@ -143,6 +155,7 @@ absl::Status ValidateIsolation(const Isolation& isolation, bool on_image) {
   RETURN_IF_ERROR(CheckExtraHosts(isolation.extra_hosts));
   RETURN_IF_ERROR(CheckNetworkMode(isolation.network_mode), "network_mode");
   RETURN_IF_ERROR(CheckPrivileges(isolation));
+  RETURN_IF_ERROR(CheckRootfsSize(isolation, on_image), "rootfs_size");
   if (on_image) return absl::OkStatus();
   return Annotate(CheckReadonlyRootfs(isolation.readonly_rootfs), "readonly_rootfs");
 }

@@ -33,6 +33,7 @@ struct Isolation {
   std::vector<std::string> cap_drop = {};
   bool privileged = false;
   std::optional<bool> readonly_rootfs = {};
+  std::optional<int64_t> rootfs_size = {};  // bytes; nothing: on the disk, without a limit
   bool userns = false;
 };
 

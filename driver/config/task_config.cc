@@ -84,14 +84,6 @@ absl::Status CheckModeHasHealth(const TaskConfig& config) {
   return absl::OkStatus();
 }
 
-// The kernel maps no ids of an overlay (MOUNT_ATTR_IDMAP: EINVAL, also on Linux 6.18).
-absl::Status CheckUserNamespaceHasHostRoot(const TaskConfig& config) {
-  if (!config.isolation.userns || config.image.image.empty()) return absl::OkStatus();
-  return Invalid(
-      "userns: is not offered with an image: files of overlayfs, which images are mounted by, "
-      "cannot be given other owners; remove userns or image");
-}
-
 absl::Status CheckOneJava(const TaskConfig& config) {
   if (!config.java_home.empty() && !config.java_version.empty()) {
     return Invalid(
@@ -164,7 +156,6 @@ absl::Status Validate(const TaskConfig& config) {
   RETURN_IF_ERROR(CheckModeHasHealth(config));
   RETURN_IF_ERROR(ValidateHealth(config.health, config.pids_limit));
   RETURN_IF_ERROR(ValidateImage(config.image));
-  RETURN_IF_ERROR(CheckUserNamespaceHasHostRoot(config));
   return ValidateIsolation(config.isolation, !config.image.image.empty());
 }
 

@@ -13,7 +13,6 @@
 #include "driver/base/file.h"
 #include "driver/base/status.h"
 #include "driver/sandbox/mount_fd.h"
-#include "driver/sandbox/overlay.h"
 
 namespace jenkins_agent {
 namespace {
@@ -58,11 +57,6 @@ absl::Status MakePlace(int base_fd, const pb::MountSpec& mount) {
 absl::Status MakeImageBase(pb::SandboxSpec& spec) {
   const pb::ImageRoot& image = spec.image();
   RETURN_IF_ERROR(MakeDirs(image.layers(0), 0755));
-  if (!image.writable_dir().empty()) {
-    // The upper directory's mode is that of "/" in the sandbox.
-    RETURN_IF_ERROR(MakeDirs(absl::StrCat(image.writable_dir(), "/", kUpperDir), 0755));
-    RETURN_IF_ERROR(MakeDirs(absl::StrCat(image.writable_dir(), "/", kWorkDir), 0700));
-  }
   ASSIGN_OR_RETURN(const Fd base, OpenFile(image.layers(0), O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
   Mounts mounts;
   for (pb::MountSpec& mount : *spec.mutable_mounts()) {

@@ -10,12 +10,12 @@
 
 namespace jenkins_agent {
 
-inline constexpr char kImageBaseDir[] = "base";  // beside kUpperDir and kWorkDir
+inline constexpr char kImageBaseDir[] = "base";  // beside kUpperDir and kWorkDir (overlay.h)
 
 // Makes the first of spec.image.layers from spec.mounts, and takes files and links, which it holds
-// then, out of them; makes the upper and work directories of spec.image.writable_dir. The targets
-// that a job chose (no_links) are in it only if nothing can be made in the root later. In
-// directories that exist and are the caller's alone; with umask 022. Any thread.
+// then, out of them. The targets that a job chose (no_links) are in it only if nothing can be made
+// in the root later. In directories that exist and are the caller's alone; with umask 022. Any
+// thread.
 absl::Status MakeImageBase(pb::SandboxSpec& spec);
 
 }  // namespace jenkins_agent

@@ -332,20 +332,11 @@ absl::Status SwitchTo(int root_fd) {
   return absl::OkStatus();
 }
 
-// Made where the host's directories are seen; put into the template's copy later.
-absl::StatusOr<Fd> ImageRoot(const pb::SandboxSpec& spec) {
-  if (!spec.has_image()) return Fd();
-  const pb::ImageRoot& image = spec.image();
-  ASSIGN_OR_RETURN(
-      Fd root,
-      NewOverlay({image.layers().begin(), image.layers().end()}, image.writable_dir(), kPlain),
-      "image");
-  return root;
-}
-
 // Before anything is mounted: whoever is forked meanwhile (await_cgroups) is in the sandbox's root.
-absl::StatusOr<Fd> EnterImage(Fd image) {
+// What the image was made of goes with the template's root.
+absl::StatusOr<Fd> EnterImage(const OverlayParts& parts) {
   ASSIGN_OR_RETURN(const Fd point, OpenFile(kImagePoint, O_PATH | O_DIRECTORY));
+  ASSIGN_OR_RETURN(Fd image, NewOverlay(parts, point.get(), kPlain), "image");
   RETURN_IF_ERROR(Attach(image.get(), point.get()), "image");
   RETURN_IF_ERROR(SwitchTo(image.get()), "image");
   return image;
@@ -405,10 +396,15 @@ absl::Status BuildRoot(const pb::SandboxSpec& spec, int template_namespace,
                        AwaitCgroups await_cgroups, const RootOwner& owner) {
   const absl::Cleanup restore_umask = [before = ::umask(0)] { ::umask(before); };
   ASSIGN_OR_RETURN(std::vector<Fd> sources, CloneSources(spec.mounts()));
-  ASSIGN_OR_RETURN(Fd image, ImageRoot(spec));
+  OverlayParts image;
+  if (spec.has_image()) {
+    ASSIGN_OR_RETURN(image,
+                     OpenOverlayParts(spec.image(), owner.user_namespace, HostId(owner.user, 0)),
+                     "image");
+  }
   RETURN_IF_ERROR(EnterCopyOf(template_namespace));
-  ASSIGN_OR_RETURN(const Fd root, spec.has_image() ? EnterImage(std::move(image))
-                                                   : OpenFile("/", O_PATH | O_DIRECTORY));
+  ASSIGN_OR_RETURN(const Fd root,
+                   spec.has_image() ? EnterImage(image) : OpenFile("/", O_PATH | O_DIRECTORY));
   const auto mount_cgroups = [&](const pb::MountSpec& cgroup) -> absl::Status {
     ASSIGN_OR_RETURN(const std::vector<CgroupTree> trees, await_cgroups());
     return MountCgroups(root.get(), cgroup, trees);

@@ -132,12 +132,15 @@ absl::Status AddDevices(const PlanInput& input, pb::SandboxSpec& sandbox) {
 
 // The image's layers below a layer of the driver's own (sandbox/image_base.h) and, unless the job
 // wants none, one for what the task writes.
-void PlanImageRoot(const PlanInput& input, pb::SandboxSpec& sandbox) {
+absl::Status PlanImageRoot(const PlanInput& input, pb::SandboxSpec& sandbox) {
   const std::string dir = StatePaths::RootfsDir(input.task_dir);
   pb::ImageRoot& root = *sandbox.mutable_image();
   root.add_layers(absl::StrCat(dir, "/", kImageBaseDir));
   for (const std::string& layer : input.image->layers) root.add_layers(layer);
-  if (!input.options.isolation.readonly_rootfs.value_or(false)) root.set_writable_dir(dir);
+  const Isolation& isolation = input.options.isolation;
+  if (!isolation.readonly_rootfs.value_or(false)) root.set_writable_dir(dir);
+  root.set_writable_bytes(isolation.rootfs_size.value_or(0));
+  return Annotate(CheckAgainstMemory(input.host, root.writable_bytes()), "rootfs_size");
 }
 
 bool IsInImage(const PlanInput& input, const std::string& java_home) {
@@ -178,7 +181,7 @@ absl::Status PlanSandbox(const PlanInput& input, Program kind,
   if (input.image != nullptr) {
     rootfs.passwd = input.image->passwd;
     rootfs.group = input.image->group;
-    PlanImageRoot(input, sandbox);
+    RETURN_IF_ERROR(PlanImageRoot(input, sandbox));
   }
   ASSIGN_OR_RETURN(const std::vector<pb::MountSpec> mounts,
                    input.image == nullptr ? PlanHostRootfs(rootfs) : PlanImageRootfs(rootfs),

@@ -27,7 +27,9 @@ TEST(DecodeTaskConfigTest, AnImageWithALogin) {
                             {"image_pull_policy", Str("always")},
                             {"image_pull_timeout", Str("20m")},
                             {"auth", Map({{"username", Str("u")}, {"password", Str("p")}})},
+                            {"rootfs_size", Num(32768)},
                             {"args", Strings({"x"})}})));
+  EXPECT_EQ(config.isolation.rootfs_size, 32768);
   EXPECT_EQ(config.image.image, "r.example/a:1");
   EXPECT_EQ(config.image.pull_policy, kPullAlways);
   EXPECT_EQ(ImageDuration(config.image.pull_timeout), std::chrono::minutes(20));
@@ -57,10 +59,8 @@ TEST(ValidateTaskConfigTest, AnImagesOptions) {
       Not(HasSubstr("secret")));
 }
 
-TEST(ValidateTaskConfigTest, AnImageHasNoUserNamespace) {
-  EXPECT_THAT(
-      ValidateTaskConfig({.image = {.image = "a"}, .isolation = {.userns = true}}).message(),
-      HasSubstr("config: userns: is not offered with an image"));
+TEST(ValidateTaskConfigTest, AnImageMayHaveAUserNamespace) {
+  EXPECT_OK(ValidateTaskConfig({.image = {.image = "a"}, .isolation = {.userns = true}}));
 }
 
 TEST(DecodePluginConfigTest, Images) {

@@ -180,6 +180,13 @@ TEST(ValidateIsolationTest, Values) {
   EXPECT_THAT(ValidateIsolation({.network_mode = "bridge"}),
               Refused("network_mode: \"bridge\" is not known (allowed: \"host\", \"none\"; for "
                       "bridge and cni use the group's network block)"));
+  EXPECT_THAT(ValidateIsolation({.rootfs_size = 8192}),
+              Refused("rootfs_size: is of an image's root, and there is no image"));
+  EXPECT_OK(ValidateIsolation({.rootfs_size = 8192}, /*on_image=*/true));
+  EXPECT_THAT(ValidateIsolation({.rootfs_size = 1}, /*on_image=*/true),
+              Refused("rootfs_size: 1 bytes are too small (allowed: 4096 and more)"));
+  EXPECT_THAT(ValidateIsolation({.readonly_rootfs = true, .rootfs_size = 8192}, /*on_image=*/true),
+              Refused("rootfs_size: nothing is written with readonly_rootfs; remove one of them"));
   EXPECT_THAT(ValidateIsolation({.readonly_rootfs = false}),
               Refused("readonly_rootfs: false is not possible with the host's programs, which all "
                       "tasks share; write to /tmp, /local, /alloc or a mount"));

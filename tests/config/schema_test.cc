@@ -126,6 +126,7 @@ TEST(SchemaTest, TaskConfig) {
                           Pair("pids_limit", "number = 2048"),                       //
                           Pair("privileged", "bool = false"),                        //
                           Pair("readonly_rootfs", "bool"),                           //
+                          Pair("rootfs_size", "number"),                             //
                           Pair("shm_size", "number = 67108864"),                     //
                           Pair("tmp_size", "number"),                                //
                           Pair("ulimit", "list(map(string))"),                       //

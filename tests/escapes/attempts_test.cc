@@ -41,6 +41,7 @@ struct Variant {
   const char* name;
   std::vector<const char * Case::*> columns;
   void (*change)(pb::LaunchSpec&);
+  bool on_image = false;  // else on the host's programs
 };
 
 void PrintTo(const Variant& variant, std::ostream* out) { *out << variant.name; }
@@ -127,6 +128,13 @@ const Variant kUserNamespaceCapabilities = {
     {&Case::userns_capable, &Case::userns_root, &Case::payload},
     AsRootWithCapabilitiesInUserNamespace};
 const Variant kOwnNetwork = {"own_network", {&Case::own_network, &Case::payload}, InOwnNetwork};
+const Variant kImage = {"image", {&Case::image, &Case::payload}, AsIs, /*on_image=*/true};
+const Variant kImageUserNamespace = {
+    "image_userns", {&Case::image, &Case::payload}, InUserNamespace, /*on_image=*/true};
+const Variant kImageUserNamespaceRoot = {"image_userns_root",
+                                         {&Case::image_root, &Case::userns_root, &Case::payload},
+                                         AsRootInUserNamespace,
+                                         /*on_image=*/true};
 
 std::string WordsOf(const Case& attempt, const Variant& variant) {
   for (const auto column : variant.columns) {
@@ -254,13 +262,37 @@ class Escape : public SupervisorTest,
     ASSERT_EQ(::setxattr(Local("capable").c_str(), "security.capability", all, sizeof(all), 0), 0);
   }
 
+  std::string Layer() const { return directory() + "/layer"; }
+  // What the attempts look for.
+  std::string MakeImage() {
+    const std::string layer = Layer();
+    fs::create_directories(layer + "/usr/bin");
+    fs::create_directories(layer + "/usr/local");
+    fs::copy_file(ESCAPE, layer + "/usr/bin/env");
+    return layer;
+  }
+
+  // Other tasks run on it.
+  void ExpectLayerAsMade() const {
+    struct stat found = {}, made = {};
+    ASSERT_EQ(::stat((Layer() + "/usr/bin/env").c_str(), &found), 0);
+    ASSERT_EQ(::stat(ESCAPE, &made), 0);
+    EXPECT_EQ(found.st_mode, made.st_mode);
+    EXPECT_EQ(found.st_uid, made.st_uid);
+    EXPECT_EQ(found.st_size, made.st_size);
+    for (const char* made_by_tasks : {"/x", "/etc", "/usr/x", "/usr/local/x"}) {
+      EXPECT_FALSE(fs::exists(Layer() + made_by_tasks)) << made_by_tasks;
+    }
+  }
+
   void RunAll(const Variant& variant, Words* words) {
     ASSERT_NO_FATAL_FAILURE(MakeProgramsWithPrivileges());
     ASSERT_OK(MakeDirs(directory() + "/alloc/logs"));
     const Listener tcp = ListenOnLoopback();
     const std::string abstract = absl::StrCat("ja-escape-", ::getpid());
     const Listener named = ListenOnAbstract(abstract);
-    pb::LaunchSpec spec = Spec({"/local/escape"});
+    const std::vector<std::string> argv = {"/local/escape"};
+    pb::LaunchSpec spec = variant.on_image ? OnImage(MakeImage(), argv) : Spec(argv);
     for (const std::string& told :
          {absl::StrCat("ESCAPE_HOST_PID=", ::getpid()), absl::StrCat("ESCAPE_PORT=", tcp.port()),
           "ESCAPE_ABSTRACT=" + abstract, "ESCAPE_TASK_DIR=" + TaskDir(),
@@ -281,6 +313,7 @@ class Escape : public SupervisorTest,
     EXPECT_EQ(exit->exit_code(), 0) << exit->message();
     EXPECT_EQ(exit->message(), "");
     EXPECT_EQ(HostState(), before);
+    if (variant.on_image) ExpectLayerAsMade();
     for (absl::string_view line : absl::StrSplit(Stdout(), '\n', absl::SkipEmpty())) {
       const std::pair<std::string, std::string> word =
           absl::StrSplit(line, absl::MaxSplits(' ', 1));
@@ -315,6 +348,9 @@ ESCAPES_OF(UserNamespace);
 ESCAPES_OF(UserNamespaceRoot);
 ESCAPES_OF(UserNamespaceCapabilities);
 ESCAPES_OF(OwnNetwork);
+ESCAPES_OF(Image);
+ESCAPES_OF(ImageUserNamespace);
+ESCAPES_OF(ImageUserNamespaceRoot);
 
 // Refused as all the others, but here there was nothing to refuse.
 TEST(EscapeCoverage, WhatThisHostLacks) {

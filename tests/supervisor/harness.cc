@@ -13,8 +13,9 @@
 #include "absl/strings/match.h"
 #include "driver/base/clock.h"
 #include "driver/base/file.h"
+#include "driver/base/paths.h"
 #include "driver/base/status.h"
-#include "driver/sandbox/host_rootfs.h"
+#include "driver/sandbox/image_base.h"
 #include "driver/sandbox/seccomp.h"
 #include "driver/sandbox/template_plan.h"
 #include "tests/support/status_matchers.h"
@@ -207,7 +208,7 @@ void SupervisorTest::EndTask() {
   EXPECT_TRUE(watcher.WaitExit() || watcher.WaitLost());
 }
 
-pb::LaunchSpec SupervisorTest::Spec(const std::vector<std::string>& argv) {
+HostRootfs SupervisorTest::Rootfs() const {
   HostRootfs rootfs;
   rootfs.alloc_dir = directory_.path() + "/alloc";
   rootfs.local_dir = directory_.path() + "/local";
@@ -218,7 +219,27 @@ pb::LaunchSpec SupervisorTest::Spec(const std::vector<std::string>& argv) {
   rootfs.user_name = "tester";
   rootfs.home = "/local";
   rootfs.hostname = "box";
-  const absl::StatusOr<std::vector<pb::MountSpec>> mounts = PlanHostRootfs(rootfs);
+  return rootfs;
+}
+
+pb::LaunchSpec SupervisorTest::OnImage(const std::string& layer,
+                                       const std::vector<std::string>& argv) {
+  pb::LaunchSpec spec = Spec(argv);
+  const absl::StatusOr<std::vector<pb::MountSpec>> mounts = PlanImageRootfs(Rootfs());
+  EXPECT_OK(mounts);
+  pb::SandboxSpec& sandbox = *spec.mutable_sandbox();
+  sandbox.clear_mounts();
+  for (const pb::MountSpec& mount : *mounts) *sandbox.add_mounts() = mount;
+  const std::string rootfs = StatePaths::RootfsDir(TaskDir());
+  EXPECT_OK(MakeDirs(rootfs, 0700));
+  sandbox.mutable_image()->add_layers(absl::StrCat(rootfs, "/", kImageBaseDir));
+  sandbox.mutable_image()->add_layers(layer);
+  sandbox.mutable_image()->set_writable_dir(rootfs);
+  return spec;
+}
+
+pb::LaunchSpec SupervisorTest::Spec(const std::vector<std::string>& argv) {
+  const absl::StatusOr<std::vector<pb::MountSpec>> mounts = PlanHostRootfs(Rootfs());
   EXPECT_OK(mounts);
 
   pb::LaunchSpec spec;
@@ -248,7 +269,12 @@ pb::LaunchSpec SupervisorTest::Spec(const std::vector<std::string>& argv) {
 }
 
 absl::StatusOr<Fd> SupervisorTest::Spawn(pb::LaunchSpec spec) {
-  *spec.mutable_root_template() = TakeTemplate(*spec.mutable_sandbox(), spec.user());
+  if (spec.sandbox().has_image()) {
+    RETURN_IF_ERROR(MakeImageBase(*spec.mutable_sandbox()));
+    *spec.mutable_root_template() = TemplateForImages();
+  } else {
+    *spec.mutable_root_template() = TakeTemplate(*spec.mutable_sandbox(), spec.user());
+  }
   return spawner_->Spawn(spec, MonotonicNs());
 }
 

@@ -12,6 +12,7 @@
 
 #include "driver/base/event_loop.h"
 #include "driver/base/mutex.h"
+#include "driver/sandbox/host_rootfs.h"
 #include "driver/supervisor/client.h"
 #include "driver/supervisor/control.h"
 #include "proto/supervisor.pb.h"
@@ -71,6 +72,8 @@ class SupervisorTest : public testing::Test {
   // Arguments that run in the sandbox as uid 20001, with /local writable.
   pb::LaunchSpec Spec(const std::vector<std::string>& argv);
   pb::LaunchSpec Shell(const std::string& script) { return Spec({"/bin/sh", "-c", script}); }
+  // The same on an image of this one layer instead of the host's programs.
+  pb::LaunchSpec OnImage(const std::string& layer, const std::vector<std::string>& argv);
 
   // As the plugin does: what tasks share goes to the spawner's template.
   absl::StatusOr<Fd> Spawn(pb::LaunchSpec spec);
@@ -94,6 +97,7 @@ class SupervisorTest : public testing::Test {
 
  private:
   void EndTask();
+  HostRootfs Rootfs() const;
 
   TempDir directory_;
   std::string cgroup_name_;

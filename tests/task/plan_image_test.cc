@@ -74,6 +74,10 @@ TEST_F(PlanImage, TheRootIsTheLayersBelowWhatIsTheTasks) {
   EXPECT_THAT(root.layers(),
               ElementsAre("/state/tasks/0/rootfs/base", "/images/layers/b", "/images/layers/a"));
   EXPECT_EQ(root.writable_dir(), "/state/tasks/0/rootfs");
+  EXPECT_EQ(root.writable_bytes(), 0u);
+  options_.isolation.rootfs_size = 65536;
+  EXPECT_EQ(Plan().sandbox().image().writable_bytes(), 65536u);
+  options_.isolation.rootfs_size.reset();
   options_.isolation.readonly_rootfs = true;
   EXPECT_EQ(Plan().sandbox().image().writable_dir(), "");
 }
