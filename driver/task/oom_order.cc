@@ -4,6 +4,9 @@
 #include <sys/fanotify.h>
 #include <unistd.h>
 
+#include <filesystem>
+#include <string>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -14,11 +17,12 @@
 #include "driver/base/pidfd.h"
 #include "driver/base/sandbox_paths.h"
 #include "driver/base/status.h"
+#include "driver/sandbox/mount_fd.h"
 
 namespace jenkins_agent {
 namespace {
 
-constexpr char kSpawnHelper[] = "/lib/jspawnhelper";
+constexpr char kSpawnHelper[] = "lib/jspawnhelper";
 
 // Every sandbox has this directory, and nothing else on a host does.
 bool IsInSandbox(pid_t pid) {
@@ -36,6 +40,18 @@ void RaiseScore(pid_t pid, int process) {
   if (!text.ok() || !absl::SimpleAtoi(absl::StripAsciiWhitespace(*text), &score)) return;
   if (score >= kBuildOomScoreAdj) return;
   WriteAll(file->get(), absl::StrCat(kBuildOomScoreAdj)).IgnoreError();  // it may end meanwhile
+}
+
+// Beside the program that it runs, <home>/bin/java. Looked up in its own root: an image's links
+// lead nowhere else.
+absl::StatusOr<Fd> OpenSpawnHelper(pid_t jvm) {
+  std::error_code error;
+  const std::filesystem::path program =
+      std::filesystem::read_symlink(absl::StrCat("/proc/", jvm, "/exe"), error);
+  if (error) return absl::NotFoundError(error.message());
+  ASSIGN_OR_RETURN(const Fd root,
+                   OpenFile(absl::StrCat("/proc/", jvm, "/root"), O_PATH | O_DIRECTORY));
+  return OpenInRoot(root.get(), program.parent_path().parent_path() / kSpawnHelper);
 }
 
 // With FAN_REPORT_PIDFD one record follows each event's head (fanotify(7)).
@@ -79,10 +95,12 @@ OomOrder::~OomOrder() {
   loop_->Post([loop = loop_, group = group_] { loop->Unwatch(group->get()); });
 }
 
-void OomOrder::Watch(const std::string& java_home) {
-  // The file itself is marked, under whatever name a sandbox sees it.
+// The file itself is marked, under whatever name a sandbox sees it.
+void OomOrder::Watch(pid_t jvm) {
+  const absl::StatusOr<Fd> helper = OpenSpawnHelper(jvm);
+  if (!helper.ok()) return;
   ::fanotify_mark(group_->get(), FAN_MARK_ADD, FAN_OPEN_EXEC, AT_FDCWD,
-                  absl::StrCat(java_home, kSpawnHelper).c_str());
+                  absl::StrCat("/proc/self/fd/", helper->get()).c_str());
 }
 
 }  // namespace jenkins_agent

@@ -8,8 +8,9 @@
 // JVM's.
 #pragma once
 
+#include <sys/types.h>
+
 #include <memory>
-#include <string>
 
 #include "absl/status/statusor.h"
 #include "driver/base/event_loop.h"
@@ -30,9 +31,11 @@ class OomOrder {
   OomOrder(const OomOrder&) = delete;
   OomOrder& operator=(const OomOrder&) = delete;
 
-  // What JVMs of this JDK start in a sandbox is preferred from now on. A JDK without a jspawnhelper
-  // is fine. Idempotent.
-  void Watch(const std::string& java_home);
+  // What this JVM starts is preferred from now on, and what others start with the same file: of the
+  // node's JDK all, of an image's own those that come after it in its sandbox (overlayfs has a file
+  // of its own for each mount). A JVM that has ended, or a JDK without a jspawnhelper, is fine.
+  // Idempotent.
+  void Watch(pid_t jvm);
 
  private:
   OomOrder(EventLoop* loop, std::shared_ptr<const Fd> group)

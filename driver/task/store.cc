@@ -33,7 +33,6 @@
 #include "driver/task/remains.h"
 #include "driver/task/request_check.h"
 #include "driver/task/sandbox_file.h"
-#include "driver/task/task_image.h"
 #include "driver/task/user.h"
 
 namespace jenkins_agent {
@@ -82,6 +81,18 @@ absl::Status CheckRoom(const pb::CgroupSpec& cgroup, const std::string& state_di
   RETURN_IF_ERROR(CheckDiskSpace("state_dir", state_dir));
   RETURN_IF_ERROR(CheckDiskSpace("alloc_dir", alloc_dir));
   return cgroup.io_weight() > 0 ? CheckIoWeight() : absl::OkStatus();
+}
+
+// `image`: null: the host's programs.
+absl::StatusOr<pb::UserSpec> UserOfTask(const std::string& name, const TaskImage* image,
+                                        bool allow_root) {
+  if (image == nullptr) return ResolveUser(name, allow_root);
+  return ResolveImageUser(name, image->config.user, image->passwd, image->group, allow_root);
+}
+
+bool NeedsNodeJava(const TaskConfig& options, const TaskImage* image) {
+  if (!options.command.empty()) return false;
+  return image == nullptr || image->javas.empty() || !options.java_version.empty();
 }
 
 pb::TaskRecord MakeRecord(const NomadTask& config, const pb::LaunchSpec& spec,
@@ -164,18 +175,17 @@ absl::StatusOr<std::unique_ptr<TaskStore>> TaskStore::Open(Options options) {
                                                  .boot_id = boot_id,
                                                  .payload_filter = payload_filter,
                                                  .init_filter = init_filter});
-  std::unique_ptr<TaskStore> store(new TaskStore(std::move(options), std::move(lock)));
-  store->boot_id_ = boot_id;
-  store->payload_filter_ = payload_filter;
-  store->init_filter_ = init_filter;
-  absl::StatusOr<std::unique_ptr<OomOrder>> oom_order =
-      OomOrder::Create(store->options_.shared.loop);
+  absl::StatusOr<std::unique_ptr<OomOrder>> oom_order = OomOrder::Create(options.shared.loop);
   if (oom_order.ok()) {
-    store->oom_order_ = *std::move(oom_order);
+    options.shared.oom_order = *std::move(oom_order);
   } else {
     Log(LogLevel::kWarn, "builds are not preferred by the OOM killer",
         {{"error", std::string(oom_order.status().message())}});
   }
+  std::unique_ptr<TaskStore> store(new TaskStore(std::move(options), std::move(lock)));
+  store->boot_id_ = boot_id;
+  store->payload_filter_ = payload_filter;
+  store->init_filter_ = init_filter;
   ClearLeftovers(store->paths_, store->boot_id_);
   const ImagesBlock& images = store->options_.config.images;
   store->images_ =
@@ -237,8 +247,9 @@ absl::StatusOr<std::string> TaskStore::TryToStart(const NomadTask& config, int64
   return (*task)->record().SerializeAsString();
 }
 
-absl::StatusOr<TaskImages::Taken> TaskStore::TakeImage(const NomadTask& config,
-                                                       const TaskConfig& task_config) {
+absl::StatusOr<std::optional<TaskStore::ImageOfTask>> TaskStore::TakeImage(
+    const NomadTask& config, const TaskConfig& task_config) {
+  if (task_config.image.image.empty()) return std::nullopt;
   const auto tell = [&](std::string message) {
     options_.shared.events->Publish({.task_id = config.id(),
                                      .alloc_id = config.alloc_id(),
@@ -247,10 +258,16 @@ absl::StatusOr<TaskImages::Taken> TaskStore::TakeImage(const NomadTask& config,
                                      .message = std::move(message),
                                      .details = {}});
   };
-  return images_->Take({.task_id = config.id(),
-                        .task_dir = paths_.Task(config.id()),
-                        .image = task_config.image,
-                        .tell = tell});
+  const std::string task_dir = paths_.Task(config.id());
+  RETURN_IF_ERROR(MakeDirs(task_dir, 0700));  // the lease is good for as long as it is there
+  ASSIGN_OR_RETURN(TaskImages::Taken taken, images_->Take({.task_id = config.id(),
+                                                           .task_dir = task_dir,
+                                                           .image = task_config.image,
+                                                           .tell = tell}));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Store> images, Store::Open(images_->dir()));
+  ASSIGN_OR_RETURN(TaskImage image,
+                   ReadTaskImage(*images, taken.image, taken.name, task_config.java_home));
+  return ImageOfTask{std::move(image), std::move(taken.story)};
 }
 
 absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
@@ -268,34 +285,17 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
     }
     if (!task_config.image.image.empty()) images_->GiveBack(config.id());
   };
-  std::string image_story;
-  std::optional<TaskImage> image;
-  if (!task_config.image.image.empty()) {
-    const int64_t asked_ns = MonotonicNs();
-    RETURN_IF_ERROR(MakeDirs(task_dir, 0700));
-    ASSIGN_OR_RETURN(TaskImages::Taken taken, TakeImage(config, task_config));
-    ASSIGN_OR_RETURN(const std::unique_ptr<Store> images, Store::Open(images_->dir()));
-    ASSIGN_OR_RETURN(image, ReadTaskImage(*images, taken.image, taken.name, task_config.java_home));
-    image_story = std::move(taken.story);
-    received_ns += MonotonicNs() - asked_ns;  // told on its own
-  }
-  ASSIGN_OR_RETURN(const pb::UserSpec user,
-                   image.has_value()
-                       ? ResolveImageUser(config.user(), image->config.user, image->passwd,
-                                          image->group, options_.config.allow_root)
-                       : ResolveUser(config.user(), options_.config.allow_root));
-  std::vector<JavaInstall> javas;
-  const bool needs_node_java =
-      task_config.command.empty() &&
-      (!image.has_value() || image->javas.empty() || !task_config.java_version.empty());
-  if (needs_node_java) {
-    ASSIGN_OR_RETURN(javas, FindJavaHomes(options_.config.java_homes));
-  }
+  const int64_t asked_ns = MonotonicNs();
+  ASSIGN_OR_RETURN(const std::optional<ImageOfTask> taken, TakeImage(config, task_config));
+  received_ns += MonotonicNs() - asked_ns;  // told on its own
+  const TaskImage* image = taken.has_value() ? &taken->image : nullptr;
   PlanInput input{.options = task_config, .task = config};
-  input.user = user;
+  ASSIGN_OR_RETURN(input.user, UserOfTask(config.user(), image, options_.config.allow_root));
   input.task_dir = task_dir;
-  input.javas = std::move(javas);
-  input.image = image.has_value() ? &*image : nullptr;
+  if (NeedsNodeJava(task_config, image)) {
+    ASSIGN_OR_RETURN(input.javas, FindJavaHomes(options_.config.java_homes));
+  }
+  input.image = image;
   input.own_log_files = options_.config.log_collection == kLogCollectionDriver;
   input.logs = options_.config.logs;
   input.payload_filter = payload_filter_;
@@ -315,12 +315,8 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
   const std::string resolv_conf = ResolvConf(config, input.host.resolv_conf);
   const bool gets_jar = spec.has_agent() && !spec.agent().own_command();
   RETURN_IF_ERROR(MakeTaskDir(task_dir, gets_jar, resolv_conf));
-  if (image.has_value()) {
+  if (image != nullptr) {
     RETURN_IF_ERROR(MakeImageBase(*spec.mutable_sandbox()), "image ", image->name);
-  }
-  // An image's own Java is no file of the host's.
-  if (oom_order_ != nullptr && (!image.has_value() || image->javas.empty())) {
-    for (const pb::JavaHome& java : spec.agent().java_homes()) oom_order_->Watch(java.path());
   }
   if (SharesClassData(spec)) {
     RETURN_IF_ERROR(WriteVmOptions(task_dir, ""));
@@ -331,14 +327,15 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
   ASSIGN_OR_RETURN(const pb::TaskStatus status, AwaitStart(connection.get(), kStartLimit));
   FaultPoint("plugin.start.answered");
   pb::TaskRecord record = MakeRecord(config, spec, status, boot_id_, !resolv_conf.empty());
-  if (image.has_value()) record.set_image(image->manifest.ToString());
+  if (image != nullptr) record.set_image(image->manifest.ToString());
   RETURN_IF_ERROR(WriteHandle(record));
   FaultPoint("plugin.start.handle_written");
   AgentStart agent;
   agent.job = absl::StrCat(config.namespace_(), "/", config.job_id());
   agent.class_data_sharing = SharesClassData(spec);
   agent.java_homes.assign(spec.agent().java_homes().begin(), spec.agent().java_homes().end());
-  auto task = std::make_shared<Task>(record, options_.shared, std::move(agent), image_story);
+  auto task = std::make_shared<Task>(record, options_.shared, std::move(agent),
+                                     taken.has_value() ? taken->story : "");
   RETURN_IF_ERROR(task->Attach(std::move(connection)));
   FaultPoint("plugin.start.attached");
   std::move(remove).Cancel();

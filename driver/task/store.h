@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -23,8 +24,8 @@
 #include "driver/supervisor/client.h"
 #include "driver/task/events.h"
 #include "driver/task/jar_worker.h"
-#include "driver/task/oom_order.h"
 #include "driver/task/task.h"
+#include "driver/task/task_image.h"
 #include "driver/task/task_images.h"
 #include "proto/nomad_driver.pb.h"
 
@@ -72,7 +73,12 @@ class TaskStore {
   absl::StatusOr<bool> ReserveForRecovery(const std::string& task_id) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<std::shared_ptr<Task>> Launch(
       const hashicorp::nomad::plugins::drivers::proto::TaskConfig& config, int64_t received_ns);
-  absl::StatusOr<TaskImages::Taken> TakeImage(
+  struct ImageOfTask {
+    TaskImage image;
+    std::string story;  // how the start came by it
+  };
+  // Leased to the task; nothing for a task on the host's programs. Blocks while it is pulled.
+  absl::StatusOr<std::optional<ImageOfTask>> TakeImage(
       const hashicorp::nomad::plugins::drivers::proto::TaskConfig& config,
       const TaskConfig& task_config);
   absl::StatusOr<std::shared_ptr<Task>> Reconnect(const pb::TaskRecord& record);
@@ -85,7 +91,6 @@ class TaskStore {
   std::string payload_filter_;
   std::string init_filter_;
   std::unique_ptr<TaskImages> images_;
-  std::unique_ptr<OomOrder> oom_order_;  // null: this host has no fanotify
 
   mutable Mutex mutex_;
   std::map<std::string, std::shared_ptr<Task>> tasks_ ABSL_GUARDED_BY(mutex_);

@@ -107,6 +107,7 @@ void Task::OnFirstStatus(const pb::TaskStatus& status) {
   if (status.timings().connected_ms() > 0) connected_before_ = true;
   if (status.state() == pb::WAITING_FOR_JAR || !status.jar_path().empty()) GetAgentJar(status);
   if (status.has_health() && !status.health().disabled()) WatchAgent(status);
+  if (status.phase() == pb::PHASE_CONNECTED) PreferBuilds(status);
   if (status.phase() > pb::PHASE_NONE && status.phase() < pb::PHASE_CONNECTED) ExpectConnection();
 }
 

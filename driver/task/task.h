@@ -25,6 +25,7 @@
 #include "driver/task/event_pace.h"
 #include "driver/task/events.h"
 #include "driver/task/jar_worker.h"
+#include "driver/task/oom_order.h"
 #include "driver/task/tools_worker.h"
 #include "proto/supervisor.pb.h"
 
@@ -50,6 +51,7 @@ class Task : public std::enable_shared_from_this<Task> {
     const JarWorkerProgram* tools = nullptr;
     Metrics* metrics = nullptr;
     std::shared_ptr<ClassArchives> archives = nullptr;  // null: agents start without
+    std::shared_ptr<OomOrder> oom_order = nullptr;      // null: this host has no fanotify
   };
 
   // `image_story`: how the start came by its image, for its event; may be empty.
@@ -111,6 +113,7 @@ class Task : public std::enable_shared_from_this<Task> {
   void SetLost(const pb::ExitRecord& exit) ABSL_LOCKS_EXCLUDED(mutex_);
   void Publish(std::string message, std::map<std::string, std::string> details, int64_t time_ns);
   void PublishConnected(const pb::Event& event);
+  void PreferBuilds(const pb::TaskStatus& status);
   void PublishPaced(int kind, const pb::Event& event);
   void WatchAgent(const pb::TaskStatus& status);
   // Without waiting; nothing comes when the supervisor does not answer.

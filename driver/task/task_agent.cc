@@ -102,6 +102,7 @@ void Task::PublishConnected(const pb::Event& event) {
   last_preflight_.clear();
   if (make_archive_) std::exchange(make_archive_, nullptr)();
   const auto publish = [self = shared_from_this(), event](absl::StatusOr<pb::ControlReply> reply) {
+    if (reply.ok()) self->PreferBuilds(reply->status());
     if (!reply.ok() || std::exchange(self->connected_before_, true)) {
       pb::Event again = event;
       again.set_message(absl::StrCat("agent ", event.message(), " again"));
@@ -131,6 +132,13 @@ void Task::PublishConnected(const pb::Event& event) {
     self->Publish(DescribeStart(parts), std::move(details), event.time_ns());
   };
   control()->Call(Hello(), publish, kCallTimeout);
+}
+
+// A JVM that is connected runs no build yet, or this plugin was away.
+void Task::PreferBuilds(const pb::TaskStatus& status) {
+  if (shared_.oom_order != nullptr && status.payload_pid() > 0) {
+    shared_.oom_order->Watch(status.payload_pid());
+  }
 }
 
 void Task::WatchAgent(const pb::TaskStatus& status) {

@@ -304,6 +304,12 @@ plugin "nomad-driver-jenkins-agent" {{
         except HttpError:
             return ""  # nothing written yet
 
+    def kept_image(self, name):
+        """What this node says of a pinned or pre-pulled image: the beginning of its digest; "" when it is not here."""
+        key = "unique.driver.jenkins-agent.image." + re.sub(r"[^a-z0-9-]", "_", name.lower())
+        node = self.get(f"/v1/node/{self.node}")
+        return node["Attributes"].get(key, "")
+
     # the driver's process
 
     def plugin_pid(self):

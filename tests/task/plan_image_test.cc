@@ -131,6 +131,7 @@ TEST_F(PlanImage, AnAgentRunsOnTheImagesJava) {
   const pb::LaunchSpec spec = Plan();
   ASSERT_EQ(spec.agent().java_homes_size(), 2);
   EXPECT_EQ(spec.agent().java_homes(0).path(), "/opt/java/openjdk");
+  EXPECT_THAT(spec.agent().jvm_options(), Contains("-Xmx128m"));  // a quarter of its memory
   EXPECT_THAT(TargetsOf(spec), Not(Contains("/opt/java/openjdk")));
   EXPECT_EQ(spec.program().work_dir(), "/local/agent");
   options_.java_version = "11";

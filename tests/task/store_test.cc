@@ -126,10 +126,12 @@ TEST_F(Store, StartRunsWaitTellsDestroyForgets) {
   EXPECT_OK(store_->Destroy(kId, true));
 }
 
-// The helper here stands for the program that the JVM has become by then.
+// A shell stands for the JVM, and the helper for the program that it has become by then.
 TEST_F(Store, WhatAJvmStartsIsKilledForMemoryBeforeIt) {
   const std::string home = dir_.path() + "/allocs/agent/local/jdk";
   ASSERT_OK(MakeDirs(home + "/lib"));
+  ASSERT_OK(MakeDirs(home + "/bin"));
+  std::filesystem::copy_file("/bin/sh", home + "/bin/java");
   ASSERT_OK(WriteFileAtomic(home + "/lib/jspawnhelper",
                             "#!/bin/sh\n"
                             "until [ $(cat /proc/self/oom_score_adj) = 500 ]; do sleep 0.05; done\n"
@@ -137,13 +139,17 @@ TEST_F(Store, WhatAJvmStartsIsKilledForMemoryBeforeIt) {
                             0755));
   ASSERT_EQ(::chmod((home + "/lib/jspawnhelper").c_str(), 0755), 0);
   ASSERT_OK_AND_ASSIGN(const std::unique_ptr<OomOrder> order, OomOrder::Create(loop_.get()));
-  order->Watch(home);
   ASSERT_OK(store_
-                ->Start(Config("/bin/sh", {"-c",
-                                           "/local/jdk/lib/jspawnhelper; "
-                                           "cat /proc/self/oom_score_adj >/local/own"}),
+                ->Start(Config("/local/jdk/bin/java",
+                               {"-c",
+                                "until [ -e /local/connected ]; do sleep 0.05; done; "
+                                "/local/jdk/lib/jspawnhelper; "
+                                "cat /proc/self/oom_score_adj >/local/own"}),
                         0)
                 .status());
+  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status, (*store_->Find(kId))->Status());
+  order->Watch(status.payload_pid());
+  ASSERT_OK(WriteFileAtomic(dir_.path() + "/allocs/agent/local/connected", "", 0644));
   EXPECT_EQ(AwaitExit().exit_code(), 0);
   EXPECT_EQ(ReadFile(dir_.path() + "/allocs/agent/local/child").value(), "500\n");
   EXPECT_EQ(ReadFile(dir_.path() + "/allocs/agent/local/own").value(), "0\n");
