@@ -24,9 +24,11 @@ void SetAttribute(nomad::FingerprintResponse& response, const std::string& key, 
       std::move(value));
 }
 
-// driver.jenkins-agent.java.17 = "17.0.15": one attribute per feature version, its newest update.
+// driver.jenkins-agent.java.17 = "17.0.15": one attribute per feature version, its newest update;
+// and whether there is any.
 void SetJavaAttributes(nomad::FingerprintResponse& response,
                        const std::vector<JavaInstall>& javas) {
+  SetAttribute(response, ".java", javas.empty() ? "false" : "true");
   std::map<uint32_t, std::string> newest;
   for (const JavaInstall& java : javas) newest.emplace(java.feature, java.version);
   for (const auto& [feature, version] : newest) {
@@ -58,7 +60,23 @@ std::string Trouble(const HostFacts& facts, const PluginConfig& config) {
   if (!facts.state_dir_error.empty()) {
     return absl::StrCat("state_dir ", config.state_dir, " ", facts.state_dir_error);
   }
-  return facts.javas.empty() ? "no JDK found, see option java_homes" : "";
+  // An image may bring Java, if one can be fetched.
+  if (facts.javas.empty() && !facts.tools.ok()) {
+    return absl::StrCat("no JDK found, see option java_homes, and no image can be pulled: ",
+                        facts.tools.message());
+  }
+  return "";
+}
+
+// What a job cannot use on a healthy node.
+std::string Description(const HostFacts& facts) {
+  if (!facts.tools.ok()) {
+    return absl::StrCat("Healthy; agent.jar cannot be fetched: ", facts.tools.message());
+  }
+  if (facts.javas.empty()) {
+    return "Healthy; no JDK found, see option java_homes: agents need an image that has Java";
+  }
+  return "Healthy";
 }
 
 bool Heals(const nomad::FingerprintResponse& told, const nomad::FingerprintResponse& now) {
@@ -118,11 +136,7 @@ nomad::FingerprintResponse Fingerprint(const HostFacts& facts, const PluginConfi
     return response;
   }
   response.set_health(nomad::FingerprintResponse::HEALTHY);
-  std::string description = "Healthy";
-  if (!facts.tools.ok()) {
-    absl::StrAppend(&description, "; agent.jar cannot be fetched: ", facts.tools.message());
-  }
-  response.set_health_description(std::move(description));
+  response.set_health_description(Description(facts));
   return response;
 }
 

@@ -41,7 +41,8 @@ std::string ImageAttribute(absl::string_view name);
 HostFacts ReadHostFacts(const PluginConfig& config);
 
 // Undetected without root; unhealthy where no agent can run: without cgroups, a state directory
-// that can be written, or a JDK. Else healthy; the description tells what a job cannot use here.
+// that can be written, or both a JDK and the means to pull an image that has one. Else healthy; the
+// description tells what a job cannot use here.
 hashicorp::nomad::plugins::drivers::proto::FingerprintResponse Fingerprint(
     const HostFacts& facts, const PluginConfig& config);
 

@@ -242,6 +242,21 @@ absl::StatusOr<pb::JavaHome> NamedJava(const PlanInput& input) {
   return HomeOf(java);
 }
 
+// `found`: the versions that there are.
+absl::Status NoFittingJava(const PlanInput& input, const std::vector<std::string>& found) {
+  const std::string image =
+      input.image == nullptr ? "" : absl::StrCat(" nor in image ", input.image->name);
+  if (found.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("no JDK found on this node", image,
+                     "; install one, name its directory in the job's java_home or the plugin's "
+                     "java_homes, or take an image that has Java"));
+  }
+  return absl::FailedPreconditionError(
+      absl::StrCat("java_version: no Java ", input.options.java_version, " on this node", image,
+                   "; there is ", absl::StrJoin(found, ", ")));
+}
+
 // An image's own Java, if it has a fitting one, else the node's.
 absl::StatusOr<std::vector<pb::JavaHome>> CandidateJavas(const PlanInput& input) {
   if (!input.options.java_home.empty()) {
@@ -256,15 +271,7 @@ absl::StatusOr<std::vector<pb::JavaHome>> CandidateJavas(const PlanInput& input)
   }
   std::vector<pb::JavaHome> homes = FittingJavas(input.javas, input.options.java_version, found);
   if (!homes.empty()) return homes;
-  if (found.empty()) {
-    return absl::FailedPreconditionError(
-        "no JDK found on this node; install one, or name its directory in the job's java_home or "
-        "the "
-        "plugin's java_homes");
-  }
-  return absl::FailedPreconditionError(absl::StrCat("java_version: this node has no Java ",
-                                                    input.options.java_version, "; it has ",
-                                                    absl::StrJoin(found, ", ")));
+  return NoFittingJava(input, found);
 }
 
 absl::Status ReadSecret(const PlanInput& input, pb::AgentSpec& agent) {

@@ -19,6 +19,7 @@
 #include "driver/base/status.h"
 #include "driver/base/subprocess.h"
 #include "driver/config/plugin_config.h"
+#include "driver/jvm/java.h"
 #include "driver/nomad/client.h"
 #include "driver/nomad/environment.h"
 #include "driver/tools/finding.h"
@@ -81,6 +82,10 @@ Finding TrySandbox(const Options& options) {
   constexpr char kFix[] = "the message names the step that this host refuses";
   const char* file = ::getenv(kPluginFileVariable);
   if (file == nullptr) return Warn(kName, "not tried", "start doctor by the plugin's own file");
+  const absl::StatusOr<std::vector<JavaInstall>> javas = FindJavaHomes(options.java_homes);
+  if (javas.ok() && javas->empty()) {
+    return Warn(kName, "not tried: its program is a JVM, and no JDK was found", "see java");
+  }
   const absl::StatusOr<Json> answer = AskTrial(file, options.java_homes);
   if (!answer.ok()) return Fail(kName, answer.status().message(), kFix);
   if (!answer->value("ok", false)) return Fail(kName, TextOf(*answer, "error"), kFix);

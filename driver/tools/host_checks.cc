@@ -125,7 +125,7 @@ Finding CheckSwap(const HostView& view) {
 
 Finding CheckJava(const HostView& view) {
   if (view.javas.empty()) {
-    return Fail("java", "no JDK found",
+    return Warn("java", "no JDK found: only agents on images that have Java run here",
                 "install one, such as openjdk-17-jre-headless, or set java_homes");
   }
   std::vector<std::string> texts;

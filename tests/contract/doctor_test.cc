@@ -73,10 +73,10 @@ TEST_F(Doctor, WhatIsWrongIsSaidWithTheFixAndExitCode2) {
   const RunResult result =
       Run({"--java-home", "/nonexistent", "--controller", "http://127.0.0.1:1/"});
   EXPECT_EQ(result.exit.exit_code, 2) << result.output;
-  EXPECT_THAT(result.output, HasSubstr("fail    java"));
+  EXPECT_THAT(result.output, HasSubstr("warn    java"));
   EXPECT_THAT(result.output, HasSubstr("-> install one, such as openjdk-17-jre-headless"));
-  EXPECT_THAT(result.output, HasSubstr("fail    trial sandbox"));
-  EXPECT_THAT(result.output, HasSubstr("no JDK found"));
+  EXPECT_THAT(result.output, HasSubstr("warn    trial sandbox"));
+  EXPECT_THAT(result.output, HasSubstr("no JDK was found"));
   EXPECT_THAT(result.output, HasSubstr("http://127.0.0.1:1/: Connection refused"));
 }
 

@@ -67,8 +67,21 @@ TEST(FingerprintTest, WhereNoAgentCanRunItIsUnhealthyInAFixedText) {
             "state_dir /var/lib/x is on a full disk");
   facts = GoodHost();
   facts.javas.clear();
+  facts.tools = absl::NotFoundError("libcurl.so.4");
   EXPECT_EQ(Fingerprint(facts, config).health(), Response::UNHEALTHY);
-  EXPECT_EQ(Fingerprint(facts, config).health_description(), "no JDK found, see option java_homes");
+  EXPECT_EQ(Fingerprint(facts, config).health_description(),
+            "no JDK found, see option java_homes, and no image can be pulled: libcurl.so.4");
+}
+
+TEST(FingerprintTest, WithoutAJdkItIsForImagesThatHaveJava) {
+  HostFacts facts = GoodHost();
+  EXPECT_EQ(Attribute(Fingerprint(facts, {}), "driver.jenkins-agent.java"), "true");
+  facts.javas.clear();
+  const Response response = Fingerprint(facts, {});
+  EXPECT_EQ(response.health(), Response::HEALTHY);
+  EXPECT_EQ(response.health_description(),
+            "Healthy; no JDK found, see option java_homes: agents need an image that has Java");
+  EXPECT_EQ(Attribute(response, "driver.jenkins-agent.java"), "false");
 }
 
 TEST(FingerprintTest, WhatAJobCannotUseIsTold) {

@@ -155,6 +155,19 @@ TEST_F(PlanImage, WithoutOneTheNodesIsBound) {
   EXPECT_EQ(Plan().agent().java_homes(0).path(), "/usr/lib/jvm/java-25");
 }
 
+TEST_F(PlanImage, WithoutAnyJavaItSaysWhereItLooked) {
+  UseAgent();
+  javas_.clear();
+  EXPECT_THAT(Run().status().message(),
+              HasSubstr("no JDK found on this node nor in image r.example/agent:1; install one"));
+  image_.javas = {{"/opt/java/openjdk", 17, "17.0.1", ""}};
+  EXPECT_OK(Run());
+  options_.java_version = "21";
+  EXPECT_THAT(Run().status().message(),
+              HasSubstr("java_version: no Java 21 on this node nor in image r.example/agent:1; "
+                        "there is 17"));
+}
+
 TEST_F(PlanImage, ThePasswdFileHasTheUser) {
   image_.passwd = "";
   const pb::LaunchSpec spec = Plan();

@@ -250,7 +250,7 @@ TEST_F(Plan, JavaOfTheJobsChoice) {
   }));
   options_.java_version = "11";
   EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kFailedPrecondition,
-                              HasSubstr("no Java 11; it has 25, 17")));
+                              HasSubstr("no Java 11 on this node; there is 25, 17")));
   javas_.clear();
   EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("no JDK found")));
 }

@@ -77,7 +77,7 @@ INSTANTIATE_TEST_SUITE_P(
         HostCase{"room: fail", [](HostView& view) { view.load_error = "host threads 9 of 9"; }},
         HostCase{"state directory: fail",
                  [](HostView& view) { view.state_dir_error = "is on a full disk"; }},
-        HostCase{"java: fail", [](HostView& view) { view.javas.clear(); }},
+        HostCase{"java: warn", [](HostView& view) { view.javas.clear(); }},
         HostCase{"clock: warn", [](HostView& view) { view.clock_synchronised = false; }},
         HostCase{"nomad.service: fail", [](HostView& view) { view.unit["KillMode"] = "mixed"; }},
         HostCase{"nomad.service limits: warn",
