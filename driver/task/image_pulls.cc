@@ -60,7 +60,7 @@ void ImagePulls::Leave(const RunningPtr& pull) {
 }
 
 absl::StatusOr<PullResult> ImagePulls::Pull(const ImageJob& job, const Waiter& waiter) {
-  Clock::time_point next_progress = Clock::now() + kProgressInterval;
+  Clock::time_point next_progress = Clock::now() + progress_interval_;
   MutexLock lock(mutex_);
   const RunningPtr pull = Join(job);
   waiting_.insert(waiter.id);
@@ -73,7 +73,7 @@ absl::StatusOr<PullResult> ImagePulls::Pull(const ImageJob& job, const Waiter& w
           absl::StrCat("not here in time: ", pull->progress.done_bytes >> 20, " of ",
                        pull->progress.bytes >> 20, " MiB fetched"));
     } else if (Clock::now() >= next_progress) {
-      next_progress += kProgressInterval;
+      next_progress += progress_interval_;
       const PullProgress progress = pull->progress;
       mutex_.Unlock();
       waiter.on_progress(progress);

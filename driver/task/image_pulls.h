@@ -28,17 +28,19 @@ class ImagePulls {
   using Clock = std::chrono::steady_clock;
   using Progress = std::function<void(const PullProgress&)>;
   using Done = std::function<void(const absl::StatusOr<PullResult>&)>;
-  static constexpr std::chrono::seconds kProgressInterval{30};
+  // Nomad keeps ten events of a task.
+  static constexpr std::chrono::milliseconds kProgressInterval{30'000};
 
-  // All borrowed.
-  ImagePulls(EventLoop* loop, const JarWorkerProgram* tools, Metrics* metrics)
-      : loop_(loop), tools_(tools), metrics_(metrics) {}
+  // All borrowed. `progress_interval`: for tests.
+  ImagePulls(EventLoop* loop, const JarWorkerProgram* tools, Metrics* metrics,
+             std::chrono::milliseconds progress_interval = kProgressInterval)
+      : loop_(loop), tools_(tools), metrics_(metrics), progress_interval_(progress_interval) {}
   ~ImagePulls();
 
   struct Waiter {
     std::string id;           // for GiveUp
     Clock::time_point until;  // DeadlineExceeded
-    Progress on_progress;     // on the waiter's thread, every kProgressInterval
+    Progress on_progress;     // on the waiter's thread, in each interval
   };
   // Joins the running pull or starts one; it ends with its last waiter. Errors are the worker's.
   absl::StatusOr<PullResult> Pull(const ImageJob& job, const Waiter& waiter)
@@ -73,6 +75,7 @@ class ImagePulls {
   EventLoop* const loop_;
   const JarWorkerProgram* const tools_;
   Metrics* const metrics_;
+  const std::chrono::milliseconds progress_interval_;
 
   Mutex mutex_;
   CondVar changed_;

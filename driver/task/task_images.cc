@@ -55,6 +55,9 @@ std::string PulledStory(const PullResult& result, Clock::duration took) {
 }
 
 std::string ProgressText(const std::string& name, const PullProgress& progress) {
+  if (progress.layers == 0) {
+    return absl::StrCat("pulling image ", name, ": nothing has come yet");
+  }
   return absl::StrCat("pulling image ", name, ": ", progress.done_bytes >> 20, " of ",
                       progress.bytes >> 20, " MB, ", progress.cached_layers + progress.done_layers,
                       " of ", progress.layers, " layers");
@@ -166,7 +169,8 @@ absl::Status CheckImageNames(const ImagesBlock& config) {
 }
 
 TaskImages::TaskImages(Options options)
-    : options_(std::move(options)), pulls_(options_.loop, options_.tools, options_.metrics) {}
+    : options_(std::move(options)),
+      pulls_(options_.loop, options_.tools, options_.metrics, options_.progress_interval) {}
 
 void TaskImages::Begin() {
   options_.cleaner->Post([this] { Tick(); });

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <set>
@@ -31,6 +32,7 @@ class TaskImages {
     EventLoop* cleaner = nullptr;             // for what takes seconds
     const JarWorkerProgram* tools = nullptr;  // of the workers, borrowed
     Metrics* metrics = nullptr;               // borrowed
+    std::chrono::milliseconds progress_interval = ImagePulls::kProgressInterval;
   };
   explicit TaskImages(Options options);
 
