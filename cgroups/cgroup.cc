@@ -315,21 +315,24 @@ absl::StatusOr<int> Cgroup::clone_into_fd() const {
 
 // --- reading -------------------------------------------------------------------------------------
 
-absl::StatusOr<Usage> Cgroup::ReadUsage() const {
+absl::Status Cgroup::CheckExists() const {
   const std::string dir = MembersDir();
   if (::access(dir.c_str(), F_OK) != 0) return ErrnoStatus(Title(dir));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Usage> Cgroup::ReadUsage() const {
+  RETURN_IF_ERROR(CheckExists());
   return IsV2() ? UsageFromV2(Reader()) : UsageFromV1(Reader());
 }
 
 absl::StatusOr<Ceiling> Cgroup::ReadCeiling() const {
-  const std::string dir = MembersDir();
-  if (::access(dir.c_str(), F_OK) != 0) return ErrnoStatus(Title(dir));
+  RETURN_IF_ERROR(CheckExists());
   return IsV2() ? CeilingFromV2(Reader()) : CeilingFromV1(Reader());
 }
 
 absl::StatusOr<Stalls> Cgroup::ReadStalls() const {
-  const std::string dir = MembersDir();
-  if (::access(dir.c_str(), F_OK) != 0) return ErrnoStatus(Title(dir));
+  RETURN_IF_ERROR(CheckExists());
   return IsV2() ? StallsFromV2(Reader()) : Stalls();
 }
 

@@ -155,6 +155,7 @@ class Cgroup {
   std::string DirOf(const std::string& controller) const;
   // Where the processes are listed: the freezer, else any directory of this task.
   std::string MembersDir() const;
+  absl::Status CheckExists() const;
   FileReader Reader() const;
   // "cgroup memory/nomad/x"
   std::string Title(const std::string& dir) const;
