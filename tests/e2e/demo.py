@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""The demo behind scripts/demo: one agent, one build, nothing left behind."""
+"""The demo behind scripts/demo: an agent on the host's programs and one on an image, a build on each, nothing left behind."""
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -9,12 +10,17 @@ import cluster
 from cluster import Controller, NomadAgent, Scratch, Snapshot
 
 NODE = "linux-1"
+IMAGE_NODE = "linux-2"
+IMAGE_JOB = cluster.ROOT / "examples/image.nomad.hcl"
+MAKE_IMAGE = cluster.ROOT / "examples/agent-image/local-image"
 JOB = "hello"
 SCRIPT = r"""echo "Hello from node $NODE_NAME, workspace $WORKSPACE"
 echo "user $(id -un) ($(id -u)), capabilities $(sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status)"
 echo "processes that this build can see: $(ls -d /proc/[0-9]* | wc -l)"
 if (: > /etc/probe) 2>/dev/null; then echo "/etc is writable"; else echo "/etc is read-only"; fi
 java -version 2>&1 | head -n1
+"""
+IMAGE_SCRIPT = r"""echo "Hello from node $NODE_NAME on an image: user $(id -un), programs: $(ls /usr/bin | wc -l)"
 """
 PHASES = (("sandbox_ms", "sandbox stands"), ("jar_ms", "agent.jar is there"),
           ("launched_ms", "JVM is started"), ("connected_ms", "agent is connected"))
@@ -30,11 +36,13 @@ class Demo:
     def __init__(self):
         self.before = Snapshot()
         self.scratch = Scratch()
-        self.controller = Controller(self.scratch, [NODE])
-        self.nomad = NomadAgent(self.scratch)
+        self.image = self.scratch.path / "image"
+        self.controller = Controller(self.scratch, [NODE, IMAGE_NODE])
+        self.nomad = NomadAgent(self.scratch, options=f'images {{\n pre_pull = ["oci:{self.image}"]\n }}')
 
     def start(self):
         say(f"driver {cluster.DRIVER} ({cluster.DRIVER.stat().st_size / 2**20:.1f} MiB)")
+        subprocess.run([MAKE_IMAGE, self.image], check=True)
         self.controller.launch()
         self.nomad.start()
         version = self.nomad.command("version").split("\n", 1)[0]
@@ -42,25 +50,37 @@ class Demo:
         self.controller.wait_ready()
         say(f"the controller is ready at {self.controller.url}")
 
-    def run_build(self):
-        """True when the build succeeded."""
+    def run_builds(self):
+        """True when both succeeded."""
+        allocation = self.run_agent(cluster.EXAMPLE_JOB, cluster.EXAMPLE_JOB_ID, NODE)
+        self.print_phases(allocation)
+        built = self.build(JOB, NODE, SCRIPT)
+        cluster.wait_for("the image", lambda: self.nomad.kept_image(f"oci:{self.image}"), 90)
+        allocation = self.run_agent(IMAGE_JOB, "jenkins-image", IMAGE_NODE, image=f"oci:{self.image}")
+        print(next(line for line in self.nomad.story(allocation).splitlines() if "from cache" in line), flush=True)
+        return self.build(f"{JOB}-image", IMAGE_NODE, IMAGE_SCRIPT) and built
+
+    def run_agent(self, file, job, node, **variables):
+        """Submits the example; its allocation, when the agent is online."""
         nomad, controller = self.nomad, self.controller
-        path = f"nomad/jobs/{cluster.EXAMPLE_JOB_ID}"
-        nomad.put_variable(path, {"secret": controller.secret})
-        say(f"the agent's secret is in the Nomad variable {path}")
-        nomad.run_job(cluster.EXAMPLE_JOB, url=controller.url, name=NODE)
-        say(f"submitted {cluster.EXAMPLE_JOB.relative_to(cluster.ROOT)}")
-        allocation = nomad.allocation(cluster.EXAMPLE_JOB_ID)
+        nomad.put_variable(f"nomad/jobs/{job}", {"secret": controller.secret})
+        say(f"the agent's secret is in the Nomad variable nomad/jobs/{job}")
+        nomad.run_job(file, url=controller.url, name=node, **variables)
+        say(f"submitted {file.relative_to(cluster.ROOT)}")
+        allocation = nomad.allocation(job)
         nomad.wait_task(allocation, "running", 60)
         try:
-            controller.wait_online(NODE, 60)
+            controller.wait_online(node, 60)
         except AssertionError:
             print(nomad.story(allocation), nomad.logs(allocation, "stderr"), sep="\n", file=sys.stderr)
             raise
-        say(f"agent {NODE} is online at the controller")
-        self.print_phases(allocation)
-        build = controller.build(JOB, NODE, SCRIPT)
-        say(f"console of build {JOB} #{build.number} on node {build.node}:")
+        say(f"agent {node} is online at the controller")
+        return allocation
+
+    def build(self, job, node, script):
+        """True when it succeeded."""
+        build = self.controller.build(job, node, script)
+        say(f"console of build {job} #{build.number} on node {build.node}:")
         print(build.console.rstrip(), flush=True)
         return build.result == "SUCCESS"
 
@@ -97,7 +117,7 @@ class Demo:
 def run(demo):
     try:
         demo.start()
-        return demo.run_build()
+        return demo.run_builds()
     except BaseException:
         demo.abort()
         raise

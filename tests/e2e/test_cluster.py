@@ -9,13 +9,15 @@ import unittest
 
 import cluster
 from cluster import DRIVER, NomadAgent, wait_for
-from fixtures import module_controller, module_scratch
+from fixtures import module_controller, module_scratch, program_job, shell
 from hosts import SERVERS, Host, make_network
 from machine import ROOT
 from nomad_agent import NomadServer
 from traces import command_line, mount_points, nomad_cgroups, remove_nomad_cgroups
 
 POOL = ROOT / "examples/pool.nomad.hcl"
+ON_IMAGE = ROOT / "examples/image.nomad.hcl"
+MAKE_IMAGE = ROOT / "examples/agent-image/local-image"
 JOB = "jenkins-pool"
 NAMES = ["linux-0", "linux-1", "linux-2"]
 CLIENT = """
@@ -27,8 +29,10 @@ CLIENT = """
 
 
 def setUpModule():
-    global controller, clients
+    global controller, clients, image
     scratch = module_scratch()
+    image = f"oci:{scratch.path}/image"
+    subprocess.run([MAKE_IMAGE, scratch.path / "image"], check=True)
     make_network()
     controller = module_controller(scratch, NAMES, listen="0.0.0.0")
     controller.url = f"http://{SERVERS}:{controller.port}/"
@@ -38,8 +42,9 @@ def setUpModule():
     # A client that is silent for 2 to 4 s is down.
     server = NomadServer(directory, SERVERS, 'min_heartbeat_ttl = "1s"\nheartbeat_grace = "2s"')
     unittest.addModuleCleanup(server.end)
-    clients = [NomadAgent(scratch, dev=False, client=CLIENT, join=server, host=Host(number), name=f"node-{number}")
-               for number in (1, 2, 3)]
+    images = f'images {{\n pre_pull = ["{image}"]\n }}'
+    clients = [NomadAgent(scratch, dev=False, client=CLIENT, join=server, host=Host(number), name=f"node-{number}",
+                          options=images if number == 3 else "") for number in (1, 2, 3)]
     server.start(clients[0].own_environment())
     unittest.addModuleCleanup(remove_nomad_cgroups)
     unittest.addModuleCleanup(stop_clients)
@@ -77,6 +82,24 @@ def placement():
 
 class ClusterTest(unittest.TestCase):
     """One story; the tests are its steps, in the order of their names."""
+
+    def test_0_a_node_that_has_the_image_is_preferred(self):
+        having = clients[2]
+        wait_for("the image", lambda: having.kept_image(image), 90)
+        self.assertEqual([client.kept_image(image) for client in clients[:2]], ["", ""])
+        # What is placed for the fullest node would come to this one.
+        constraint = f'constraint {{\n attribute = "${{node.unique.id}}"\n value = "{clients[0].node}"\n }}'
+        clients[0].run_job_text(program_job("filler", shell("sleep 600"), lines=constraint, memory=512))
+        self.addCleanup(clients[0].stop_job, "filler")
+        clients[0].wait_task(clients[0].allocation("filler"), "running", 30)
+        controller.create_node("imaged")
+        clients[0].put_variable("nomad/jobs/jenkins-image", {"secret": controller.secret})
+        clients[0].run_job(ON_IMAGE, url=controller.url, name="imaged", image=image)
+        self.addCleanup(clients[0].stop_job, "jenkins-image")
+        allocation = clients[0].allocation("jenkins-image")
+        self.assertEqual(clients[0].get(f"/v1/allocation/{allocation}")["NodeID"], having.node)
+        controller.wait_online("imaged")
+        self.assertIn(f"image {image}: from cache", having.story(allocation))
 
     def assertAllRun(self, on):
         """All agents run on these clients and are online; nothing waits."""
