@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Registries for images_test.cc, on loopback: Debian's docker-registry with two images of busybox that share a layer,
-and one that never answers. Usage: image_registry.py DIRECTORY LOGIN:PASSWORD...
+"""Registries for images_test.cc, on loopback: Debian's docker-registry with images of busybox that share a layer,
+two of which are good, and one that never answers. Usage: image_registry.py DIRECTORY LOGIN:PASSWORD...
 
 Says "HOST SILENT_HOST" on one line, and leaves its log in DIRECTORY/registry.log. A line on standard input ends the
 first one, which is answered by a line; the end of standard input ends all.
@@ -33,6 +33,12 @@ def layer(files):
     return gzip.compress(blob.getvalue(), 1)
 
 
+# Where the sandbox has its own, and what nobody should read as it is.
+ODD = {"etc/resolv.conf": pathlib.Path("/alloc/resolv.conf"), "etc/hosts": pathlib.Path("../../../etc/shadow"),
+       "tmp": b"no directory", "local": pathlib.Path("/proc"), "opt/tool": b"of the image", "etc/group": pathlib.Path("/dev/zero"),
+       "etc/passwd": b":::::::\nci\n" + b"x" * 5000 + b"\nci:x:-1:99999999999::/\nci:x:1234:1234::relative:/bin/sh\n"}
+
+
 def busybox():
     commands = ["sh", "cat", "id", "ls", "sleep", "touch", "env", "pwd"]
     return layer({"bin/busybox": pathlib.Path("/bin/busybox").read_bytes(),
@@ -52,7 +58,15 @@ def main():
     folder, logins = pathlib.Path(sys.argv[1]), [tuple(login.split(":")) for login in sys.argv[2:]]
     base = busybox()
     images = {"ci/one:1": image([base, layer({"one": b"1"})], User="ci", WorkingDir="/tmp", Cmd=["/bin/sh", "-c", "id -un"]),
-              "ci/two:1": image([base, layer({"two": b"2"})], User="ci")}
+              "ci/two:1": image([base, layer({"two": b"2"})], User="ci"),
+              "ci/ghost:1": image([base], User="ghost"),
+              "ci/root:1": image([base], User="0"),
+              "ci/empty:1": image([base], User="ci"),
+              "ci/entry:1": image([base], User="ci", Entrypoint=["/missing", "-x"]),
+              "ci/environment:1": image([base], User="ci", Cmd=["/bin/sh"], Env=["LARGE=" + "x" * (200 << 10)]),
+              "ci/place:1": image([base], User="ci", WorkingDir="/not/there", Cmd=["/bin/sh"]),
+              "ci/nokey:1": image([base], User="ci", Env=["no-equals"]),
+              "ci/odd:1": image([base, layer(ODD)], User="ci:4711", WorkingDir="/tmp", Env=["A=b=c"])}
     registry = registries.DockerRegistry(folder, *logins)
     for number, (name, made) in enumerate(images.items()):
         layout = folder / f"layout{number}"

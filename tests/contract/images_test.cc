@@ -304,6 +304,18 @@ TEST_F(Images, WithoutTheRegistryAKeptOneIsUsedAndAnotherIsTriedAgain) {
   EXPECT_TRUE(recoverable_);
 }
 
+TEST_F(Images, APinnedDigestIsThatImageAndIsKeptUnderItsOwnName) {
+  Keep("ci/one:1");
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Store> store,
+                       Store::Open(host_.StateDir() + "/images"));
+  const std::string digest = store->Images().at(0).manifest.ToString();
+  Keep("ci/one@" + digest);
+  EXPECT_EQ(store->Images().size(), 1u);
+  StopRegistry();
+  Start(Shell(Options("ci/one@" + digest), "test $(cat /one) = 1"));
+  EXPECT_EQ(Wait().result().exit_code(), 0);
+}
+
 TEST_F(Images, NeverPullsNothing) {
   json never = Options("ci/one:1");
   never["image_pull_policy"] = "never";
@@ -313,6 +325,44 @@ TEST_F(Images, NeverPullsNothing) {
   EXPECT_TRUE(registry_->Answered("").empty());
   Keep("ci/one:1");
   Start(Shell(never, "true"));
+}
+
+TEST_F(Images, WhatIsWrongWithAnImageIsSaid) {
+  const auto refusal = [this](const std::string& image) { return Refusal(Task(Options(image))); };
+  EXPECT_THAT(refusal("ci/none:1"), AllOf(HasSubstr("/ci/none:1"), HasSubstr("unknown")));
+  EXPECT_FALSE(recoverable_);
+  EXPECT_THAT(refusal("ci/one:9"), AllOf(HasSubstr("/ci/one:9"), HasSubstr("unknown")));
+  EXPECT_FALSE(recoverable_);
+  EXPECT_THAT(refusal("ci/One:1"), HasSubstr("config: image"));
+  EXPECT_THAT(refusal("ci/one@sha256:12"), HasSubstr("config: image"));
+  EXPECT_THAT(refusal("ci/ghost:1"), HasSubstr("'ghost'"));
+  EXPECT_THAT(refusal("ci/root:1"), AllOf(HasSubstr("of the image"), HasSubstr("allow_root")));
+  EXPECT_THAT(refusal("ci/empty:1"), HasSubstr("/ci/empty:1 names none"));
+  EXPECT_THAT(refusal("ci/entry:1"), HasSubstr("/missing: No such file or directory"));
+  EXPECT_THAT(refusal("ci/environment:1"), HasSubstr("LARGE"));
+  EXPECT_THAT(refusal("ci/place:1"), HasSubstr("work_dir /not/there: No such file"));
+  EXPECT_THAT(refusal("ci/nokey:1"), HasSubstr("'Env' holds 'no-equals', which is not KEY=VALUE"));
+  EXPECT_EQ(host_.TasksOnDisk(), 0);
+  EXPECT_EQ(Leases(), 0);
+}
+
+TEST_F(Images, AnOddImageRunsAllTheSame) {
+  json options = Options("ci/odd:1");
+  options["mount"] = {{{"type", "tmpfs"}, {"target", "/opt"}}};
+  nomad::TaskConfig config = Shell(
+      options,
+      "id -u > /local/seen; id -g >> /local/seen; pwd >> /local/seen; echo $A >> /local/seen; "
+      "test -d /tmp && test -d /local && test ! -e /opt/tool && test ! -L /etc/hosts && "
+      "cat /etc/hosts /etc/resolv.conf > /dev/null && touch /volume/deep/written");
+  fs::create_directories(host_.dir() + "/volume");
+  ASSERT_EQ(::chmod((host_.dir() + "/volume").c_str(), 0777), 0);
+  nomad::Mount& volume = *config.add_mounts();
+  volume.set_host_path(host_.dir() + "/volume");
+  volume.set_task_path("/volume/deep");
+  Start(config);
+  EXPECT_EQ(Wait().result().exit_code(), 0);
+  EXPECT_EQ(ReadFile(host_.Local("seen")).value_or("none"), "1234\n4711\n/tmp\nb=c\n");
+  EXPECT_TRUE(fs::exists(host_.dir() + "/volume/written"));
 }
 
 TEST_F(Images, AJobHasNoFilesOfTheNodeRead) {
