@@ -189,7 +189,7 @@ absl::StatusOr<std::unique_ptr<TaskStore>> TaskStore::Open(Options options) {
   ClearLeftovers(store->paths_, store->boot_id_);
   const ImagesBlock& images = store->options_.config.images;
   store->images_ =
-      std::make_unique<TaskImages>(TaskImages::Options{.config = images,
+      std::make_shared<TaskImages>(TaskImages::Options{.config = images,
                                                        .dir = ImagesDir(images, store->paths_),
                                                        .loop = store->options_.shared.loop,
                                                        .cleaner = store->options_.shared.cleaner,

@@ -90,7 +90,7 @@ class TaskStore {
   std::string boot_id_;
   std::string payload_filter_;
   std::string init_filter_;
-  std::unique_ptr<TaskImages> images_;
+  std::shared_ptr<TaskImages> images_;
 
   mutable Mutex mutex_;
   std::map<std::string, std::shared_ptr<Task>> tasks_ ABSL_GUARDED_BY(mutex_);

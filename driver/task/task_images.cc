@@ -172,9 +172,13 @@ TaskImages::TaskImages(Options options)
     : options_(std::move(options)),
       pulls_(options_.loop, options_.tools, options_.metrics, options_.progress_interval) {}
 
-void TaskImages::Begin() {
-  options_.cleaner->Post([this] { Tick(); });
+std::function<void()> TaskImages::Later(void (TaskImages::*work)()) {
+  return [weak = weak_from_this(), work] {
+    if (const auto self = weak.lock()) ((*self).*work)();
+  };
 }
+
+void TaskImages::Begin() { options_.cleaner->Post(Later(&TaskImages::Tick)); }
 
 absl::StatusOr<PullResult> TaskImages::Fetch(const Wish& wish, const ImageJob& job) {
   ImagePulls::Waiter waiter;
@@ -251,11 +255,12 @@ void TaskImages::GiveBack(const std::string& task_id) {
 }
 
 void TaskImages::CollectSoon() {
-  if (collect_soon_.exchange(true)) return;
-  options_.cleaner->Post([this] {
-    collect_soon_ = false;
-    Collect();
-  });
+  if (!collect_soon_.exchange(true)) options_.cleaner->Post(Later(&TaskImages::CollectAsAsked));
+}
+
+void TaskImages::CollectAsAsked() {
+  collect_soon_ = false;
+  Collect();
 }
 
 void TaskImages::DropDeadLeases() {
@@ -273,7 +278,7 @@ void TaskImages::Tick() {
   Sweep();
   Collect();
   PrePull();
-  options_.cleaner->After(kTick, [this] { Tick(); });
+  options_.cleaner->After(kTick, Later(&TaskImages::Tick));
 }
 
 std::string ImagesDir(const ImagesBlock& config, const StatePaths& paths) {

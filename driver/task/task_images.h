@@ -1,8 +1,9 @@
 // The kept images, as tasks use them: found or pulled for a start, held by a lease for as long as
 // the task is there, collected by the operator's policy when nobody needs them.
 //
-// Thread-safe. The store itself is on disk, shared with the operator's commands and with other
-// plugins; nothing is kept in memory but running pulls.
+// Thread-safe. Owned through a shared_ptr, for callbacks of the cleaner. The store itself is on
+// disk, shared with the operator's commands and with other plugins; nothing is kept in memory but
+// running pulls.
 #pragma once
 
 #include <atomic>
@@ -23,7 +24,7 @@
 
 namespace jenkins_agent {
 
-class TaskImages {
+class TaskImages : public std::enable_shared_from_this<TaskImages> {
  public:
   struct Options {
     ImagesBlock config;
@@ -64,7 +65,10 @@ class TaskImages {
 
  private:
   absl::StatusOr<PullResult> Fetch(const Wish& wish, const ImageJob& job);
+  // On the cleaner's thread, if this is still there by then.
+  std::function<void()> Later(void (TaskImages::*work)());
   void Tick();
+  void CollectAsAsked();
   void Sweep();
   void Collect();
   void CollectSoon();
