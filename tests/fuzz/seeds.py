@@ -160,6 +160,27 @@ def layer():
     yield b"\xff" + zstd
 
 
+def docker_archive():
+    diff_id = "sha256:" + hashlib.sha256(b"layer").hexdigest()
+    config = json.dumps({"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": [diff_id]}}).encode()
+    for path, tags in (("a/layer.tar", ["busybox:latest"]), ("../../etc/shadow", None), ("./a//b/../layer.tar", ["x:1", "y@z"])):
+        entry = {"Config": "config.json", "RepoTags": tags, "Layers": [path]}
+        manifest = json.dumps([entry, {**entry, "RepoTags": ["docker.io/library/busybox"]}]).encode()
+        yield b"\2" + b"\n--\n".join((manifest, config, b"layer"))
+        manifest = json.dumps([entry]).encode()
+        yield b"\0" + b"\n--\n".join((manifest, config, gzip.compress(b"layer")))
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            link = tarfile.TarInfo("a/layer.tar")
+            link.type, link.linkname = tarfile.SYMTYPE, "../b/layer.tar"
+            archive.addfile(link)
+            for name, content in (("manifest.json", manifest), ("config.json", config), ("b/layer.tar", b"layer")):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+        yield b"\1" + out.getvalue()
+
+
 ALL = {"config": config, "record": record, "spec": spec, "phases": phases, "control": control,
        "request": request, "jar": jar, "image_documents": image_documents,
-       "layer": layer}
+       "layer": layer, "docker_archive": docker_archive}

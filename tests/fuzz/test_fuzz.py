@@ -14,7 +14,7 @@ import seeds
 BUILD = seeds.ROOT / "build" / "fuzz" / "tests" / "fuzz"
 SECONDS = os.environ.get("FUZZ_SECONDS", "5")
 # What comes from the network: longer where there is time.
-OF_IMAGES = dict.fromkeys(("image_documents", "layer"), os.environ.get("FUZZ_SECONDS_OF_IMAGES", SECONDS))
+OF_IMAGES = dict.fromkeys(("image_documents", "layer", "docker_archive"), os.environ.get("FUZZ_SECONDS_OF_IMAGES", SECONDS))
 
 
 class Fuzz(unittest.TestCase):
