@@ -266,13 +266,17 @@ absl::StatusOr<nomad::TaskHandle> Fleet::Start(const nomad::StartTaskRequest& re
 }
 
 // This thread's network namespace is the new one until the end; its path is good for everybody.
-absl::StatusOr<Sample> Fleet::MeasureStart(bool own_network) {
+absl::StatusOr<Sample> Fleet::MeasureStart(bool own_network, const std::string& image) {
   const std::string own = absl::StrCat("/proc/", ::getpid(), "/task/", ::gettid(), "/ns/net");
   ASSIGN_OR_RETURN(const Fd home, OpenFile(own, O_RDONLY));
   const absl::Cleanup go_back = [&] {
     if (own_network) (void)::setns(home.get(), CLONE_NEWNET);
   };
   nomad::StartTaskRequest request = StartRequest(kOneByOne, {}, dir_ + "/stdout");
+  if (!image.empty()) {
+    request.mutable_task()->set_msgpack_driver_config(
+        Map({{"command", Str(kProbeInside)}, {"image", Str(image)}}));
+  }
   if (own_network) {
     auto& network = *request.mutable_task()->mutable_network_isolation_spec();
     network.set_mode(nomad::NetworkIsolationSpec::GROUP);

@@ -52,7 +52,8 @@ class Fleet {
 
   // From StartTask sent on. `own_network`: from the making of a network namespace on, which Nomad
   // does for the driver.
-  absl::StatusOr<Sample> MeasureStart(bool own_network);
+  // On the kept image of that name; empty: on the host's programs.
+  absl::StatusOr<Sample> MeasureStart(bool own_network, const std::string& image = "");
   // What its supervisor says of the start of a task that rests.
   absl::StatusOr<pb::Timings> MeasurePhases();
 
