@@ -147,7 +147,7 @@ bool ImagePulls::OnLine(const RunningPtr& pull, const json& line) {
   return false;
 }
 
-void ImagePulls::Finish(const RunningPtr& pull, absl::StatusOr<PullResult> outcome) {
+void ImagePulls::Finish(const RunningPtr& pull, const absl::StatusOr<PullResult>& outcome) {
   std::vector<Done> done;
   {
     MutexLock lock(mutex_);

@@ -69,7 +69,7 @@ class ImagePulls {
   // On the loop's thread.
   void StartWorker(const RunningPtr& pull);
   bool OnLine(const RunningPtr& pull, const nlohmann::json& line);
-  void Finish(const RunningPtr& pull, absl::StatusOr<PullResult> outcome)
+  void Finish(const RunningPtr& pull, const absl::StatusOr<PullResult>& outcome)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
   EventLoop* const loop_;
