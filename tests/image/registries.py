@@ -161,8 +161,9 @@ class DockerRegistry:
         config.write_text("version: 0.1\nstorage:\n  filesystem:\n"
                           f"    rootdirectory: {folder}/registry\nhttp:\n  addr: {self.host}\n")
         if logins:
+            salt = crypt.mksalt(crypt.METHOD_BLOWFISH, rounds=16)  # few: the registry hashes for each request
             (folder / "htpasswd").write_text("".join(
-                f"{user}:{crypt.crypt(password, crypt.mksalt(crypt.METHOD_BLOWFISH))}\n" for user, password in logins))
+                f"{user}:{crypt.crypt(password, salt)}\n" for user, password in logins))
             with open(config, "a") as more:
                 more.write(f"auth:\n  htpasswd:\n    realm: test\n    path: {folder}/htpasswd\n")
         self.log = folder / "registry.log"
