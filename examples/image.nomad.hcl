@@ -42,7 +42,8 @@ job "jenkins-image" {
   group "agents" {
     affinity {
       attribute = "$${attr.unique.driver.jenkins-agent.image.${local.image_key}}"
-      operator  = "is_set"
+      operator  = "regexp" # an affinity has no "is_set"
+      value     = "."
       weight    = 100
     }
 

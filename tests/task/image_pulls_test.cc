@@ -37,6 +37,7 @@ class ImagePullsTest : public ::testing::Test {
 
   TempDir dir_;
   JarWorkerProgram tools_;
+  Metrics metrics_;
   std::unique_ptr<EventLoop> loop_;
   std::thread thread_;
   std::unique_ptr<TaskImages> images_;
@@ -56,6 +57,7 @@ TEST_F(ImagePullsTest, WhoWaitsIsToldInEachInterval) {
                           .loop = loop_.get(),
                           .cleaner = loop_.get(),
                           .tools = &tools_,
+                          .metrics = &metrics_,
                           .progress_interval = std::chrono::milliseconds(10)});
   const ImageBlock block = {.image = host + "/ci/slow:1", .pull_timeout = "60s"};
   std::vector<std::string> told;
