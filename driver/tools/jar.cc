@@ -242,7 +242,9 @@ absl::StatusOr<bool> CopyWithoutSignature(int jar_fd, int copy_fd) {
   size_t left = kMaxCopyBytes;
   RETURN_IF_ERROR(VisitEntries(reader, [&](archive_entry* entry) -> absl::Status {
     const char* name = ::archive_entry_pathname(entry);
-    if (name == nullptr) return absl::InvalidArgumentError("has an entry whose name is no text");
+    if (name == nullptr || *name == '\0') {
+      return absl::InvalidArgumentError("is not a jar file: an entry has no name");
+    }
     if (IsSignature(name)) return absl::OkStatus();
     if (::archive_write_header(writer.get(), entry) != ARCHIVE_OK) return NotWritten(writer.get());
     return CopyContent(reader, writer.get(), left);

@@ -11,5 +11,10 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const Fd file(::memfd_create("jar", MFD_CLOEXEC));
   Require(::write(file.get(), data, size) == static_cast<ssize_t>(size));
   (void)InspectJar(file.get());
+  const Fd copy(::memfd_create("copy", MFD_CLOEXEC));
+  if (CopyWithoutSignature(file.get(), copy.get()).value_or(false)) {
+    const Fd again(::memfd_create("again", MFD_CLOEXEC));
+    Require(!CopyWithoutSignature(copy.get(), again.get()).value_or(false));
+  }
   return 0;
 }

@@ -108,6 +108,7 @@ def jar():
                 archive.writestr("hudson/remoting/jnlp/Main.class", class_file)
                 archive.writestr("hudson/remoting/Launcher.class", class_file)
                 archive.writestr("hudson/remoting/hudson-version.properties", "version=3.0.3\n")
+                archive.writestr("META-INF/SIGNER.SF", "Signature-Version: 1.0\r\n")
             yield out.getvalue()
 
 
