@@ -30,7 +30,7 @@ std::vector<std::string> ImagesCommand(const Fleet& fleet, std::vector<std::stri
 }
 
 absl::StatusOr<Subprocess> StartCommand(const Fleet& fleet, std::vector<std::string> words) {
-  StartOptions options;
+  ::jenkins_agent::StartOptions options;
   options.env = {"PATH=/usr/bin:/bin"};
   options.stderr_fd = STDERR_FILENO;
   return Start(ImagesCommand(fleet, std::move(words)), options);
