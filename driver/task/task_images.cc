@@ -346,19 +346,24 @@ void TaskImages::PrePull() {
     if (!job.ok() || tried_.contains(name) || FindKept(**store, job->image).has_value()) continue;
     pre_pulling_ = true;
     tried_.insert(name);
-    pulls_.PullInBackground(*job, [this, name](const absl::StatusOr<PullResult>& pulled) {
+    const auto next = Later(&TaskImages::AfterPrePull);
+    const auto done = [cleaner = options_.cleaner, next,
+                       name](const absl::StatusOr<PullResult>& pulled) {
       Log(pulled.ok() ? LogLevel::kInfo : LogLevel::kWarn,
           pulled.ok() ? "image fetched in advance" : "image not fetched in advance",
           {{"image", name}, {"error", std::string(pulled.status().message())}});
-      options_.cleaner->Post([this] {
-        pre_pulling_ = false;
-        Collect();
-        PrePull();
-      });
-    });
+      cleaner->Post(next);
+    };
+    pulls_.PullInBackground(*job, done);
     return;
   }
   tried_.clear();  // what failed is tried again at the next tick
+}
+
+void TaskImages::AfterPrePull() {
+  pre_pulling_ = false;
+  Collect();
+  PrePull();
 }
 
 }  // namespace jenkins_agent

@@ -73,6 +73,7 @@ class TaskImages : public std::enable_shared_from_this<TaskImages> {
   void Collect();
   void CollectSoon();
   void PrePull();
+  void AfterPrePull();
 
   const Options options_;
   ImagePulls pulls_;
