@@ -25,6 +25,12 @@ absl::StatusOr<size_t> FileSource::Read(char* buffer, size_t size) {
   }
 }
 
+absl::StatusOr<size_t> TextSource::Read(char* buffer, size_t size) {
+  const size_t count = text_.copy(buffer, size, position_);
+  position_ += count;
+  return count;
+}
+
 absl::StatusOr<size_t> HashingSource::Read(char* buffer, size_t size) {
   // One byte more than allowed tells a longer stream from one that ends there.
   const auto left = static_cast<uint64_t>(limit_ - bytes_) + 1;

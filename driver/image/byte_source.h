@@ -4,6 +4,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "driver/base/fd.h"
@@ -27,6 +29,16 @@ class FileSource : public ByteSource {
  private:
   const int fd_;
   off_t position_ = 0;
+};
+
+class TextSource : public ByteSource {
+ public:
+  explicit TextSource(std::string text) : text_(std::move(text)) {}
+  absl::StatusOr<size_t> Read(char* buffer, size_t size) override;
+
+ private:
+  const std::string text_;
+  size_t position_ = 0;
 };
 
 // Passes `from` on, which must outlive it: hashed, counted, and ended with OutOfRange (of an image:

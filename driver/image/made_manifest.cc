@@ -18,20 +18,6 @@ Json DescriptorOf(const char* type, const Digest& digest, int64_t size) {
   return {{"mediaType", type}, {"digest", digest.ToString()}, {"size", size}};
 }
 
-class TextSource : public ByteSource {
- public:
-  explicit TextSource(const std::string& text) : text_(text) {}
-  absl::StatusOr<size_t> Read(char* buffer, size_t size) override {
-    const size_t count = text_.copy(buffer, size, position_);
-    position_ += count;
-    return count;
-  }
-
- private:
-  const std::string text_;
-  size_t position_ = 0;
-};
-
 class SourceWithManifest : public ImageSource {
  public:
   SourceWithManifest(std::string config, std::vector<LocalLayer> layers)

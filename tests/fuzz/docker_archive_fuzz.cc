@@ -14,20 +14,6 @@
 namespace jenkins_agent {
 namespace {
 
-class TextSource : public ByteSource {
- public:
-  explicit TextSource(std::string text) : text_(std::move(text)) {}
-  absl::StatusOr<size_t> Read(char* buffer, size_t size) override {
-    const size_t count = text_.copy(buffer, size, position_);
-    position_ += count;
-    return count;
-  }
-
- private:
-  const std::string text_;
-  size_t position_ = 0;
-};
-
 // manifest.json and the config by their names, any other name is the layer.
 class Documents : public ImageFiles {
  public:

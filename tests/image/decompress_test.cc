@@ -17,9 +17,9 @@ namespace {
 using testing::HasSubstr;
 
 // Hands out a text in pieces, as a network does.
-class TextSource : public ByteSource {
+class TextInPieces : public ByteSource {
  public:
-  TextSource(std::string text, size_t piece) : text_(std::move(text)), piece_(piece) {}
+  TextInPieces(std::string text, size_t piece) : text_(std::move(text)), piece_(piece) {}
   absl::StatusOr<size_t> Read(char* buffer, size_t size) override {
     const size_t count = std::min({size, piece_, text_.size() - position_});
     std::memcpy(buffer, text_.data() + position_, count);
@@ -66,7 +66,7 @@ std::string Sample(size_t size, unsigned seed) {
 }
 
 absl::StatusOr<std::string> Unpack(const std::string& packed, size_t piece, GzipLibrary library) {
-  TextSource source(packed, piece);
+  TextInPieces source(packed, piece);
   ASSIGN_OR_RETURN(const auto stream, Decompress(source, library));
   std::string plain, buffer(7001, '\0');
   for (;;) {
@@ -136,11 +136,11 @@ TEST_P(BothLibraries, ABombIsStopped) {
 }
 
 TEST(HashingSource, EndsAStreamThatIsTooLong) {
-  TextSource exact("abc", 2);
+  TextInPieces exact("abc", 2);
   HashingSource fits(exact, 3);
   EXPECT_OK(Drain(fits));
   EXPECT_EQ(fits.Finish(), Digest::Of("abc"));
-  TextSource longer("abcd", 2);
+  TextInPieces longer("abcd", 2);
   HashingSource limited(longer, 3);
   EXPECT_THAT(Drain(limited), StatusIs(absl::StatusCode::kOutOfRange, "is longer than 3 bytes"));
 }
