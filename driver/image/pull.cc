@@ -351,6 +351,7 @@ absl::StatusOr<PullResult> PullOnce(const Store& store, ImageSource& source,
     if (!layer.here && layer.same_as < 0) result.progress.bytes += layer.blob.size;
   }
   RETURN_IF_ERROR(CheckSpace(store, result.progress.bytes * kUnpackedRatio));
+  if (request.on_progress) request.on_progress(result.progress);
   RETURN_IF_ERROR(Unpacker(source, staging, layers, result.progress, request.on_progress).Run());
   RETURN_IF_ERROR(CompleteLayers(store, staging, layers));
   RETURN_IF_ERROR(SyncAndDigest(staging, layers, request.sync));

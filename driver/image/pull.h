@@ -35,7 +35,8 @@ struct PullRequest {
   std::string name;  // the reference under which the image is kept
   Digest digest;     // what the root document must have; empty: whatever the name means now
   bool sync = true;  // false: published before it is on the disk, for who can lose it
-  // Called by the pull's threads, one at a time, not more often than every 200 ms; may be empty.
+  // Called once the manifest and its config are here, then by the pull's threads, one at a time,
+  // not more often than every 200 ms; may be empty.
   std::function<void(const PullProgress&)> on_progress;
 };
 

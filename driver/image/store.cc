@@ -235,6 +235,15 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const std::string& dir) {
   return std::unique_ptr<Store>(new Store(dir, std::move(fd)));
 }
 
+absl::StatusOr<std::unique_ptr<Store>> Store::OpenExisting(const std::string& dir) {
+  // What else keeps from a store, Open says.
+  if (::access(absl::StrCat(dir, "/", kVersionFile).c_str(), F_OK) != 0 && errno == ENOENT) {
+    return absl::NotFoundError(
+        absl::StrCat("there are no images: ", dir, " is no image store, none was pulled there"));
+  }
+  return Open(dir);
+}
+
 std::vector<StoredImage> Store::Images() const {
   std::vector<StoredImage> images = ReadRecords<StoredImage>(path_ + "/" + kImages, &ReadImage);
   for (StoredImage& image : images) {

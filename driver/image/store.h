@@ -92,6 +92,8 @@ class Store {
  public:
   // Makes what is missing. FailedPrecondition: a store of another version.
   static absl::StatusOr<std::unique_ptr<Store>> Open(const std::string& dir);
+  // For who only looks: makes no store. NotFound: there is none.
+  static absl::StatusOr<std::unique_ptr<Store>> OpenExisting(const std::string& dir);
 
   // Records that cannot be read are left out, as if they were not there.
   std::vector<StoredImage> Images() const;

@@ -157,7 +157,9 @@ GroupExplanation ExplainGroup(const Question& question, const Group& group, cons
   explanation.nomad_now = CountAsNomad(explanation.nodes, explanation.unplaced);
   explanation.holders = FindHolders(explanation.nodes, ledger, question.now_ns);
   explanation.notes = Notes(question.job, group, ledger);
-  if (explanation.verdict != Verdict::kFitsNow) {
+  if (explanation.verdict == Verdict::kFitsNow) {
+    explanation.remedies = {LookAgain(question.job, group)};
+  } else {
     explanation.remedies =
         FindRemedies(question.job, group, explanation.nodes, explanation.unplaced, ledger);
   }

@@ -61,6 +61,15 @@ Remedy OutsideTheJob(std::string text) {
   return remedy;
 }
 
+// Nomad notes with a waiting job which classes of nodes were unfit for it, and looks again when a
+// node of another one registers or has room (nomad/blocked_evals.go, unblock). A class is made of
+// attributes (structs/node_class.go): it stays the same when only a driver's health changes.
+std::string EvaluateCommand(const Job& job) {
+  return absl::StrCat(
+      "nomad job eval ",
+      job.name_space == "default" ? "" : absl::StrCat("-namespace=", job.name_space, " "), job.id);
+}
+
 // --- a smaller ask
 // --------------------------------------------------------------------------------
 
@@ -353,6 +362,16 @@ std::map<std::pair<Obstacle, std::string>, std::vector<const NodeReport*>> KeptO
   return kept;
 }
 
+// Installed, but not well: an installed one that comes is an attribute that changes.
+bool AnyUnhealthy(const Scene& scene, const std::vector<const NodeReport*>& reports,
+                  const std::string& driver) {
+  return std::any_of(reports.begin(), reports.end(), [&](const NodeReport* report) {
+    const std::map<std::string, Driver>& drivers = scene.ledger.Find(report->id)->drivers;
+    const auto found = drivers.find(driver);
+    return found != drivers.end() && found->second.detected;
+  });
+}
+
 void LiftObstacles(const Scene& scene, std::vector<Remedy>& remedies) {
   for (const auto& [what, reports] : KeptOffByOneThing(scene)) {
     const auto& [obstacle, subject] = what;
@@ -391,9 +410,13 @@ void LiftObstacles(const Scene& scene, std::vector<Remedy>& remedies) {
             InTheJob(absl::StrCat("without the constraint ", subject, ": ", where), change));
         break;
       case Obstacle::kDriver:
-        remedies.push_back(
-            OutsideTheJob(absl::StrCat("make the driver ", subject, " healthy: ", where, " (",
-                                       reports[0]->reasons[0].text, ")")));
+        remedies.push_back(OutsideTheJob(
+            absl::StrCat("make the driver ", subject, " healthy",
+                         AnyUnhealthy(scene, reports, subject)
+                             ? absl::StrCat(", then ", EvaluateCommand(scene.job),
+                                            ", for its health alone does not make Nomad look again")
+                             : "",
+                         ": ", where, " (", reports[0]->reasons[0].text, ")")));
         break;
       case Obstacle::kDevices:
       case Obstacle::kNetwork:
@@ -474,6 +497,14 @@ std::vector<Remedy> FindRemedies(const Job& job, const Group& group,
   if (remedies.size() >= kMaxRemedies) remedies.resize(kMaxRemedies - 1);
   AddNode(scene, remedies);
   return remedies;
+}
+
+// Nomad's plan of the job as it is tells whether looking again places it.
+Remedy LookAgain(const Job& job, const Group& group) {
+  return InTheJob(absl::StrCat(EvaluateCommand(job),
+                               ": Nomad looks again at once; by itself it does when there is new "
+                               "room, but not when only a driver became healthy"),
+                  JobChange{.group = group.name});
 }
 
 }  // namespace jenkins_agent::nomad

@@ -15,4 +15,7 @@ std::vector<Remedy> FindRemedies(const Job& job, const Group& group,
                                  const std::vector<NodeReport>& nodes, int64_t unplaced,
                                  const Ledger& ledger);
 
+// For a group that fits by what can be seen and still waits: what makes Nomad look at it again.
+Remedy LookAgain(const Job& job, const Group& group);
+
 }  // namespace jenkins_agent::nomad

@@ -56,7 +56,7 @@ std::string PulledStory(const PullResult& result, Clock::duration took) {
 
 std::string ProgressText(const std::string& name, const PullProgress& progress) {
   if (progress.layers == 0) {
-    return absl::StrCat("pulling image ", name, ": nothing has come yet");
+    return absl::StrCat("pulling image ", name, ": its manifest and config are not here yet");
   }
   return absl::StrCat("pulling image ", name, ": ", progress.done_bytes >> 20, " of ",
                       progress.bytes >> 20, " MB, ", progress.cached_layers + progress.done_layers,

@@ -118,6 +118,19 @@ absl::StatusOr<StoredImage> Find(const Store& store, const std::string& name) {
   return std::move(found[0]);
 }
 
+// For a command that only looks. Null, and that is said: this node never had an image; `empty` is
+// what then stands for the answer in JSON.
+absl::StatusOr<std::unique_ptr<Store>> OpenToLook(const Options& options, const Json& empty) {
+  absl::StatusOr<std::unique_ptr<Store>> store = Store::OpenExisting(options.store);
+  if (!absl::IsNotFound(store.status())) return store;
+  if (options.json) {
+    PrintJson(empty);
+  } else {
+    std::cout << store.status().message() << "\n";
+  }
+  return std::unique_ptr<Store>();
+}
+
 std::map<Digest, std::vector<std::string>> NamesOf(const Store& store) {
   std::map<Digest, std::vector<std::string>> names;
   for (const StoredRef& ref : store.Refs()) names[ref.manifest].push_back(ref.name);
@@ -241,7 +254,8 @@ absl::Status RunPull(const Options& options) {
 }
 
 absl::Status RunList(const Options& options) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::Open(options.store));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, OpenToLook(options, Json::array()));
+  if (store == nullptr) return absl::OkStatus();
   const auto names = NamesOf(*store);
   const auto kept = Kept(*store);
   Json list = Json::array();
@@ -270,7 +284,7 @@ absl::Status RunList(const Options& options) {
 }
 
 absl::Status RunInspect(const Options& options) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::Open(options.store));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::OpenExisting(options.store));
   ASSIGN_OR_RETURN(const StoredImage image, Find(*store, options.name));
   ASSIGN_OR_RETURN(const ImageConfig config, ParseImageConfig(image.config), options.name);
   Json layers = Json::array();
@@ -294,7 +308,9 @@ absl::Status RunInspect(const Options& options) {
 
 // For each image its whole size, and what removing it alone would free.
 absl::Status RunDiskUse(const Options& options) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::Open(options.store));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Store> store,
+                   OpenToLook(options, {{"images", Json::array()}, {"bytes", 0}}));
+  if (store == nullptr) return absl::OkStatus();
   const std::vector<StoredImage> images = store->Images();
   auto names = NamesOf(*store);
   const int64_t total = StoreBytes(images);
@@ -324,7 +340,7 @@ absl::Status RunDiskUse(const Options& options) {
 }
 
 absl::Status RunRemove(const Options& options) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::Open(options.store));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::OpenExisting(options.store));
   Json removed = Json::array();
   for (const std::string& name : options.names) {
     ASSIGN_OR_RETURN(const StoredImage image, Find(*store, name));
@@ -355,7 +371,12 @@ absl::Status RunGc(const Options& options) {
   ASSIGN_OR_RETURN(policy.max_age, ParseSeconds("--max-age", options.max_age));
   ASSIGN_OR_RETURN(policy.delay, ParseSeconds("--delay", options.delay));
   RETURN_IF_ERROR(CheckGcPolicy(policy));
-  ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::Open(options.store));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Store> store,
+                   OpenToLook(options, {{"removed", Json::array()},
+                                        {"bytes", 0},
+                                        {"missing_bytes", 0},
+                                        {"dry_run", options.dry_run}}));
+  if (store == nullptr) return absl::OkStatus();
   if (!options.dry_run) RETURN_IF_ERROR(store->Sweep());
   ASSIGN_OR_RETURN(const DiskSpace disk, store->Space());
   std::set<Digest> kept;
@@ -387,7 +408,9 @@ absl::Status RunGc(const Options& options) {
 }
 
 absl::Status RunPin(const Options& options, bool pin) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::Open(options.store));
+  // A name may be pinned before its first pull.
+  ASSIGN_OR_RETURN(const std::unique_ptr<Store> store,
+                   pin ? Store::Open(options.store) : Store::OpenExisting(options.store));
   ASSIGN_OR_RETURN(const std::string name, StoredName(options.name));
   RETURN_IF_ERROR(pin ? store->Pin(name) : store->Unpin(name));
   if (options.json) PrintJson({{"name", name}, {"pinned", pin}});
@@ -425,7 +448,12 @@ const char* Said(LayerState state) {
 
 // Layers that images share are read once.
 absl::Status RunVerify(const Options& options) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::Open(options.store));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Store> store,
+                   !options.name.empty() ? Store::OpenExisting(options.store)
+                                         : OpenToLook(options, {{"images", Json::array()},
+                                                                {"damaged_layers", 0},
+                                                                {"removed", !options.dry_run}}));
+  if (store == nullptr) return absl::OkStatus();
   std::vector<StoredImage> images = store->Images();
   if (!options.name.empty()) {
     ASSIGN_OR_RETURN(const StoredImage image, Find(*store, options.name));

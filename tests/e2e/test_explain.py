@@ -303,17 +303,21 @@ class UnhealthyDriverTest(unittest.TestCase):
         agent.start()
         agent.run_job_text(program_job("ask", 'command = "/bin/sleep"\n args = ["3600"]', "service"))
 
-        def explained():
+        def explained(wanted="unhealthy"):  # before: not installed
             run = subprocess.run([str(DRIVER), "explain", "ask"], env=agent.environment(), text=True,
                                  capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
-            return run if "unhealthy" in run.stdout else None  # before: not installed
+            return run if wanted in run.stdout else None
         self.assertIn(f"driver jenkins-agent is unhealthy: state_dir {state} is on a full disk",
                       wait_for("a job that waits", explained, 30).stdout)
+        self.assertIn("healthy, then nomad job eval ask, ", explained().stdout)
         mount("-o", "remount,size=2g", str(state))
         agent.end()
         agent.driver = driver
         agent.start()
         # Nomad itself looks again when a node's attributes change; a driver's health is none of them.
+        again = wait_for("the driver's health to be seen", lambda: explained("it fits on"), 30)
+        self.assertIn("nomad job eval ask: Nomad looks again at once", again.stdout)
+        self.assertIn("[checked: Nomad's plan places it]", again.stdout)
         agent.command("job", "eval", "ask")
         agent.wait_task(agent.allocation("ask"), "running", 60)
 

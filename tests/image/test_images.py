@@ -88,6 +88,32 @@ class Images(unittest.TestCase):
         return layers.tree(bundle / "rootfs")
 
 
+class WithoutAStore(Images):
+    def test_who_only_looks_makes_none(self):
+        for command, empty in (("ls", []), ("du", {"images": [], "bytes": 0}),
+                               ("verify", {"images": [], "damaged_layers": 0, "removed": True}),
+                               ("gc", {"removed": [], "bytes": 0, "missing_bytes": 0, "dry_run": False})):
+            with self.subTest(command):
+                self.assertEqual(self.images(command),
+                                 f"there are no images: {self.store} is no image store, none was pulled there\n")
+                self.assertEqual(json.loads(self.images(command, "--json")), empty)
+        for command in ("inspect", "verify", "rm", "unpin"):
+            with self.subTest(command):
+                done = self.run_images(command, "a:1")
+                self.assertEqual((done.returncode, done.stdout), (1, ""))
+                self.assertIn(f"there are no images: {self.store} is no image store", done.stderr)
+        self.assertFalse(self.store.exists())
+
+    def test_what_cannot_be_a_store_is_an_error(self):
+        self.store.write_text("")
+        self.assertIn("Not a directory", self.run_images("ls").stderr)
+
+    def test_an_image_can_be_pinned_before_its_first_pull(self):
+        self.images("pin", "a:1")
+        self.assertEqual(self.list(), [])
+        self.images("unpin", "a:1")
+
+
 @unittest.skipUnless(all(shutil.which(p) for p in (registries.PROGRAM, "skopeo", "umoci", "zstd")),
                      "needs docker-registry, skopeo, umoci and zstd")
 class RealRegistry(Images):

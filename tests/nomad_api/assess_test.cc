@@ -180,6 +180,29 @@ TEST(Assess, AnUnhealthyDriverIsToldInItsOwnWords) {
   EXPECT_EQ(report.nomad_reason, "missing drivers");
 }
 
+TEST(Explain, ADriverThatBecomesHealthyNeedsAnEvaluationBeforeItsJobIsLookedAt) {
+  Scene scene;
+  scene.job.name_space = "ci";
+  scene.node().drivers["jenkins-agent"] = {true, false, "no cgroup controllers"};
+  EXPECT_THAT(scene.ExplainOne().remedies.at(0).text,
+              HasSubstr("healthy, then nomad job eval -namespace=ci j, "));
+  // One that is missing comes with an attribute, which Nomad looks at.
+  scene.node().drivers.clear();
+  EXPECT_THAT(scene.ExplainOne().remedies.at(0).text,
+              ::testing::StartsWith("make the driver jenkins-agent healthy: "));
+}
+
+TEST(Explain, WhatFitsAndWaitsCanBeEvaluatedAgain) {
+  Scene scene;
+  const GroupExplanation group = scene.ExplainOne();
+  EXPECT_EQ(group.verdict, Verdict::kFitsNow);
+  ASSERT_EQ(group.remedies.size(), 1u);
+  EXPECT_THAT(group.remedies[0].text, HasSubstr("nomad job eval j: "));
+  // Nomad's plan of the job as it is tells whether that helps.
+  ASSERT_TRUE(group.remedies[0].change.has_value());
+  EXPECT_TRUE(group.remedies[0].change->tasks.empty());
+}
+
 TEST(Assess, TheNodesLimitOfAllocationsIsLookedAtFirst) {
   Scene scene;
   scene.node().max_allocations = 1;

@@ -1,14 +1,17 @@
 // A pull that takes long, by the real worker at a registry that does not answer.
 #include <fcntl.h>
 
+#include <functional>
 #include <future>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "driver/base/file.h"
+#include "driver/image/digest.h"
 #include "driver/task/task_images.h"
 #include "tests/support/requires.h"
 #include "tests/support/status_matchers.h"
@@ -27,6 +30,23 @@ class ImagePullsTest : public ::testing::Test {
     ASSERT_OK_AND_ASSIGN(tools_.executable, OpenFile(TOOLS_PROGRAM, O_RDONLY));
     ASSERT_OK_AND_ASSIGN(loop_, EventLoop::Create());
     thread_ = std::thread([this] { loop_->Run(); });
+  }
+  // Of a registry without TLS, for the task `slow`.
+  absl::Status Pull(const std::string& host, const std::string& image,
+                    const std::function<void(const std::string&)>& tell) {
+    ImagesBlock config;
+    config.registries.push_back({.host = host, .plain_http = true});
+    images_ = std::make_unique<TaskImages>(
+        TaskImages::Options{.config = config,
+                            .dir = dir_.path() + "/images",
+                            .loop = loop_.get(),
+                            .cleaner = loop_.get(),
+                            .tools = &tools_,
+                            .metrics = &metrics_,
+                            .progress_interval = std::chrono::milliseconds(10)});
+    const ImageBlock block = {.image = image, .pull_timeout = "60s"};
+    return images_->Take({.task_id = "slow", .task_dir = dir_.path(), .image = block, .tell = tell})
+        .status();
   }
   void TearDown() override {
     if (loop_ == nullptr) return;
@@ -49,28 +69,51 @@ TEST_F(ImagePullsTest, WhoWaitsIsToldInEachInterval) {
     given_up.get_future().wait();  // it never answers
   });
   const std::string host = absl::StrCat("127.0.0.1:", registry.port());
-  ImagesBlock config;
-  config.registries.push_back({.host = host, .plain_http = true});
-  images_ = std::make_unique<TaskImages>(
-      TaskImages::Options{.config = config,
-                          .dir = dir_.path() + "/images",
-                          .loop = loop_.get(),
-                          .cleaner = loop_.get(),
-                          .tools = &tools_,
-                          .metrics = &metrics_,
-                          .progress_interval = std::chrono::milliseconds(10)});
-  const ImageBlock block = {.image = host + "/ci/slow:1", .pull_timeout = "60s"};
   std::vector<std::string> told;
   const auto tell = [&](const std::string& text) {
     told.push_back(text);
     if (told.size() == 3) images_->GiveUp("slow");
   };
-  const absl::Status ended =
-      images_->Take({.task_id = "slow", .task_dir = dir_.path(), .image = block, .tell = tell})
-          .status();
+  const absl::Status ended = Pull(host, host + "/ci/slow:1", tell);
   given_up.set_value();
   EXPECT_EQ(told, std::vector<std::string>(
-                      3, "pulling image " + host + "/ci/slow:1: nothing has come yet"));
+                      3, "pulling image " + host +
+                             "/ci/slow:1: its manifest and config are not here yet"));
+  EXPECT_THAT(std::string(ended.message()), HasSubstr("stopped while its image was being pulled"));
+}
+
+TEST_F(ImagePullsTest, ARegistryThatStallsAtItsFirstLayerIsTold) {
+  const std::string layer = absl::StrCat("sha256:", std::string(64, 'a'));
+  const std::string config =
+      R"({"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[")" + layer +
+      R"("]}})";
+  const auto descriptor = [](const char* type, const std::string& digest, size_t size) {
+    return absl::StrCat(R"({"mediaType":"application/vnd.oci.image.)", type, R"(","digest":")",
+                        digest, R"(","size":)", size, "}");
+  };
+  const std::string manifest = absl::StrCat(
+      R"({"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":)",
+      descriptor("config.v1+json", Digest::Of(config).ToString(), config.size()), R"(,"layers":[)",
+      descriptor("layer.v1.tar+gzip", layer, 3 << 20), "]}");
+  std::promise<void> given_up;
+  FakeController registry([&](const std::string& path, const FakeController::Send& send) {
+    if (absl::StrContains(path, "/manifests/")) {
+      send(FakeController::Answer(
+          "200 OK", "Content-Type: application/vnd.oci.image.manifest.v1+json\r\n", manifest));
+    } else if (absl::StrContains(path, Digest::Of(config).ToString())) {
+      send(FakeController::Answer("200 OK", "", config));
+    } else {
+      given_up.get_future().wait();  // the layer never comes
+    }
+  });
+  const std::string host = absl::StrCat("127.0.0.1:", registry.port());
+  std::string last;
+  const absl::Status ended = Pull(host, host + "/ci/slow:1", [&](const std::string& text) {
+    last = text;
+    if (!absl::EndsWith(text, "not here yet")) images_->GiveUp("slow");
+  });
+  given_up.set_value();
+  EXPECT_EQ(last, "pulling image " + host + "/ci/slow:1: 0 of 3 MB, 0 of 1 layers");
   EXPECT_THAT(std::string(ended.message()), HasSubstr("stopped while its image was being pulled"));
 }
 
