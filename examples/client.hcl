@@ -1,6 +1,6 @@
 # What a Nomad client needs to run Jenkins agents with this driver: one file and one block.
 #
-#   install -D -m 755 build/release/driver/nomad-driver-jenkins-agent /opt/nomad/plugins/
+#   install -D -m 755 -t /opt/nomad/plugins build/release/driver/nomad-driver-jenkins-agent   # the .deb has done that
 #   nomad agent -config /etc/nomad.d
 #
 # Add this file to the client's configuration directory, or the blocks to its configuration.

@@ -3,6 +3,8 @@
 #include <curl/curl.h>
 #include <string.h>
 
+#include <array>
+
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -27,6 +29,7 @@ using Easy = std::unique_ptr<CURL, FreeEasy>;
 // One request and what came for it.
 struct Transfer {
   Easy easy;
+  std::array<char, CURL_ERROR_SIZE> error = {};  // libcurl's words
   Answer answer;
   bool too_long = false;
   // With it the body is not kept; its error ends the transfer.
@@ -61,6 +64,22 @@ size_t OnHeader(char* data, size_t size, size_t count, void* user) {
   return line.size();
 }
 
+// Nomad's API answers with JSON or plain text and sends nobody elsewhere: so does a proxy, a web
+// server, or Nomad's own web interface. Empty: it is Nomad's answer.
+std::string WhyNotNomads(const Transfer& transfer, long code) {
+  char* type = nullptr;
+  ::curl_easy_getinfo(transfer.easy.get(), CURLINFO_CONTENT_TYPE, &type);
+  if (type != nullptr && absl::StartsWithIgnoreCase(type, "text/html")) {
+    return absl::StrCat("a web page comes, not an answer of Nomad's API (HTTP status ", code,
+                        "); is this Nomad's address, without a path such as /ui?");
+  }
+  if (code >= 300 && code < 400) {
+    return absl::StrCat("leads to another address (HTTP status ", code,
+                        "), which is not followed; is this Nomad's own address?");
+  }
+  return "";
+}
+
 // Nomad's errors are plain text; one printable line of it.
 std::string ErrorText(absl::string_view body, long code) {
   std::string text(absl::StripAsciiWhitespace(body.substr(0, kMaxErrorText)));
@@ -68,6 +87,19 @@ std::string ErrorText(absl::string_view body, long code) {
     if (!absl::ascii_isprint(static_cast<unsigned char>(c))) c = ' ';
   }
   return text.empty() ? absl::StrCat("HTTP status ", code) : text;
+}
+
+// Which of Nomad's variables may be wrong.
+const char* TlsHint(CURLcode result) {
+  switch (result) {
+    case CURLE_SSL_CONNECT_ERROR:
+      return " (without TLS there NOMAD_ADDR begins with http://; who asks for a certificate gets "
+             "NOMAD_CLIENT_CERT and NOMAD_CLIENT_KEY)";
+    case CURLE_PEER_FAILED_VERIFICATION:
+      return " (NOMAD_CACERT: who signed its certificate; NOMAD_TLS_SERVER_NAME: the name in it)";
+    default:
+      return "";
+  }
 }
 
 absl::Status StatusOf(const Transfer& transfer, CURLcode result) {
@@ -79,12 +111,18 @@ absl::Status StatusOf(const Transfer& transfer, CURLcode result) {
   if (result != CURLE_OK) {
     long error_number = 0;
     ::curl_easy_getinfo(transfer.easy.get(), CURLINFO_OS_ERRNO, &error_number);
-    return absl::UnavailableError(result == CURLE_COULDNT_CONNECT && error_number != 0
-                                      ? ::strerror(static_cast<int>(error_number))
-                                      : ::curl_easy_strerror(result));
+    if (result == CURLE_COULDNT_CONNECT && error_number != 0) {
+      return absl::UnavailableError(::strerror(static_cast<int>(error_number)));
+    }
+    const std::string words = transfer.error.data();
+    return absl::UnavailableError(absl::StrCat(
+        words.empty() ? ::curl_easy_strerror(result) : ErrorText(words, 0), TlsHint(result)));
   }
   long code = 0;
   ::curl_easy_getinfo(transfer.easy.get(), CURLINFO_RESPONSE_CODE, &code);
+  if (std::string why = WhyNotNomads(transfer, code); !why.empty()) {
+    return absl::UnavailableError(why);
+  }
   if (code == 200) return absl::OkStatus();
   const std::string text = ErrorText(transfer.answer.body, code);
   if (code == 403) return absl::PermissionDeniedError(text);
@@ -294,6 +332,7 @@ class CurlClient : public Client {
     ::curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     ::curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers_);
     ::curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    ::curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transfer->error.data());
     ::curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, kConnectTimeoutSeconds);
     ::curl_easy_setopt(easy, CURLOPT_TIMEOUT, kTimeoutSeconds);
     ::curl_easy_setopt(easy, CURLOPT_USERAGENT, "nomad-driver-jenkins-agent");

@@ -2,8 +2,8 @@
 // connections kept between them.
 //
 // Errors, with Nomad's own (short) text: PermissionDenied (403), NotFound (404), InvalidArgument
-// (other 4xx), Unavailable (no answer, 5xx), ResourceExhausted (429, or an answer beyond
-// kMaxAnswerBytes). The token is in no message.
+// (other 4xx), Unavailable (no answer, 5xx, or one that is not Nomad's: a web page, a redirection),
+// ResourceExhausted (429, or an answer beyond kMaxAnswerBytes). The token is in no message.
 #pragma once
 
 #include <chrono>

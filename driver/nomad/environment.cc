@@ -1,5 +1,6 @@
 #include "driver/nomad/environment.h"
 
+#include <algorithm>
 #include <optional>
 
 #include "absl/strings/match.h"
@@ -12,8 +13,17 @@ namespace {
 
 constexpr char kDefaultAddress[] = "http://127.0.0.1:4646";
 
+std::string WithoutUser(absl::string_view url) {
+  const size_t host = url.find("://") + 3;
+  const size_t end = std::min(url.find('/', host), url.size());
+  const size_t at = url.substr(0, end).rfind('@');
+  if (at == absl::string_view::npos) return std::string(url);
+  return absl::StrCat(url.substr(0, host), url.substr(at + 1));
+}
+
 absl::Status ReadAddress(std::string address, Endpoint& endpoint) {
   absl::string_view path = address;
+  endpoint.shown = address;
   if (absl::ConsumePrefix(&path, "unix://")) {
     if (!absl::StartsWith(path, "/")) {
       return absl::InvalidArgumentError("NOMAD_ADDR: unix:// wants an absolute path");
@@ -28,6 +38,7 @@ absl::Status ReadAddress(std::string address, Endpoint& endpoint) {
   }
   while (absl::EndsWith(address, "/")) address.pop_back();
   endpoint.url = address;
+  endpoint.shown = WithoutUser(address);
   return absl::OkStatus();
 }
 
@@ -39,6 +50,7 @@ absl::StatusOr<Endpoint> EndpointFromEnvironment(
   const std::string address = get("NOMAD_ADDR");
   const absl::Status status = ReadAddress(address.empty() ? kDefaultAddress : address, endpoint);
   if (!status.ok()) return status;
+  if (address.empty()) endpoint.shown += " (NOMAD_ADDR is not set)";
   endpoint.token = get("NOMAD_TOKEN");
   endpoint.region = get("NOMAD_REGION");
   endpoint.name_space = get("NOMAD_NAMESPACE");

@@ -10,7 +10,9 @@
 namespace jenkins_agent::nomad {
 
 struct Endpoint {
-  std::string url;          // "https://nomad.example:4646", without a slash at the end
+  std::string url;          // "https://nomad.example:4646", without a slash at the end; a secret if
+                            // it has a user in it, as Go's http takes it
+  std::string shown;        // NOMAD_ADDR for people, without user and password
   std::string unix_socket;  // path; then `url` only gives the scheme and the Host header
   std::string token;        // a secret: goes into a header and nowhere else
   std::string region, name_space;

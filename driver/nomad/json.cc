@@ -67,7 +67,7 @@ absl::Status Parse(absl::string_view json, rapidjson::Document& document) {
   document.Parse<rapidjson::kParseIterativeFlag>(json.data(), json.size());
   if (!document.HasParseError()) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      absl::StrCat("no JSON at byte ", document.GetErrorOffset(), ": ",
+      absl::StrCat("the answer is no JSON at byte ", document.GetErrorOffset(), ": ",
                    rapidjson::GetParseError_En(document.GetParseError())));
 }
 
@@ -365,7 +365,8 @@ absl::StatusOr<Result> ReadAs(absl::string_view json, bool array, const Read& re
   if (const absl::Status status = Parse(json, document); !status.ok()) return status;
   const View view(document);
   if (array ? !view.is_array() : !view.is_object()) {
-    return absl::InvalidArgumentError(array ? "no JSON array" : "no JSON object");
+    return absl::InvalidArgumentError(array ? "the answer is no JSON array"
+                                            : "the answer is no JSON object");
   }
   Result result{};
   read(view, result);

@@ -56,8 +56,11 @@ void Reader::Warn(const std::string& text) {
 absl::StatusOr<std::vector<Evaluation>> Reader::Evaluations(const std::string& path,
                                                             const Query& query) {
   std::vector<Evaluation> all;
-  RETURN_IF_ERROR(client_.GetPages(path, query, kPageSize, AppendTo(all, &ParseEvaluations)),
-                  "evaluations");
+  const absl::Status status =
+      client_.GetPages(path, query, kPageSize, AppendTo(all, &ParseEvaluations));
+  RETURN_IF_ERROR(status, absl::IsPermissionDenied(status)
+                              ? "evaluations (the token needs read-job)"
+                              : "evaluations");
   return all;
 }
 

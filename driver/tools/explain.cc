@@ -182,12 +182,12 @@ absl::StatusOr<bool> SomethingWaits(const ExplainOptions& options) {
                    }));
   ASSIGN_OR_RETURN(const std::unique_ptr<nomad::Client> client, nomad::Client::Create(endpoint));
   if (!options.watch) {
-    ASSIGN_OR_RETURN(const Look look, LookOnce(options, *client), "Nomad at ", endpoint.url);
+    ASSIGN_OR_RETURN(const Look look, LookOnce(options, *client), "Nomad at ", endpoint.shown);
     std::cout << look.text << std::flush;
     return look.waits;
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<nomad::Client> stream, nomad::Client::Create(endpoint));
-  RETURN_IF_ERROR(Watch(options, *stream, *client).Run(), "Nomad at ", endpoint.url);
+  RETURN_IF_ERROR(Watch(options, *stream, *client).Run(), "Nomad at ", endpoint.shown);
   return false;
 }
 

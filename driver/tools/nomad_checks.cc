@@ -247,7 +247,7 @@ NomadChecks CheckNomad(nomad::Client& client, absl::string_view own_cgroups) {
   const auto self = client.Get("/v1/agent/self", {});
   if (absl::IsUnavailable(self.status())) {
     findings.push_back(Warn("nomad agent",
-                            absl::StrCat(client.endpoint().url, ": ", self.status().message()),
+                            absl::StrCat(client.endpoint().shown, ": ", self.status().message()),
                             "start it, or set NOMAD_ADDR; what Nomad knows was not checked"));
     return checks;
   }

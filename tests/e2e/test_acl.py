@@ -166,7 +166,9 @@ class ExplainPolicyTest(PolicyTest):
         for environment in ({"NOMAD_CACERT": ""}, {"NOMAD_TLS_SERVER_NAME": "server.other.nomad"}):
             refused = explain(token, "ask", **environment)
             self.assertEqual((refused.returncode, refused.stdout), (1, ""))
-            self.assertRegex(refused.stderr, "(?i)certificate|SSL")
+            self.assertIn("(NOMAD_CACERT: who signed its certificate; NOMAD_TLS_SERVER_NAME: the name in it)", refused.stderr)
+        plain = explain(token, "ask", NOMAD_ADDR=nomad.address.replace("https:", "http:"))
+        self.assertIn("Client sent an HTTP request to an HTTPS server", plain.stderr)
 
     def test_no_token_and_a_wrong_one(self):
         for token in ("", "00000000-0000-0000-0000-000000000000"):

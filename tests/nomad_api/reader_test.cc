@@ -67,6 +67,7 @@ class ReaderTest : public ::testing::Test {
 
   std::vector<std::pair<std::string, std::string>> rules_;
   std::map<std::string, std::string> next_tokens_;  // by whole path
+  std::string headers_;                             // of each answer
   FakeController server_;
   std::unique_ptr<Client> client_;
 
@@ -79,11 +80,12 @@ class ReaderTest : public ::testing::Test {
         return FakeController::Answer(
             "200 OK",
             token == next_tokens_.end()
-                ? ""
+                ? headers_
                 : absl::StrCat("X-Nomad-NextToken: ", token->second, "\r\n"),
             answer);
       }
-      return FakeController::Answer(absl::StrCat(answer.substr(0, 3), " X"), "", answer.substr(4));
+      return FakeController::Answer(absl::StrCat(answer.substr(0, 3), " X"), headers_,
+                                    answer.substr(4));
     }
     return FakeController::Answer("404 Not Found", "", "not found");
   }
@@ -136,12 +138,34 @@ TEST_F(ReaderTest, ListsAreReadPageByPage) {
   EXPECT_EQ(of_prefix->size(), 1u);
 }
 
+TEST_F(ReaderTest, WhatIsNotNomadIsToldFromNomad) {
+  headers_ = "Content-Type: text/html; charset=utf-8\r\n";
+  for (const char* answer : {"<html>", "502 <html>", "403 <html>"}) {
+    Rule("/v1/job/", answer);
+    const absl::Status page = Reader(*client_).Find("j").status();
+    EXPECT_EQ(page.code(), absl::StatusCode::kUnavailable);
+    EXPECT_THAT(std::string(page.message()),
+                HasSubstr("job j: a web page comes, not an answer of Nomad's API (HTTP status "));
+  }
+  headers_ = "Location: http://127.0.0.1:1/\r\n";
+  Rule("/v1/job/", "302 ");
+  EXPECT_THAT(std::string(Reader(*client_).Find("j").status().message()),
+              HasSubstr("leads to another address (HTTP status 302), which is not followed"));
+}
+
+TEST_F(ReaderTest, WhoMayNotReadEvaluationsIsToldTheRight) {
+  Rule("/v1/evaluations", "403 Permission denied");
+  EXPECT_THAT(std::string(Reader(*client_).Blocked("").status().message()),
+              HasSubstr("evaluations (the token needs read-job): Permission denied"));
+}
+
 TEST_F(ReaderTest, APageThatIsNoJsonEndsTheListAndTheClientGoesOn) {
   Rule("/v1/evaluations", "no list");
   next_tokens_["/v1/evaluations?status=blocked&namespace=%2A&per_page=500"] = "t2";
   const auto blocked = Reader(*client_).Blocked("");
   EXPECT_EQ(blocked.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(blocked.status().message()), HasSubstr("evaluations: no JSON"));
+  EXPECT_THAT(std::string(blocked.status().message()),
+              HasSubstr("evaluations: the answer is no JSON"));
   // The second page was on its way.
   Rule("/v1/evaluations", R"([{"JobID":"a","Namespace":"ns"}])");
   next_tokens_.clear();
@@ -279,14 +303,21 @@ TEST(Environment, IsReadAsNomadsCliReadsIt) {
   EXPECT_EQ(endpoint->url, "https://nomad.example:4646");
   EXPECT_EQ(endpoint->name_space, "ci");
   EXPECT_TRUE(endpoint->skip_verify);
+  variables["NOMAD_ADDR"] = "https://me:secret@nomad.example:4646/nomad@ci/";
+  endpoint = EndpointFromEnvironment(get);
+  ASSERT_OK(endpoint);
+  EXPECT_EQ(endpoint->url, "https://me:secret@nomad.example:4646/nomad@ci");
+  EXPECT_EQ(endpoint->shown, "https://nomad.example:4646/nomad@ci");
   variables["NOMAD_ADDR"] = "unix:///alloc/secrets/api.sock";
   endpoint = EndpointFromEnvironment(get);
   ASSERT_OK(endpoint);
+  EXPECT_EQ(endpoint->shown, "unix:///alloc/secrets/api.sock");
   EXPECT_EQ(endpoint->unix_socket, "/alloc/secrets/api.sock");
   variables["NOMAD_ADDR"] = "nomad.example:4646";
   EXPECT_FALSE(EndpointFromEnvironment(get).ok());
   variables.clear();
   EXPECT_EQ(EndpointFromEnvironment(get)->url, "http://127.0.0.1:4646");
+  EXPECT_EQ(EndpointFromEnvironment(get)->shown, "http://127.0.0.1:4646 (NOMAD_ADDR is not set)");
 }
 
 }  // namespace

@@ -104,9 +104,20 @@ class CommandLineTest(unittest.TestCase):
         self.assertEqual(output(DRIVER, "--version"), output(DRIVER, "version"))
         store = unpacked.parent / "store"
         self.assertEqual(output(DRIVER, "images", "ls", "--store", store), output(DRIVER, "images", "--store", store, "ls"))
-        run = subprocess.run([DRIVER, "bogus"], text=True, capture_output=True, check=False)
-        self.assertEqual(run.returncode, 1)
-        self.assertIn("there is no command 'bogus'", run.stderr)
+        for words in "bogus", "images bogus":
+            run = subprocess.run([DRIVER, *words.split()], text=True, capture_output=True, check=False)
+            self.assertEqual(run.returncode, 1)
+            self.assertIn(f"there is no command '{words}'", run.stderr)
+
+    def test_what_cannot_be_written_is_an_error(self):
+        store = unpacked.parent / "no-store"
+        for words in "version", "--help", f"images ls --store {store}", "doctor --no-trial":
+            for where in ">/dev/full", ">&-":
+                with self.subTest(f"{words} {where}"):
+                    run = subprocess.run(["sh", "-c", f'exec "$0" {words} {where}', DRIVER], text=True, stderr=subprocess.PIPE,
+                                         check=False)
+                    self.assertEqual(run.returncode, 1)
+                    self.assertIn("the output could not be written", run.stderr)
 
     def test_manual_page_has_each_command_and_option(self):
         page = unpacked / "usr/share/man/man8" / f"{NAME}.8.gz"
