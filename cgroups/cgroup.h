@@ -76,10 +76,8 @@ class Cgroup {
 
   // The calling process, single-threaded, moves itself in. Success allocates nothing.
   absl::Status Enter() const;
-  // fork(2). v2: the child is inside already, if the kernel lets the caller: one whose cgroup
-  // namespace does not hold its own cgroup may not clone into another where cgroup2 is mounted with
-  // nsdelegate (kernel/cgroup/cgroup.c, cgroup_procs_write_permission). Else the child has to
-  // Enter.
+  // fork(2). v2: the child is inside already, if the kernel lets the caller: see
+  // Hierarchy::namespaces_delegate. Else the child has to Enter.
   struct Forked {
     pid_t pid = 0;  // 0 in the child
     bool inside = false;

@@ -110,6 +110,9 @@ absl::StatusOr<Hierarchy> Hierarchy::Detect(const std::string& proc_root,
 
   if (top->type == "cgroup2") {
     hierarchy.version_ = Version::kV2;
+    const std::vector<absl::string_view> options = absl::StrSplit(top->super_options, ',');
+    hierarchy.namespaces_delegate_ =
+        std::find(options.begin(), options.end(), "nsdelegate") != options.end();
     const Place place = {.mount_point = cgroup_root, .outer = Below(*top, PathOf(outer, ""))};
     hierarchy.places_[""] = place;
     ASSIGN_OR_RETURN(const std::string controllers, ReadFile(cgroup_root + "/cgroup.controllers"));

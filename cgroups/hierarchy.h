@@ -23,6 +23,9 @@ class Hierarchy {
 
   Version version() const { return version_; }
   const std::string& root() const { return root_; }
+  // v2, mounted with nsdelegate, as systemd does: who is in a cgroup namespace may neither move nor
+  // clone a process into it from without (kernel/cgroup/cgroup.c, cgroup_procs_write_permission).
+  bool namespaces_delegate() const { return namespaces_delegate_; }
 
   // Controllers by the kernel's name: "memory", "cpu", "cpuacct", "cpuset", "pids", "freezer".
   bool Has(const std::string& controller) const { return places_.count(controller) > 0; }
@@ -40,6 +43,7 @@ class Hierarchy {
     std::string outer;
   };
   Version version_ = Version::kNone;
+  bool namespaces_delegate_ = false;
   std::string root_;
   std::map<std::string, Place> places_;
 };

@@ -112,6 +112,15 @@ absl::Status SetIds(const pb::UserSpec& user) {
   return absl::OkStatus();
 }
 
+// What launching and ending processes needs, and `payload` in reserve.
+absl::Status KeepWhatLaunchesNeed(const Capabilities& payload) {
+  ::umask(kUmask);
+  RETURN_IF_ERROR(DropBoundingSet());  // needs CAP_SETPCAP, hence before the next step
+  RETURN_IF_ERROR(SetCapabilities(std::array{CAP_SETUID, CAP_SETGID, CAP_KILL}, payload));
+  RETURN_IF_ERROR(Prctl("set no_new_privs", PR_SET_NO_NEW_PRIVS, 1));
+  return Prctl("become undumpable", PR_SET_DUMPABLE, 0);
+}
+
 }  // namespace
 
 // Capabilities are numbered from 0 without gaps up to the kernel's newest; the next is EINVAL.
@@ -127,14 +136,11 @@ absl::Status DropBoundingSet() {
 }
 
 absl::Status BecomeInit(const pb::SandboxSpec& spec) {
-  ::umask(kUmask);
-  RETURN_IF_ERROR(DropBoundingSet());  // needs CAP_SETPCAP, hence before the next step
-  RETURN_IF_ERROR(
-      SetCapabilities(std::array{CAP_SETUID, CAP_SETGID, CAP_KILL}, spec.capabilities()));
-  RETURN_IF_ERROR(Prctl("set no_new_privs", PR_SET_NO_NEW_PRIVS, 1));
-  RETURN_IF_ERROR(Prctl("become undumpable", PR_SET_DUMPABLE, 0));
+  RETURN_IF_ERROR(KeepWhatLaunchesNeed(spec.capabilities()));
   return LoadFilter(spec.init_filter());
 }
+
+absl::Status BecomeEntrant() { return KeepWhatLaunchesNeed({}); }
 
 absl::Status BecomePayload(const pb::UserSpec& user, const pb::SandboxSpec& spec,
                            int user_namespace) {

@@ -21,6 +21,10 @@ absl::Status DropBoundingSet();
 // could inherit; no_new_privs, not dumpable, umask 022, spec.init_filter.
 absl::Status BecomeInit(const pb::SandboxSpec& spec);
 
+// As BecomeInit for a payload without capabilities, but for the filter: a process on its way to be
+// the payload, which will load the payload's.
+absl::Status BecomeEntrant();
+
 // The forked launch child, just before exec: limits (no core dumps), groups, ids, no capabilities
 // but spec.capabilities (ambient, so that they survive exec), spec.payload_filter last. An empty
 // filter is an error: forgetting one must not open the sandbox.

@@ -50,10 +50,10 @@ void ExecSessions::Refuse(uint64_t connection, const pb::ControlRequest& request
 
 void ExecSessions::Start(uint64_t connection, const pb::ControlRequest& request,
                          const pb::ProgramSpec& task) {
-  const uint32_t id = next_id_++;
-  if (const absl::Status asked = Ask(connection, request.exec(), task, id); !asked.ok()) {
-    return Refuse(connection, request, asked);
+  if (const absl::Status room = CheckRoom(connection); !room.ok()) {
+    return Refuse(connection, request, room);
   }
+  const uint32_t id = next_id_++;
   Session& session = sessions_[id];
   session.connection = connection;
   session.sequence = request.sequence();
@@ -65,10 +65,22 @@ void ExecSessions::Start(uint64_t connection, const pb::ControlRequest& request,
     OnGone(id);
   });
   server_->NotifyWhenGone(connection, [this, id] { OnGone(id); });
+  const pb::ControlRequest::Exec& exec = request.exec();
+  entrances_->Bear([this, id, tty = exec.tty(), merge_stderr = exec.merge_stderr(),
+                    program = ProgramOf(exec, task)](Entrant entrant) {
+    if (!sessions_.contains(id)) return;  // its client went away meanwhile
+    InitRequest start;
+    start.kind = InitRequest::Kind::kStartSession;
+    start.tty = tty;
+    start.merge_stderr = merge_stderr;
+    start.session = id;
+    start.program = program;
+    start.entrant = std::move(entrant);
+    Ask(start);
+  });
 }
 
-absl::Status ExecSessions::Ask(uint64_t connection, const pb::ControlRequest::Exec& exec,
-                               const pb::ProgramSpec& task, uint32_t id) {
+absl::Status ExecSessions::CheckRoom(uint64_t connection) {
   if (Find(connection) != sessions_.end()) {
     return absl::FailedPreconditionError("exec: one session for each connection");
   }
@@ -76,13 +88,14 @@ absl::Status ExecSessions::Ask(uint64_t connection, const pb::ControlRequest::Ex
     return absl::ResourceExhaustedError(
         absl::StrCat("exec: the task has ", kMaxSessions, " sessions already"));
   }
-  InitRequest start;
-  start.kind = InitRequest::Kind::kStartSession;
-  start.tty = exec.tty();
-  start.merge_stderr = exec.merge_stderr();
-  start.session = id;
-  start.program = ProgramOf(exec, task);
-  return Annotate(SendRequest(init_socket_, start), "exec");
+  return absl::OkStatus();
+}
+
+void ExecSessions::Ask(const InitRequest& start) {
+  const absl::Status sent = Annotate(SendRequest(init_socket_, start), "exec");
+  if (sent.ok()) return;
+  Answer(start.session, sent, {});
+  sessions_.erase(start.session);
 }
 
 void ExecSessions::Release(uint64_t connection, const pb::ControlRequest& request) {

@@ -16,6 +16,7 @@
 #include "driver/base/event_loop.h"
 #include "driver/base/fd.h"
 #include "driver/supervisor/control_server.h"
+#include "driver/supervisor/entrances.h"
 #include "driver/supervisor/init_protocol.h"
 #include "proto/supervisor.pb.h"
 
@@ -27,9 +28,9 @@ class ExecSessions {
   // Processes of the task's user can hold the child back before its exec, for ever.
   static constexpr std::chrono::seconds kStartTimeout{10};
 
-  // `init_socket`: to pid 1. All three outlive this object.
-  ExecSessions(EventLoop* loop, ControlServer* server, int init_socket)
-      : loop_(loop), server_(server), init_socket_(init_socket) {}
+  // `init_socket`: to pid 1. All four outlive this object.
+  ExecSessions(EventLoop* loop, ControlServer* server, Entrances* entrances, int init_socket)
+      : loop_(loop), server_(server), entrances_(entrances), init_socket_(init_socket) {}
   ExecSessions(const ExecSessions&) = delete;
   ExecSessions& operator=(const ExecSessions&) = delete;
 
@@ -55,8 +56,8 @@ class ExecSessions {
   };
 
   std::map<uint32_t, Session>::iterator Find(uint64_t connection);
-  absl::Status Ask(uint64_t connection, const pb::ControlRequest::Exec& exec,
-                   const pb::ProgramSpec& task, uint32_t id);
+  absl::Status CheckRoom(uint64_t connection);
+  void Ask(const InitRequest& start);
   void Answer(uint32_t id, const absl::Status& status, std::vector<Fd> stdio);
   void TellExit(uint32_t id, int wait_status);
   void OnGone(uint32_t id);
@@ -64,6 +65,7 @@ class ExecSessions {
 
   EventLoop* const loop_;
   ControlServer* const server_;
+  Entrances* const entrances_;
   const int init_socket_;
   std::map<uint32_t, Session> sessions_;
   uint32_t next_id_ = 1;

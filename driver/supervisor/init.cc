@@ -23,6 +23,7 @@
 #include "driver/sandbox/privileges.h"
 #include "driver/sandbox/root.h"
 #include "driver/sandbox/user_namespace.h"
+#include "driver/supervisor/entrant.h"
 #include "driver/supervisor/first_child.h"
 #include "driver/supervisor/init_protocol.h"
 #include "driver/supervisor/init_sessions.h"
@@ -60,11 +61,11 @@ class Init {
  private:
   absl::Status BuildSandbox();
   absl::StatusOr<std::vector<CgroupTree>> AwaitCgroups();
-  absl::StatusOr<StartingPayload> StartChild(const InitRequest& request);
+  absl::StatusOr<StartingPayload> StartChild(InitRequest& request);
   absl::StatusOr<uint32_t> UsableJavaHomes() const;
   void DropWhatIsDone();
   void HandleRequest();
-  void StartLaunch(const absl::StatusOr<InitRequest>& request);
+  void StartLaunch(absl::StatusOr<InitRequest> request);
   void FinishLaunch();
   void Reap();
   void PayloadEnded(int wait_status);
@@ -120,6 +121,8 @@ absl::Status Init::SetUp() {
   children_ = Fd(::signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!children_) return ErrnoStatus("signalfd");
   ASSIGN_OR_RETURN(ready.number, UsableJavaHomes());
+  ready.takes_entrants =
+      parameters_.hierarchy.namespaces_delegate() && spec_.sandbox().capabilities().empty();
   ready.built_ns = MonotonicNs();
   Report(std::move(ready));
   FaultPoint("init.start.ready");
@@ -191,14 +194,14 @@ void Init::Serve() {
 }
 
 void Init::HandleRequest() {
-  const absl::StatusOr<InitRequest> request = ReceiveRequest(parameters_.supervisor);
+  absl::StatusOr<InitRequest> request = ReceiveRequest(parameters_.supervisor);
   if (absl::IsOutOfRange(request.status())) ::_exit(0);
   const auto kind = request.ok() ? request->kind : InitRequest::Kind::kLaunch;
   switch (kind) {
     case InitRequest::Kind::kLaunch:
-      return StartLaunch(request);
+      return StartLaunch(std::move(request));
     case InitRequest::Kind::kStartSession:
-      return sessions_.Start(*request);
+      return sessions_.Start(*std::move(request));
     case InitRequest::Kind::kKillSession:
       return sessions_.Kill(request->session);
     case InitRequest::Kind::kReleaseSession:
@@ -206,7 +209,7 @@ void Init::HandleRequest() {
   }
 }
 
-void Init::StartLaunch(const absl::StatusOr<InitRequest>& request) {
+void Init::StartLaunch(absl::StatusOr<InitRequest> request) {
   FaultPoint("init.launch.asked");
   absl::Status error = request.status();
   if (error.ok() && payload_ != 0) error = absl::FailedPreconditionError("launch: still running");
@@ -225,8 +228,12 @@ void Init::StartLaunch(const absl::StatusOr<InitRequest>& request) {
   FaultPoint("init.launch.forked");
 }
 
-absl::StatusOr<StartingPayload> Init::StartChild(const InitRequest& request) {
+absl::StatusOr<StartingPayload> Init::StartChild(InitRequest& request) {
   RETURN_IF_ERROR(PrepareLaunch(request.program));
+  if (request.entrant.pid != 0) {
+    absl::StatusOr<StartingPayload> entered = LaunchEntrant(context_, request);
+    if (!absl::IsUnavailable(entered.status())) return entered;
+  }
   if (first_child_) {
     absl::StatusOr<StartingPayload> first =
         LaunchFirst(*std::exchange(first_child_, std::nullopt), request.packed_program.get());

@@ -16,6 +16,7 @@ namespace {
 
 struct Header {
   char kind;
+  bool takes_entrants;
   uint32_t number;
   uint32_t session;
   uint32_t error_code;
@@ -28,6 +29,7 @@ struct RequestHeader {
   bool tty;
   bool merge_stderr;
   uint32_t session;
+  pid_t entrant;
 };
 
 struct CgroupsHeader {
@@ -40,6 +42,7 @@ struct CgroupsHeader {
 absl::Status SendReport(int socket, const InitReport& report) {
   Header header = {};
   header.kind = static_cast<char>(report.kind);
+  header.takes_entrants = report.takes_entrants;
   header.number = report.number;
   header.session = report.session;
   header.error_code = static_cast<uint32_t>(report.error.code());
@@ -62,6 +65,7 @@ absl::StatusOr<InitReport> ReceiveReport(int socket) {
   std::memcpy(&header, packet.data.data(), sizeof(header));
   InitReport report;
   report.kind = static_cast<InitReport::Kind>(header.kind);
+  report.takes_entrants = header.takes_entrants;
   report.number = header.number;
   report.session = header.session;
   report.began_ns = header.began_ns;
@@ -82,15 +86,19 @@ absl::Status SendRequest(int socket, const InitRequest& request) {
   header.tty = request.tty;
   header.merge_stderr = request.merge_stderr;
   header.session = request.session;
+  header.entrant = request.entrant.pid;
   const absl::string_view data(reinterpret_cast<const char*>(&header), sizeof(header));
   if (request.program.argv().empty()) return SendPacket(socket, data);
   ASSIGN_OR_RETURN(const Fd memfd, MakeSealedMemfd("program", request.program.SerializeAsString()));
-  return SendPacket(socket, data, {memfd.get()});
+  std::vector<int> fds = {memfd.get()};
+  if (header.entrant != 0) fds.push_back(request.entrant.channel.get());
+  return SendPacket(socket, data, fds);
 }
 
-absl::Status SendLaunch(int socket, const pb::ProgramSpec& program) {
+absl::Status SendLaunch(int socket, const pb::ProgramSpec& program, Entrant entrant) {
   InitRequest request;
   request.program = program;
+  request.entrant = std::move(entrant);
   return SendRequest(socket, request);
 }
 
@@ -106,6 +114,9 @@ absl::StatusOr<InitRequest> ReceiveRequest(int socket) {
   request.session = header.session;
   if (packet.fds.empty()) return request;
   request.packed_program = std::move(packet.fds[0]);
+  if (header.entrant != 0 && packet.fds.size() > 1) {
+    request.entrant = {header.entrant, std::move(packet.fds[1])};
+  }
   ASSIGN_OR_RETURN(const std::string bytes, ReadAll(request.packed_program.get(), kMaxSpecBytes));
   if (!request.program.ParseFromString(bytes)) return absl::InternalError("request is garbled");
   return request;

@@ -4,6 +4,8 @@
 // the supervisor straight to the payload's pidfd.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -33,13 +35,20 @@ struct InitReport {
   };
   Kind kind = Kind::kReady;
   uint32_t number = 0;
-  uint32_t session = 0;  // of the last three kinds
+  bool takes_entrants = false;  // kReady: entrant.h
+  uint32_t session = 0;         // of the last three kinds
   // kReady: CLOCK_MONOTONIC in ns, when pid 1 began to run and when the sandbox stood.
   int64_t began_ns = 0;
   int64_t built_ns = 0;
   absl::Status error;
   Fd payload;
   std::vector<Fd> stdio;
+};
+
+// A process in the sandbox that waits for pid 1 to say what it shall execute (entrant.h).
+struct Entrant {
+  pid_t pid = 0;  // as the sandbox numbers it; 0: none
+  Fd channel;     // SEQPACKET
 };
 
 struct InitRequest {
@@ -54,6 +63,7 @@ struct InitRequest {
   bool merge_stderr = false;
   uint32_t session = 0;
   pb::ProgramSpec program;
+  Entrant entrant;    // who shall execute it; none: pid 1 forks one
   Fd packed_program;  // received only: `program` as it came, for a process that reads it anew
 };
 
@@ -76,7 +86,7 @@ absl::StatusOr<InitReport> ReceiveReport(int socket);
 
 // The program travels in a sealed memfd: an environment may be larger than a packet.
 absl::Status SendRequest(int socket, const InitRequest& request);
-absl::Status SendLaunch(int socket, const pb::ProgramSpec& program);
+absl::Status SendLaunch(int socket, const pb::ProgramSpec& program, Entrant entrant = {});
 absl::StatusOr<InitRequest> ReceiveRequest(int socket);
 
 absl::Status SendOrder(int socket, int spec, int root_template);

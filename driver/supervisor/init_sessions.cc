@@ -1,9 +1,7 @@
 #include "driver/supervisor/init_sessions.h"
 
 #include <dirent.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -14,59 +12,21 @@
 #include <utility>
 
 #include "absl/strings/numbers.h"
-#include "driver/base/file.h"
 #include "driver/base/packet.h"
 #include "driver/base/pidfd.h"
 #include "driver/base/status.h"
+#include "driver/supervisor/entrant.h"
+#include "driver/supervisor/session_stdio.h"
 
 namespace jenkins_agent {
 namespace {
 
-constexpr char kTerminalMultiplexer[] = "/dev/pts/ptmx";  // of the sandbox's own devpts
-constexpr int kMaxKillRounds = 8;                         // each finds what the last one forked
-
-// ---- the child, as the task's user: pipes and terminal belong to whom they serve ----
-
-absl::Status ConnectStdio(int in, int out, int err) {
-  if (::dup2(in, STDIN_FILENO) < 0 || ::dup2(out, STDOUT_FILENO) < 0 ||
-      ::dup2(err, STDERR_FILENO) < 0) {
-    return ErrnoStatus("connect stdin, stdout, stderr");
-  }
-  return absl::OkStatus();
-}
-
-absl::Status SendStdio(int channel, const std::vector<int>& fds) {
-  return SendPacket(channel, "stdio", fds);
-}
-
-// TIOCGPTPEER (Linux 4.13) opens the other side without its name (ioctl_tty(2)).
-absl::Status ConnectTerminal(int channel) {
-  ASSIGN_OR_RETURN(const Fd master, OpenFile(kTerminalMultiplexer, O_RDWR | O_NOCTTY), "terminal");
-  const int unlocked = 0;
-  if (::ioctl(master.get(), TIOCSPTLCK, &unlocked) != 0) return ErrnoStatus("unlock terminal");
-  const Fd terminal(::ioctl(master.get(), TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
-  if (!terminal) return ErrnoStatus("open terminal");
-  if (::ioctl(terminal.get(), TIOCSCTTY, 0) != 0) return ErrnoStatus("controlling terminal");
-  RETURN_IF_ERROR(ConnectStdio(terminal.get(), terminal.get(), terminal.get()));
-  return SendStdio(channel, {master.get()});
-}
-
-absl::Status ConnectPipes(int channel, bool merge_stderr) {
-  ASSIGN_OR_RETURN(const Pipe in, MakePipe());
-  ASSIGN_OR_RETURN(const Pipe out, MakePipe());
-  if (merge_stderr) {
-    RETURN_IF_ERROR(ConnectStdio(in.read.get(), out.write.get(), out.write.get()));
-    return SendStdio(channel, {in.write.get(), out.read.get()});
-  }
-  ASSIGN_OR_RETURN(const Pipe err, MakePipe());
-  RETURN_IF_ERROR(ConnectStdio(in.read.get(), out.write.get(), err.write.get()));
-  return SendStdio(channel, {in.write.get(), out.read.get(), err.read.get()});
-}
+constexpr int kMaxKillRounds = 8;  // each finds what the last one forked
 
 [[noreturn]] void RunLeader(const LaunchContext& context, const InitRequest& request, bool inside,
                             int channel) {
   const auto connect = [&] {
-    return request.tty ? ConnectTerminal(channel) : ConnectPipes(channel, request.merge_stderr);
+    return ConnectSessionStdio(channel, request.tty, request.merge_stderr);
   };
   EndWithLaunchError(BecomeProgram(context, request.program, inside, connect, channel), channel);
 }
@@ -97,28 +57,37 @@ bool KillNewMembers(pid_t session, std::set<pid_t>* killed) {
 
 }  // namespace
 
-void InitSessions::Start(const InitRequest& request) {
+void InitSessions::Start(InitRequest request) {
+  absl::StatusOr<Session> session = StartLeader(request);
+  if (session.ok()) {
+    sessions_[request.session] = *std::move(session);
+    return;
+  }
   InitReport failed;
   failed.kind = InitReport::Kind::kSessionFailed;
   failed.session = request.session;
-  if (request.program.argv().empty()) {
-    failed.error = absl::InvalidArgumentError("no program to start");
-    return report_(std::move(failed));
+  failed.error = session.status();
+  report_(std::move(failed));
+}
+
+absl::StatusOr<InitSessions::Session> InitSessions::StartLeader(InitRequest& request) const {
+  if (request.program.argv().empty()) return absl::InvalidArgumentError("no program to start");
+  Session session;
+  if (request.entrant.pid != 0) {
+    const absl::Status ordered = OrderEntrant(context_, request);
+    if (ordered.ok()) {
+      session.leader = request.entrant.pid;
+      session.channel = std::move(request.entrant.channel);
+      return session;
+    }
+    if (!absl::IsUnavailable(ordered)) return ordered;
   }
-  absl::StatusOr<SocketPair> channel = MakeSocketPair(SOCK_SEQPACKET, SOCK_NONBLOCK);
-  if (!channel.ok()) {
-    failed.error = channel.status();
-    return report_(std::move(failed));
-  }
-  const absl::StatusOr<cgroups::Cgroup::Forked> forked = context_.cgroup.Fork();
-  if (!forked.ok()) {
-    failed.error = forked.status();
-    return report_(std::move(failed));
-  }
-  if (forked->pid == 0) RunLeader(context_, request, forked->inside, channel->second.get());
-  Session& session = sessions_[request.session];
-  session.leader = forked->pid;
-  session.channel = std::move(channel->first);
+  ASSIGN_OR_RETURN(SocketPair channel, MakeSocketPair(SOCK_SEQPACKET, SOCK_NONBLOCK));
+  ASSIGN_OR_RETURN(const cgroups::Cgroup::Forked forked, context_.cgroup.Fork());
+  if (forked.pid == 0) RunLeader(context_, request, forked.inside, channel.second.get());
+  session.leader = forked.pid;
+  session.channel = std::move(channel.first);
+  return session;
 }
 
 void InitSessions::AddTo(std::vector<pollfd>* fds) const {

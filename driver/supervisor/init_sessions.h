@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "driver/base/fd.h"
 #include "driver/supervisor/init_protocol.h"
 #include "driver/supervisor/launch.h"
@@ -29,7 +30,7 @@ class InitSessions {
   InitSessions(const InitSessions&) = delete;
   InitSessions& operator=(const InitSessions&) = delete;
 
-  void Start(const InitRequest& request);
+  void Start(InitRequest request);
   void Kill(uint32_t session);
   void Release(uint32_t session);
 
@@ -49,6 +50,7 @@ class InitSessions {
     bool forgotten = false;  // the supervisor waits for nothing any more
   };
 
+  absl::StatusOr<Session> StartLeader(InitRequest& request) const;
   void ReadChannel(uint32_t id);
   void FinishStart(uint32_t id);
 

@@ -137,10 +137,17 @@ void Supervisor::HoldBackOutput(bool held_back) {
 // Of an agent; what needs no agent.jar is asked for the first time before the sandbox stands.
 void Supervisor::Launch() {
   AwaitLaunch();
-  if (const absl::Status asked = AskForLaunch(); !asked.ok()) OnLaunchFailed(asked);
+  const auto ask = [this](Entrant entrant) {
+    if (state_ != State::kLaunching) return;  // the task has been ended meanwhile
+    const absl::Status asked = AskForLaunch(std::move(entrant));
+    if (!asked.ok()) OnLaunchFailed(asked);
+  };
+  // The first launch has a process that waits for it (first_child.h).
+  if (launches_ == 0) return ask(Entrant());
+  entrances_->Bear(ask);
 }
 
-absl::Status Supervisor::AskForLaunch() {
+absl::Status Supervisor::AskForLaunch(Entrant entrant) {
   if (spec_.has_agent()) {
     tracker_.OnLaunch();
     phase_since_ns_ = RealtimeNs();
@@ -148,7 +155,7 @@ absl::Status Supervisor::AskForLaunch() {
   }
   oom_->OnLaunching();
   HoldBackOutput(true);
-  return SendLaunch(init_.socket.get(), spec_.program());
+  return SendLaunch(init_.socket.get(), spec_.program(), std::move(entrant));
 }
 
 void Supervisor::AwaitLaunch() {

@@ -23,6 +23,7 @@
 #include "driver/base/fd.h"
 #include "driver/supervisor/clearing.h"
 #include "driver/supervisor/control_server.h"
+#include "driver/supervisor/entrances.h"
 #include "driver/supervisor/exec_sessions.h"
 #include "driver/supervisor/init_process.h"
 #include "driver/supervisor/init_protocol.h"
@@ -101,7 +102,7 @@ class Supervisor {
   void OnReport(InitReport report);
   void HoldBackOutput(bool held_back);
   void Launch();
-  absl::Status AskForLaunch();
+  absl::Status AskForLaunch(Entrant entrant = {});
   void AwaitLaunch();
   void OnLaunched(Fd payload);
   void OnLaunchFailed(const absl::Status& error);
@@ -175,6 +176,7 @@ class Supervisor {
   std::unique_ptr<EventLoop> loop_;
   std::unique_ptr<OomWatcher> oom_;
   std::unique_ptr<ControlServer> server_;
+  std::unique_ptr<Entrances> entrances_;
   std::unique_ptr<ExecSessions> sessions_;
   uint64_t starter_ = 0;  // the connection that waits for the start's answer
   bool start_answered_ = false;

@@ -152,7 +152,10 @@ absl::Status Supervisor::Serve() {
   if (const absl::Status watched = oom_->Start(); !watched.ok()) Log(watched.message());
   server_ = std::make_unique<ControlServer>(
       loop_.get(), [this](const pb::ControlRequest& request) { return Handle(request); });
-  sessions_ = std::make_unique<ExecSessions>(loop_.get(), server_.get(), init_.socket.get());
+  entrances_ = std::make_unique<Entrances>(loop_.get(), *cgroup_, init_,
+                                           [this](absl::string_view line) { Log(line); });
+  sessions_ = std::make_unique<ExecSessions>(loop_.get(), server_.get(), entrances_.get(),
+                                             init_.socket.get());
   server_->SetLateHandler([this](uint64_t connection, const pb::ControlRequest& request) {
     return HandleLate(connection, request);
   });
@@ -202,6 +205,7 @@ void Supervisor::OnReady(const InitReport& ready) {
   loop_->Cancel(timer_);
   timings_.set_cloned_ms(ElapsedMsAt(ready.began_ns));
   timings_.set_sandbox_ms(ElapsedMsAt(ready.built_ns));
+  if (ready.takes_entrants) entrances_->Open();
   FaultPoint("supervisor.start.sandbox_ready");
   if (!waits_for_jar()) return AwaitLaunch();
   if (const absl::Status java = KeepUsableJavaHomes(ready.number); !java.ok()) {

@@ -117,8 +117,21 @@ TEST_F(Havoc, AFloodOfThePageCacheIsReclaimed) {
   EXPECT_EQ(Stdout(), "written\n") << Stderr();
 }
 
+// Who is there before its exec, be it a copy of pid 1 or an entrant.
+class HavocBeforeExec : public Havoc, public testing::WithParamInterface<bool> {
+ protected:
+  pb::LaunchSpec Attack(const std::string& how) {
+    pb::LaunchSpec spec = Havoc::Attack(how);
+    if (GetParam()) spec.mutable_user()->set_uid(0);
+    return spec;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(As, HavocBeforeExec, testing::Bool(), [](const auto& kind) {
+  return std::string(kind.param ? "Root" : "User");
+});
+
 // spike.md 0.2: a process of the task's user may stop the launch child, which pid 1 must survive.
-TEST_F(Havoc, WhoHoldsTheLaunchesBesideHoldsNeitherPidOneNorTheStop) {
+TEST_P(HavocBeforeExec, WhoHoldsTheLaunchesBesideHoldsNeitherPidOneNorTheStop) {
   ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status, Start(Attack("hold")));
   ASSERT_TRUE(Eventually([this] { return Stdout() == "holding\n"; }));
   std::vector<Fd> sessions;
@@ -132,7 +145,7 @@ TEST_F(Havoc, WhoHoldsTheLaunchesBesideHoldsNeitherPidOneNorTheStop) {
 }
 
 // A launch child is a copy of pid 1 until its exec, and already the task's user.
-TEST_F(Havoc, NobodyLooksIntoALaunchBeforeItsExec) {
+TEST_P(HavocBeforeExec, NobodyLooksIntoALaunch) {
   ASSERT_OK(Start(Attack("spy")));
   ASSERT_TRUE(Eventually([this] { return Stdout() == "spying\n"; }));
   for (int i = 0; i < 30; ++i) EXPECT_EQ(OutputOf(StartBeside({"echo", "out"})), "out\n") << i;

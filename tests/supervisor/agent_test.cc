@@ -10,8 +10,10 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "cgroups/hierarchy.h"
 #include "driver/base/file.h"
 #include "driver/base/process.h"
+#include "tests/supervisor/cgroup_moves.h"
 #include "tests/supervisor/harness.h"
 #include "tests/support/status_matchers.h"
 
@@ -181,6 +183,26 @@ TEST_F(Agent, IsLaunchedAgainWhileTheControllerIsDown) {
   EXPECT_OK(watcher().Stop(SIGTERM, kTestDeadline));
   ASSERT_TRUE(watcher().WaitExit());
   ExpectNothingLeft(status);
+}
+
+// A restart in place is no start: where pid 1 can bear nobody in the cgroup, an entrant comes.
+TEST_F(Agent, ARestartMovesNobodyIntoACgroup) {
+  const auto hierarchy = cgroups::Hierarchy::Detect();
+  ASSERT_OK(hierarchy);
+  if (!hierarchy->namespaces_delegate()) GTEST_SKIP() << "no cgroup2 with nsdelegate here";
+  const CgroupMoves moves;
+  ASSERT_OK_AND_ASSIGN(
+      const pb::TaskStatus status,
+      Start(AgentSpec(
+          "echo x >>launches; if [ $(wc -l <launches) -lt 3 ]; then echo 'INFO: Locating server "
+          "among [http://controller.example/]' >&2; echo 'SEVERE: Failed to connect to "
+          "http://controller.example/tcpSlaveAgentListener/: Connection refused' >&2; exit 255; fi;"
+          "echo 'INFO: Connected' >&2; exec sleep 1000")));
+  ASSERT_OK(watcher().JarReady(OldJar()));
+  EXPECT_TRUE(watcher().WaitEvent("connected"));
+  EXPECT_EQ(watcher().Status().launches(), 3u);
+  EXPECT_FALSE(moves.Into(status.cgroup_dirs(0)));
+  EXPECT_THAT(Content("task/supervisor.log"), testing::Not(HasSubstr("no entrant")));
 }
 
 TEST_F(Agent, IsLaunchedAgainWhileThePluginIsAway) {

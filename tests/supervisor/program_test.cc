@@ -2,14 +2,12 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -18,6 +16,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "driver/base/file.h"
+#include "tests/supervisor/cgroup_moves.h"
 #include "tests/supervisor/harness.h"
 #include "tests/support/status_matchers.h"
 
@@ -29,36 +28,6 @@ using testing::HasSubstr;
 using testing::StartsWith;
 
 class Program : public SupervisorTest {};
-
-// The kernel's own log of who moves from cgroup to cgroup, while this object lives.
-class CgroupMoves {
- public:
-  explicit CgroupMoves(const std::string& mount_point) : mount_point_(mount_point) {
-    EXPECT_EQ(::mkdir(mount_point_.c_str(), 0700), 0);
-    EXPECT_EQ(::mount("tracefs", mount_point_.c_str(), "tracefs", 0, nullptr), 0);
-    EXPECT_EQ(::mkdir(instance_.c_str(), 0700), 0);
-    Write("events/cgroup/cgroup_attach_task/enable", "1");
-  }
-  ~CgroupMoves() {
-    EXPECT_EQ(::rmdir(instance_.c_str()), 0);
-    EXPECT_EQ(::umount2(mount_point_.c_str(), MNT_DETACH), 0);
-  }
-  CgroupMoves(const CgroupMoves&) = delete;
-  CgroupMoves& operator=(const CgroupMoves&) = delete;
-
-  bool Into(const std::string& cgroup) const {
-    return absl::StrContains(ReadFile(instance_ + "/trace").value_or(""), cgroup);
-  }
-
- private:
-  void Write(const std::string& name, const std::string& value) const {
-    ASSERT_OK_AND_ASSIGN(const Fd file, OpenFile(absl::StrCat(instance_, "/", name), O_WRONLY));
-    EXPECT_OK(WriteAll(file.get(), value));
-  }
-
-  const std::string mount_point_;
-  const std::string instance_ = absl::StrCat(mount_point_, "/instances/jenkins-agent-", ::getpid());
-};
 
 TEST_F(Program, RunsAndItsExitCodeIsRecordedBeforeItIsTold) {
   ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status, Start(Shell("echo out; echo err >&2; exit 7")));
@@ -80,18 +49,13 @@ TEST_F(Program, RunsAndItsExitCodeIsRecordedBeforeItIsTold) {
 // Moving waits for an RCU grace period (cgroups/cgroup.h).
 TEST_F(Program, OnCgroupV2NobodyMovesIntoTheCgroupForTheFirstLaunch) {
   if (::access("/sys/fs/cgroup/cgroup.controllers", F_OK) != 0) GTEST_SKIP() << "needs cgroup v2";
-  const CgroupMoves moves(directory() + "/tracing");
+  const CgroupMoves moves;
   ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status, Start(Spec({"sleep", "1000"})));
-  ASSERT_OK_AND_ASSIGN(const std::string members,
-                       ReadFile(status.cgroup_dirs(0) + "/cgroup.procs"));
+  const std::string& cgroup = status.cgroup_dirs(0);
+  ASSERT_OK_AND_ASSIGN(const std::string members, ReadFile(cgroup + "/cgroup.procs"));
   EXPECT_EQ(members, absl::StrCat(status.payload_pid(), "\n"));
-  const std::string cgroup = status.cgroup_dirs(0).substr(std::strlen("/sys/fs/cgroup"));
   EXPECT_FALSE(moves.Into(cgroup));
-  // The log knows of those who do.
-  auto session = Reconnect();
-  ASSERT_TRUE(session);
-  ASSERT_OK(session->Exec({"/bin/true"}));
-  EXPECT_TRUE(moves.Into(cgroup));
+  moves.ExpectThatAMoveIsSeen(cgroup);
   EXPECT_OK(watcher().Stop(SIGKILL, kTestDeadline));
   ASSERT_TRUE(watcher().WaitExit());
 }
