@@ -140,6 +140,10 @@ GroupExplanation ExplainGroup(const Question& question, const Group& group, cons
   explanation.group = group.name;
   explanation.count = group.count;
   explanation.unplaced = Unplaced(question, group.name);
+  if (const auto failed = question.given_up.find(group.name); failed != question.given_up.end()) {
+    explanation.given_up = failed->second;
+    explanation.reschedules = group.reschedules;
+  }
   if (explanation.unplaced == 0) return explanation;
   if (question.evaluation) {
     const auto failed = question.evaluation->failed.find(group.name);

@@ -21,6 +21,8 @@ struct Question {
   // Allocations that still have to be placed, by group (the job's summary); without it the
   // evaluation's count is used.
   std::map<std::string, int64_t> queued;
+  // Allocations that failed and that Nomad does not replace, by group; for who asks about one job.
+  std::map<std::string, int64_t> given_up = {};
   int64_t now_ns = 0;  // since 1970
 };
 

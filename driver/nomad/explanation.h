@@ -126,6 +126,8 @@ enum class Verdict {
 struct GroupExplanation {
   std::string group;
   int64_t count = 0, unplaced = 0;
+  int64_t given_up = 0;      // failed, and Nomad does not try again
+  bool reschedules = false;  // its reschedule block allows tries, which are used up
   Verdict verdict = Verdict::kPlaced;
   std::vector<Figure> ask;  // `asked` only
   Metric nomad_then;        // of the evaluation; nodes_evaluated etc.

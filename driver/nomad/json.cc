@@ -290,6 +290,9 @@ Group ReadGroup(View json) {
   group.name = json["Name"].text();
   group.count = json["Count"].integer(1);
   group.disk_mb = json["EphemeralDisk"]["SizeMB"].integer(300);
+  const View reschedule = json["ReschedulePolicy"];
+  group.reschedules = reschedule["Unlimited"].boolean() || (reschedule["Attempts"].integer() > 0 &&
+                                                            reschedule["Interval"].integer() > 0);
   json["Networks"].ForEach([&group](View network) {
     if (group.has_network) return;  // Nomad looks at the first one only
     group.has_network = true;
@@ -446,6 +449,23 @@ absl::StatusOr<std::map<std::string, int64_t>> ParseQueued(absl::string_view jso
   return ReadAs<Queued>(json, false, [](View view, Queued& queued) {
     view["Summary"].ForEachMember([&queued](const std::string& group, View summary) {
       queued[group] = summary["Queued"].integer();
+    });
+  });
+}
+
+absl::StatusOr<std::map<std::string, int64_t>> ParseGivenUp(absl::string_view json,
+                                                            uint64_t version) {
+  using GivenUp = std::map<std::string, int64_t>;
+  return ReadAs<GivenUp>(json, true, [version](View view, GivenUp& given_up) {
+    view.ForEach([version, &given_up](View allocation) {
+      // A follow-up evaluation is a further try that waits for its time.
+      const bool is_last = allocation["NextAllocation"].text().empty() &&
+                           allocation["FollowupEvalID"].text().empty();
+      if (is_last && allocation["ClientStatus"].text() == "failed" &&
+          allocation["DesiredStatus"].text() == "run" &&
+          allocation["JobVersion"].integer() == static_cast<int64_t>(version)) {
+        ++given_up[allocation["TaskGroup"].text()];
+      }
     });
   });
 }

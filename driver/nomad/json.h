@@ -29,6 +29,10 @@ absl::StatusOr<std::vector<Evaluation>> ParseEvaluations(absl::string_view json)
 absl::StatusOr<Evaluation> ParseEvaluation(absl::string_view json);
 // GET /v1/job/ID/summary: Queued by group.
 absl::StatusOr<std::map<std::string, int64_t>> ParseQueued(absl::string_view json);
+// GET /v1/job/ID/allocations: how many of this version of the job failed and are not replaced, by
+// group.
+absl::StatusOr<std::map<std::string, int64_t>> ParseGivenUp(absl::string_view json,
+                                                            uint64_t version);
 // GET /v1/operator/scheduler/configuration
 absl::StatusOr<SchedulerSettings> ParseSettings(absl::string_view json);
 // PUT /v1/job/ID/plan: what the scheduler would fail to place, by group.

@@ -13,6 +13,7 @@
 #include "driver/base/text_table.h"
 #include "driver/base/utf8.h"
 #include "driver/nomad/metric.h"
+#include "driver/nomad/remedies.h"
 
 namespace jenkins_agent::nomad {
 namespace {
@@ -280,6 +281,19 @@ void AppendRemedies(const GroupExplanation& group, const TextOptions& options, s
   text += "\n";
 }
 
+// Nomad forces a try only where the reschedule block allows tries at all (nomad/job_endpoint.go,
+// Evaluate).
+std::string GivenUpText(const Explanation& explanation, const GroupExplanation& group) {
+  if (group.given_up == 0) return "";
+  const std::string command =
+      EvaluateCommand(explanation.job, explanation.name_space, "-force-reschedule");
+  return absl::StrCat(Plural(group.given_up, "allocation"), " failed, and Nomad tries no more: ",
+                      group.reschedules ? "the tries of the group's reschedule block are used up"
+                                        : "the group's reschedule block allows no other try",
+                      ". nomad alloc status says why; then ",
+                      group.reschedules ? Plain(command) : "stop the job and run it again", ".\n");
+}
+
 std::string GroupText(const Explanation& explanation, const GroupExplanation& group,
                       const TextOptions& options) {
   std::string text;
@@ -289,7 +303,7 @@ std::string GroupText(const Explanation& explanation, const GroupExplanation& gr
       " (", Plain(explanation.job_type), ", namespace ", Plain(explanation.name_space), ")");
   if (group.verdict == Verdict::kPlaced) {
     absl::StrAppend(&text, ": nothing waits to be placed.\n");
-    return text;
+    return text + GivenUpText(explanation, group);
   }
   absl::StrAppend(&text, ": ", group.unplaced, " of ", Plural(group.count, "allocation"),
                   group.unplaced == 1 ? " waits.\n\n" : " wait.\n\n");
@@ -303,6 +317,7 @@ std::string GroupText(const Explanation& explanation, const GroupExplanation& gr
               text);
   AppendHolders(group, options, text);
   AppendRemedies(group, options, text);
+  absl::StrAppend(&text, GivenUpText(explanation, group));
   AppendLines("Note:", group.notes, text);
   return text;
 }
@@ -407,6 +422,7 @@ OrderedJson GroupJson(const GroupExplanation& group) {
   OrderedJson json = {{"group", group.group},
                       {"count", group.count},
                       {"unplaced", group.unplaced},
+                      {"given_up", group.given_up},
                       {"verdict", VerdictName(group.verdict)}};
   if (group.verdict == Verdict::kPlaced) return json;
   if (group.has_nomad_then) json["nomad_then"] = MetricJson(group.nomad_then);

@@ -116,6 +116,17 @@ absl::StatusOr<Question> Reader::Ask(const Subject& subject, int64_t now_ns) {
   return question;
 }
 
+void Reader::AddGivenUp(Question& question) {
+  const Job& job = question.job;
+  if (job.stopped) return;
+  const absl::StatusOr<Answer> answer =
+      client_.Get(JobPath(job.id, job.name_space, "/allocations"), {});
+  if (!answer.ok()) return;
+  if (auto given_up = ParseGivenUp(answer->body, job.version); given_up.ok()) {
+    question.given_up = *std::move(given_up);
+  }
+}
+
 absl::StatusOr<std::vector<Reader::Subject>> Reader::Blocked(const std::string& prefix) {
   const std::string& name_space = client_.endpoint().name_space;
   ASSIGN_OR_RETURN(

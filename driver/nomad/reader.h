@@ -40,6 +40,9 @@ class Reader {
   // The job with what Nomad said of it. `subject.evaluation` empty: the newest that tells.
   absl::StatusOr<Question> Ask(const Subject& subject, int64_t now_ns);
 
+  // Adds the allocations that Nomad has given up, where they can be read.
+  void AddGivenUp(Question& question);
+
   // Every job with a blocked evaluation in the namespaces that the token may read (or the one of
   // the environment), whose id begins with `prefix`.
   absl::StatusOr<std::vector<Subject>> Blocked(const std::string& prefix);

@@ -61,15 +61,6 @@ Remedy OutsideTheJob(std::string text) {
   return remedy;
 }
 
-// Nomad notes with a waiting job which classes of nodes were unfit for it, and looks again when a
-// node of another one registers or has room (nomad/blocked_evals.go, unblock). A class is made of
-// attributes (structs/node_class.go): it stays the same when only a driver's health changes.
-std::string EvaluateCommand(const Job& job) {
-  return absl::StrCat(
-      "nomad job eval ",
-      job.name_space == "default" ? "" : absl::StrCat("-namespace=", job.name_space, " "), job.id);
-}
-
 // --- a smaller ask
 // --------------------------------------------------------------------------------
 
@@ -410,13 +401,13 @@ void LiftObstacles(const Scene& scene, std::vector<Remedy>& remedies) {
             InTheJob(absl::StrCat("without the constraint ", subject, ": ", where), change));
         break;
       case Obstacle::kDriver:
-        remedies.push_back(OutsideTheJob(
-            absl::StrCat("make the driver ", subject, " healthy",
-                         AnyUnhealthy(scene, reports, subject)
-                             ? absl::StrCat(", then ", EvaluateCommand(scene.job),
-                                            ", for its health alone does not make Nomad look again")
-                             : "",
-                         ": ", where, " (", reports[0]->reasons[0].text, ")")));
+        remedies.push_back(OutsideTheJob(absl::StrCat(
+            "make the driver ", subject, " healthy",
+            AnyUnhealthy(scene, reports, subject)
+                ? absl::StrCat(", then ", EvaluateCommand(scene.job.id, scene.job.name_space),
+                               ", for its health alone does not make Nomad look again")
+                : "",
+            ": ", where, " (", reports[0]->reasons[0].text, ")")));
         break;
       case Obstacle::kDevices:
       case Obstacle::kNetwork:
@@ -479,6 +470,16 @@ void AddNode(const Scene& scene, std::vector<Remedy>& remedies) {
 
 }  // namespace
 
+// Nomad notes with a waiting job which classes of nodes were unfit for it, and looks again when a
+// node of another one registers or has room (nomad/blocked_evals.go, unblock). A class is made of
+// attributes (structs/node_class.go): it stays the same when only a driver's health changes.
+std::string EvaluateCommand(const std::string& job, const std::string& name_space,
+                            const std::string& option) {
+  return absl::StrCat("nomad job eval ",
+                      name_space == "default" ? "" : absl::StrCat("-namespace=", name_space, " "),
+                      option, option.empty() ? "" : " ", job);
+}
+
 std::vector<Remedy> FindRemedies(const Job& job, const Group& group,
                                  const std::vector<NodeReport>& nodes, int64_t unplaced,
                                  const Ledger& ledger) {
@@ -501,7 +502,7 @@ std::vector<Remedy> FindRemedies(const Job& job, const Group& group,
 
 // Nomad's plan of the job as it is tells whether looking again places it.
 Remedy LookAgain(const Job& job, const Group& group) {
-  return InTheJob(absl::StrCat(EvaluateCommand(job),
+  return InTheJob(absl::StrCat(EvaluateCommand(job.id, job.name_space),
                                ": Nomad looks again at once; by itself it does when there is new "
                                "room, but not when only a driver became healthy"),
                   JobChange{.group = group.name});

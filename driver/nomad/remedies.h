@@ -1,6 +1,7 @@
 // What would let a group be placed, in numbers. Pure; whether Nomad agrees is for plan_check.h.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "driver/nomad/assess.h"
@@ -14,6 +15,10 @@ inline constexpr size_t kMaxRemedies = 8;
 std::vector<Remedy> FindRemedies(const Job& job, const Group& group,
                                  const std::vector<NodeReport>& nodes, int64_t unplaced,
                                  const Ledger& ledger);
+
+// "nomad job eval JOB", with `option` such as "-force-reschedule".
+std::string EvaluateCommand(const std::string& job, const std::string& name_space,
+                            const std::string& option = "");
 
 // For a group that fits by what can be seen and still waits: what makes Nomad look at it again.
 Remedy LookAgain(const Job& job, const Group& group);

@@ -143,6 +143,7 @@ struct Group {
   std::string name;
   int64_t count = 1;
   int64_t disk_mb = 300;
+  bool reschedules = false;  // its reschedule block allows tries (structs.go, ReschedulePolicy)
   bool has_network = false;
   std::string network_mode;  // "" is "host"
   std::vector<Port> static_ports, dynamic_ports;

@@ -68,7 +68,8 @@ std::string Steady(Explanation explanation) {
 absl::StatusOr<Look> LookAtOne(const ExplainOptions& options, nomad::Client& client) {
   Reader reader(client);
   ASSIGN_OR_RETURN(const Reader::Subject subject, reader.Find(options.subject));
-  ASSIGN_OR_RETURN(const Question question, reader.Ask(subject, NowNs()));
+  ASSIGN_OR_RETURN(Question question, reader.Ask(subject, NowNs()));
+  reader.AddGivenUp(question);
   ASSIGN_OR_RETURN(const Cluster cluster, reader.ReadCluster({question.job}));
   Explanation explanation = nomad::Explain(question, Ledger(cluster));
   const nomad::TextOptions text{.terminal = ::isatty(STDOUT_FILENO) == 1, .width = OutputWidth()};

@@ -281,6 +281,27 @@ class ExplainTest(unittest.TestCase):
         self.assertEqual(watch.wait(60), 0)
         self.assertIn("nothing waits", watch.stdout.read())
 
+    def test_what_failed_for_good_is_told_and_tried_again(self):
+        failing = job("ask")
+        group = failing["TaskGroups"][0]
+        group["Tasks"][0]["Config"] = {"command": "/bin/false"}
+        second = 1_000_000_000
+        for attempts in 0, 1:
+            group["ReschedulePolicy"] = {"Attempts": attempts, "Interval": 86400 * second, "Delay": 5 * second,
+                                         "DelayFunction": "constant", "Unlimited": False}
+            self.run_job(failing)
+            wait_for("the last try's end", lambda tries=attempts + 1: [
+                a["ClientStatus"] for a in nomad.get("/v1/job/ask/allocations")] == ["failed"] * tries, 60)
+            text = explain("ask", ok=(0,))[1]
+            self.assertIn("nothing waits to be placed", text)
+            self.assertIn("1 allocation failed, and Nomad tries no more", text)
+            if attempts == 0:
+                self.assertIn("then stop the job and run it again", text)
+                nomad.stop_job("ask")
+        self.assertIn("then nomad job eval -force-reschedule ask.", text)
+        nomad.command("job", "eval", "-force-reschedule", "ask")
+        wait_for("another try", lambda: len(nomad.get("/v1/job/ask/allocations")) == 3, 30)
+
     def test_what_is_not_there_is_an_error(self):
         self.assertEqual(explain("no-such-job", ok=(1,))[0], 1)
         self.assertEqual(explain(ok=(1,))[0], 1)

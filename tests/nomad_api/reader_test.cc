@@ -12,12 +12,14 @@
 #include "absl/strings/str_cat.h"
 #include "driver/nomad/environment.h"
 #include "driver/nomad/plan_check.h"
+#include "driver/nomad/print.h"
 #include "tests/support/status_matchers.h"
 #include "tests/tools/fake_controller.h"
 
 namespace jenkins_agent::nomad {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
@@ -114,6 +116,34 @@ TEST_F(ReaderTest, AJobIsExplainedWithWhatIsRead) {
               HasSubstr("/v1/allocations?resources=true&task_states=false&namespace=%2A"));
 }
 
+TEST_F(ReaderTest, WhatIsReallyUsedIsReadFromTheClients) {
+  ServeCase("memory");
+  Rule("/v1/client/stats?node_id=", R"({"CPUTicksConsumed":1234.5,"AllocDirStats":{"Used":7340032},
+      "Memory":{"Total":8589934592,"Available":8053063680,"Used":1}})");
+  Rule("/v1/client/allocation/", R"({"ResourceUsage":{"CpuStats":{"TotalTicks":70},
+      "MemoryStats":{"RSS":3145728,"Usage":9437184,"Measured":["RSS","Usage"]}}})");
+  Rule("/v1/client/allocation/079e14b1", "500 Unknown allocation");  // it has just ended
+  Reader reader(*client_);
+  const auto question = reader.Ask({"ask-memory", "default", ""}, 0);
+  ASSERT_OK(question);
+  const auto cluster = reader.ReadCluster({question->job});
+  ASSERT_OK(cluster);
+  GroupExplanation group = Explain(*question, Ledger(*cluster)).groups[0];
+  reader.AddUse(2, group);
+  const auto used = [](const NodeReport& node) {
+    std::vector<std::optional<int64_t>> amounts;
+    for (const Figure& figure : node.figures) amounts.push_back(figure.in_use);
+    return amounts;
+  };
+  EXPECT_THAT(used(group.nodes[0]), ElementsAre(1234, 512, 7));
+  EXPECT_THAT(used(group.nodes[2]), ElementsAre(std::nullopt, std::nullopt, std::nullopt));
+  for (const Holder& holder : group.holders) {
+    EXPECT_EQ(holder.in_use, holder.allocation.rfind("079e14b1", 0) == 0
+                                 ? std::nullopt
+                                 : std::optional<int64_t>(3));
+  }
+}
+
 TEST_F(ReaderTest, ANodesOwnPageIsReadWhenAConstraintIsAboutIt) {
   ServeCase("constraint");
   Reader reader(*client_);
@@ -151,6 +181,41 @@ TEST_F(ReaderTest, WhatIsNotNomadIsToldFromNomad) {
   Rule("/v1/job/", "302 ");
   EXPECT_THAT(std::string(Reader(*client_).Find("j").status().message()),
               HasSubstr("leads to another address (HTTP status 302), which is not followed"));
+}
+
+TEST_F(ReaderTest, WhatFailedForGoodIsToldFromWhatIsTriedAgain) {
+  Rule("/v1/job/j/allocations", R"([
+      {"TaskGroup":"g","JobVersion":2,"ClientStatus":"failed","DesiredStatus":"run"},
+      {"TaskGroup":"g","JobVersion":2,"ClientStatus":"failed","DesiredStatus":"run",
+       "NextAllocation":"a1"},
+      {"TaskGroup":"g","JobVersion":2,"ClientStatus":"failed","DesiredStatus":"run",
+       "FollowupEvalID":"e1"},
+      {"TaskGroup":"g","JobVersion":2,"ClientStatus":"failed","DesiredStatus":"stop"},
+      {"TaskGroup":"g","JobVersion":1,"ClientStatus":"failed","DesiredStatus":"run"},
+      {"TaskGroup":"h","JobVersion":2,"ClientStatus":"running","DesiredStatus":"run"}])");
+  Question question;
+  question.job.id = "j";
+  question.job.name_space = "ci";
+  question.job.version = 2;
+  question.job.groups.resize(2);
+  question.job.groups[0].name = "g";
+  question.job.groups[1].name = "h";
+  question.job.groups[0].reschedules = true;
+  Reader(*client_).AddGivenUp(question);
+  EXPECT_EQ(question.given_up, (std::map<std::string, int64_t>{{"g", 1}}));
+  const Cluster cluster;
+  const std::string text = ExplanationText(Explain(question, Ledger(cluster)), {});
+  EXPECT_THAT(text, HasSubstr("1 allocation failed, and Nomad tries no more: the tries of the"));
+  EXPECT_THAT(text, HasSubstr("then nomad job eval -namespace=ci -force-reschedule j.\n"));
+  // Nomad forces nothing where the job wants no tries.
+  question.job.groups[0].reschedules = false;
+  EXPECT_THAT(ExplanationText(Explain(question, Ledger(cluster)), {}),
+              HasSubstr("allows no other try. nomad alloc status says why; then stop the job"));
+  // Of a job that is stopped nothing is to be tried.
+  question.given_up.clear();
+  question.job.stopped = true;
+  Reader(*client_).AddGivenUp(question);
+  EXPECT_TRUE(question.given_up.empty());
 }
 
 TEST_F(ReaderTest, WhoMayNotReadEvaluationsIsToldTheRight) {
