@@ -28,15 +28,24 @@ void CountPull(const absl::StatusOr<PullResult>& outcome, ImagePulls::Clock::dur
 
 }  // namespace
 
-// Called when the loop does not run any more.
-ImagePulls::~ImagePulls() = default;
+// The workers end on the loop's thread, or with the loop.
+ImagePulls::~ImagePulls() {
+  MutexLock lock(mutex_);
+  loop_->Post([running = std::move(running_)] {});
+}
+
+void ImagePulls::StartSoon(const RunningPtr& pull) {
+  loop_->Post([weak = weak_from_this(), pull] {
+    if (const auto self = weak.lock()) self->StartWorker(pull);
+  });
+}
 
 ImagePulls::RunningPtr ImagePulls::Join(const ImageJob& job) {
   RunningPtr& pull = running_[KeyOf(job)];
   if (pull == nullptr) {
     pull = std::make_shared<Running>();
     pull->job = job;
-    loop_->Post([this, started = pull] { StartWorker(started); });
+    StartSoon(pull);
   }
   ++pull->waiters;
   return pull;
@@ -47,8 +56,7 @@ void ImagePulls::Forget(const RunningPtr& pull) {
   std::erase_if(running_, [&](const auto& element) { return element.second == pull; });
   for (const auto& [key, next] : running_) {
     if (next->begun.has_value() || next->job.image != pull->job.image) continue;
-    loop_->Post([this, next = next] { StartWorker(next); });
-    return;
+    return StartSoon(next);
   }
 }
 
@@ -115,12 +123,18 @@ bool ImagePulls::Begin(Running& pull) {
 void ImagePulls::StartWorker(const RunningPtr& pull) {
   if (!Begin(*pull)) return;
   ToolsWorker::Handlers handlers;
-  handlers.on_line = [this, weak = std::weak_ptr<Running>(pull)](const json& line) {
-    const RunningPtr self = weak.lock();
-    return self == nullptr || OnLine(self, line);
+  // The pull owns its worker.
+  const auto weak = weak_from_this();
+  const auto weak_pull = std::weak_ptr<Running>(pull);
+  handlers.on_line = [weak, weak_pull](const json& line) {
+    const auto self = weak.lock();
+    const RunningPtr running = weak_pull.lock();
+    return self == nullptr || running == nullptr || self->OnLine(running, line);
   };
-  handlers.on_failed = [this, weak = std::weak_ptr<Running>(pull)](const std::string& error) {
-    if (const RunningPtr self = weak.lock()) Finish(self, absl::UnavailableError(error));
+  handlers.on_failed = [weak, weak_pull](const std::string& error) {
+    const auto self = weak.lock();
+    const RunningPtr running = weak_pull.lock();
+    if (self != nullptr && running != nullptr) self->Finish(running, absl::UnavailableError(error));
   };
   absl::StatusOr<std::unique_ptr<ToolsWorker>> worker = ToolsWorker::Start(
       loop_, *tools_, kWorker, json::parse(ImageJobLine(pull->job)), std::move(handlers));

@@ -2,7 +2,9 @@
 // same login and registry settings at the same time. Another login is another pull, after the one
 // that runs: it finds the layers here and succeeds or fails alone, by what the registry says to it.
 //
-// Thread-safe; must outlive whoever waits. A waiter blocks its own thread, never the loop's.
+// Thread-safe. Owned through a shared_ptr, for callbacks of the loop, which ends the pulls that still
+// run when their owner goes; must outlive whoever waits. A waiter blocks its own thread, never the
+// loop's.
 #pragma once
 
 #include <chrono>
@@ -23,7 +25,7 @@
 
 namespace jenkins_agent {
 
-class ImagePulls {
+class ImagePulls : public std::enable_shared_from_this<ImagePulls> {
  public:
   using Clock = std::chrono::steady_clock;
   using Progress = std::function<void(const PullProgress&)>;
@@ -66,6 +68,7 @@ class ImagePulls {
   void Leave(const RunningPtr& pull) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Forget(const RunningPtr& pull) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool Begin(Running& pull) ABSL_LOCKS_EXCLUDED(mutex_);
+  void StartSoon(const RunningPtr& pull);
   // On the loop's thread.
   void StartWorker(const RunningPtr& pull);
   bool OnLine(const RunningPtr& pull, const nlohmann::json& line);

@@ -170,7 +170,8 @@ absl::Status CheckImageNames(const ImagesBlock& config) {
 
 TaskImages::TaskImages(Options options)
     : options_(std::move(options)),
-      pulls_(options_.loop, options_.tools, options_.metrics, options_.progress_interval) {}
+      pulls_(std::make_shared<ImagePulls>(options_.loop, options_.tools, options_.metrics,
+                                          options_.progress_interval)) {}
 
 std::function<void()> TaskImages::Later(void (TaskImages::*work)()) {
   return [weak = weak_from_this(), work] {
@@ -187,7 +188,7 @@ absl::StatusOr<PullResult> TaskImages::Fetch(const Wish& wish, const ImageJob& j
   waiter.on_progress = [&](const PullProgress& progress) {
     wish.tell(ProgressText(job.image, progress));
   };
-  absl::StatusOr<PullResult> pulled = pulls_.Pull(job, waiter);
+  absl::StatusOr<PullResult> pulled = pulls_->Pull(job, waiter);
   if (pulled.ok()) return pulled;
   // The worker's own errors begin with the name.
   if (absl::StartsWith(pulled.status().message(), job.image)) {
@@ -354,7 +355,7 @@ void TaskImages::PrePull() {
           {{"image", name}, {"error", std::string(pulled.status().message())}});
       cleaner->Post(next);
     };
-    pulls_.PullInBackground(*job, done);
+    pulls_->PullInBackground(*job, done);
     return;
   }
   tried_.clear();  // what failed is tried again at the next tick

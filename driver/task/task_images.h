@@ -55,7 +55,7 @@ class TaskImages : public std::enable_shared_from_this<TaskImages> {
   // Errors name the image and the registry; recoverable ones are marked (base/recoverable.h).
   absl::StatusOr<Taken> Take(const Wish& wish);
   // A Take of this task that still waits gives up.
-  void GiveUp(const std::string& task_id) { pulls_.GiveUp(task_id); }
+  void GiveUp(const std::string& task_id) { pulls_->GiveUp(task_id); }
   // The task's lease, if it has one; then looks whether something can be collected.
   void GiveBack(const std::string& task_id);
 
@@ -76,7 +76,7 @@ class TaskImages : public std::enable_shared_from_this<TaskImages> {
   void AfterPrePull();
 
   const Options options_;
-  ImagePulls pulls_;
+  const std::shared_ptr<ImagePulls> pulls_;
   std::atomic<bool> collect_soon_ = false;
   // Of the cleaner's thread.
   bool pre_pulling_ = false;

@@ -1,5 +1,6 @@
 // A pull that takes long, by the real worker at a registry that does not answer.
 #include <fcntl.h>
+#include <sys/wait.h>
 
 #include <functional>
 #include <future>
@@ -52,7 +53,7 @@ class ImagePullsTest : public ::testing::Test {
     if (loop_ == nullptr) return;
     loop_->Quit();
     thread_.join();
-    images_.reset();  // its workers are the loop's
+    images_.reset();
   }
 
   TempDir dir_;
@@ -115,6 +116,48 @@ TEST_F(ImagePullsTest, ARegistryThatStallsAtItsFirstLayerIsTold) {
   given_up.set_value();
   EXPECT_EQ(last, "pulling image " + host + "/ci/slow:1: 0 of 3 MB, 0 of 1 layers");
   EXPECT_THAT(std::string(ended.message()), HasSubstr("stopped while its image was being pulled"));
+}
+
+ImageJob JobAt(const std::string& host, const std::string& store) {
+  ImageJob job;
+  job.store = store;
+  job.image = host + "/ci/slow:1";
+  job.plain_http = true;
+  return job;
+}
+
+void Unwanted(const absl::StatusOr<PullResult>&) { ADD_FAILURE() << "nobody is there any more"; }
+
+TEST_F(ImagePullsTest, APullWhoseTurnComesWhenTheOwnerIsGoneIsNotStarted) {
+  auto pulls = std::make_shared<ImagePulls>(loop_.get(), &tools_, &metrics_);
+  std::promise<void> owner_gone;
+  std::promise<void> over;
+  loop_->Post([&] { owner_gone.get_future().wait(); });
+  pulls->PullInBackground(JobAt("127.0.0.1:1", dir_.path() + "/images"), &Unwanted);
+  pulls.reset();
+  owner_gone.set_value();
+  loop_->Post([&] { over.set_value(); });
+  over.get_future().wait();
+}
+
+TEST_F(ImagePullsTest, APullThatRunsWhenItsOwnerGoesIsEnded) {
+  std::promise<void> asked;
+  std::promise<void> over;
+  FakeController registry([&](const std::string&, const FakeController::Send&) {
+    asked.set_value();
+    over.get_future().wait();  // it never answers
+  });
+  auto pulls = std::make_shared<ImagePulls>(loop_.get(), &tools_, &metrics_);
+  pulls->PullInBackground(
+      JobAt(absl::StrCat("127.0.0.1:", registry.port()), dir_.path() + "/images"), &Unwanted);
+  asked.get_future().wait();
+  pulls.reset();
+  std::promise<void> ended;
+  loop_->Post([&] { ended.set_value(); });
+  ended.get_future().wait();
+  EXPECT_EQ(::waitpid(-1, nullptr, WNOHANG), -1);  // its worker was the only child
+  EXPECT_EQ(errno, ECHILD);
+  over.set_value();
 }
 
 }  // namespace
