@@ -34,9 +34,7 @@ constexpr char kVersionFile[] = "VERSION";
 constexpr char kLockFile[] = "lock";
 constexpr char kLayers[] = "layers";
 constexpr char kImages[] = "images";
-constexpr char kRefs[] = "refs";
 constexpr char kLeases[] = "leases";
-constexpr char kPins[] = "pins";
 constexpr char kTmp[] = "tmp";
 constexpr char kTrash[] = "trash";
 constexpr char kSuffix[] = ".json";
@@ -228,7 +226,7 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const std::string& dir) {
   RETURN_IF_ERROR(MakeDirs(dir, 0700), context);
   ASSIGN_OR_RETURN(Fd fd, OpenFile(dir, O_RDONLY | O_DIRECTORY), context);
   RETURN_IF_ERROR(CheckVersion(fd.get()), context);
-  for (const char* folder : {kLayers, kImages, kRefs, kLeases, kPins, kTmp, kTrash}) {
+  for (const char* folder : {kLayers, kImages, kStoreRefs, kLeases, kStorePins, kTmp, kTrash}) {
     RETURN_IF_ERROR(MakeDirs(absl::StrCat(dir, "/", folder), 0700), context);
   }
   SpreadDirectories(absl::StrCat(dir, "/", kTmp));
@@ -255,7 +253,7 @@ std::vector<StoredImage> Store::Images() const {
 }
 
 std::vector<StoredRef> Store::Refs() const {
-  return ReadRecords<StoredRef>(path_ + "/" + kRefs, &ReadRef);
+  return ReadRecords<StoredRef>(path_ + "/" + kStoreRefs, &ReadRef);
 }
 
 std::vector<Lease> Store::Leases() const {
@@ -263,7 +261,7 @@ std::vector<Lease> Store::Leases() const {
 }
 
 std::vector<std::string> Store::Pins() const {
-  return ReadRecords<std::string>(path_ + "/" + kPins, &ReadPin);
+  return ReadRecords<std::string>(path_ + "/" + kStorePins, &ReadPin);
 }
 
 std::optional<StoredImage> Store::FindImage(const Digest& manifest) const {
@@ -280,7 +278,7 @@ std::optional<StoredImage> Store::FindImage(const Digest& manifest) const {
 
 std::optional<StoredRef> Store::FindRef(const std::string& name) const {
   const absl::StatusOr<std::string> text =
-      ReadFileAt(dir_.get(), absl::StrCat(kRefs, "/", RecordName(name)), kMaxRecordBytes);
+      ReadFileAt(dir_.get(), absl::StrCat(kStoreRefs, "/", RecordName(name)), kMaxRecordBytes);
   if (!text.ok()) return std::nullopt;
   absl::StatusOr<StoredRef> ref = ReadRef(*text);
   if (!ref.ok()) return std::nullopt;
@@ -354,7 +352,7 @@ absl::Status Store::Publish(const Staging& staging, const StoredImage& image,
 absl::Status Store::WriteRef(const StoredRef& ref) const {
   const Json record = {
       {"name", ref.name}, {"manifest", ref.manifest.ToString()}, {"resolved_at", ref.resolved_at}};
-  return WriteRecord(kRefs, RecordName(ref.name), record.dump());
+  return WriteRecord(kStoreRefs, RecordName(ref.name), record.dump());
 }
 
 absl::Status Store::CheckIsHere(const Digest& manifest) const {
@@ -395,25 +393,25 @@ absl::Status Store::DropLease(const std::string& task) const {
 
 absl::Status Store::Pin(const std::string& name) const {
   ASSIGN_OR_RETURN(const Fd lock, Lock());
-  return WriteRecord(kPins, RecordName(name), Json{{"name", name}}.dump());
+  return WriteRecord(kStorePins, RecordName(name), Json{{"name", name}}.dump());
 }
 
 absl::Status Store::Unpin(const std::string& name) const {
   ASSIGN_OR_RETURN(const Fd lock, Lock());
-  if (::unlinkat(dir_.get(), absl::StrCat(kPins, "/", RecordName(name)).c_str(), 0) != 0) {
+  if (::unlinkat(dir_.get(), absl::StrCat(kStorePins, "/", RecordName(name)).c_str(), 0) != 0) {
     if (errno == ENOENT) return absl::NotFoundError(absl::StrCat("'", name, "' is not pinned"));
     return ErrnoStatus("remove the pin");
   }
-  return SyncFolder(kPins);
+  return SyncFolder(kStorePins);
 }
 
 absl::Status Store::RemoveRef(const std::string& name) const {
   ASSIGN_OR_RETURN(const Fd lock, Lock());
-  if (::unlinkat(dir_.get(), absl::StrCat(kRefs, "/", RecordName(name)).c_str(), 0) != 0 &&
+  if (::unlinkat(dir_.get(), absl::StrCat(kStoreRefs, "/", RecordName(name)).c_str(), 0) != 0 &&
       errno != ENOENT) {
     return ErrnoStatus("remove the name");
   }
-  return SyncFolder(kRefs);
+  return SyncFolder(kStoreRefs);
 }
 
 absl::StatusOr<int64_t> Store::Remove(const Digest& manifest) const {
@@ -433,11 +431,12 @@ absl::StatusOr<int64_t> Store::Remove(const Digest& manifest) const {
     }
     for (const StoredRef& ref : Refs()) {
       if (ref.manifest == manifest &&
-          ::unlinkat(dir_.get(), absl::StrCat(kRefs, "/", RecordName(ref.name)).c_str(), 0) != 0) {
+          ::unlinkat(dir_.get(), absl::StrCat(kStoreRefs, "/", RecordName(ref.name)).c_str(), 0) !=
+              0) {
         return ErrnoStatus("remove a name");
       }
     }
-    RETURN_IF_ERROR(SyncFolder(kRefs));
+    RETURN_IF_ERROR(SyncFolder(kStoreRefs));
     const std::string record = absl::StrCat(kImages, "/", manifest.hex(), kSuffix);
     if (::unlinkat(dir_.get(), record.c_str(), 0) != 0) {
       if (errno == ENOENT) {
@@ -524,7 +523,7 @@ absl::Status Store::Sweep() const {
     }
     for (const StoredRef& ref : Refs()) {
       if (FindImage(ref.manifest).has_value()) continue;
-      const std::string record = absl::StrCat(kRefs, "/", RecordName(ref.name));
+      const std::string record = absl::StrCat(kStoreRefs, "/", RecordName(ref.name));
       if (::unlinkat(dir_.get(), record.c_str(), 0) != 0 && errno != ENOENT) {
         return ErrnoStatus(absl::StrCat("remove ", record, ", whose image is gone"));
       }

@@ -32,6 +32,9 @@
 
 namespace jenkins_agent {
 
+inline constexpr char kStoreRefs[] = "refs";
+inline constexpr char kStorePins[] = "pins";
+
 struct StoredLayer {
   std::string key;
   int64_t bytes = 0;  // unpacked, about what it takes on disk

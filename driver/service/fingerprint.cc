@@ -3,10 +3,12 @@
 #include <google/protobuf/util/message_differencer.h>
 #include <unistd.h>
 
+#include <iterator>
 #include <map>
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "cgroups/hierarchy.h"
@@ -84,6 +86,16 @@ bool Heals(const nomad::FingerprintResponse& told, const nomad::FingerprintRespo
          now.health() == nomad::FingerprintResponse::HEALTHY;
 }
 
+std::string ImagePrefix() { return absl::StrCat("unique.driver.", kDriverName, ".image."); }
+
+nomad::FingerprintResponse WithoutImages(nomad::FingerprintResponse response) {
+  auto& attributes = *response.mutable_attributes();
+  for (auto it = attributes.begin(); it != attributes.end();) {
+    it = absl::StartsWith(it->first, ImagePrefix()) ? attributes.erase(it) : std::next(it);
+  }
+  return response;
+}
+
 }  // namespace
 
 std::string ImageAttribute(absl::string_view name) {
@@ -91,7 +103,7 @@ std::string ImageAttribute(absl::string_view name) {
   for (char& c : key) {
     if (!absl::ascii_isalnum(static_cast<unsigned char>(c)) && c != '-') c = '_';
   }
-  return absl::StrCat("unique.driver.", kDriverName, ".image.", key);
+  return ImagePrefix() + key;
 }
 
 HostFacts ReadHostFacts(const PluginConfig& config) {
@@ -148,8 +160,21 @@ void ClearGoneAttributes(const nomad::FingerprintResponse& earlier,
 }
 
 // Compared as messages and not as bytes: the order of a map's entries is not defined.
+std::optional<FingerprintPace::Response> FingerprintPace::NextImages(Response now) {
+  if (!told_.has_value()) return std::nullopt;
+  ClearGoneAttributes(*told_, now);
+  if (MessageDifferencer::Equals(*told_, now)) return std::nullopt;
+  if (!MessageDifferencer::Equals(WithoutImages(*told_), WithoutImages(now))) return std::nullopt;
+  told_ = now;
+  return now;
+}
+
 std::optional<FingerprintPace::Response> FingerprintPace::Next(Response now) {
   if (told_.has_value()) {
+    if (std::optional<Response> images = NextImages(now)) {
+      candidate_.reset();
+      return images;
+    }
     ClearGoneAttributes(*told_, now);
     if (MessageDifferencer::Equals(*told_, now)) {
       candidate_.reset();

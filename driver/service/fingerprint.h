@@ -54,7 +54,8 @@ void ClearGoneAttributes(
 
 // Decides which of the looks at the host are told. The first one is; then only what differs from
 // what was told last and was found the same in several looks on end: a disk that is full now and
-// then must not make Nomad schedule anew each time. Not thread-safe. Pure.
+// then must not make Nomad schedule anew each time. Which images are kept is no measurement: it is
+// told at once. Not thread-safe. Pure.
 class FingerprintPace {
  public:
   using Response = hashicorp::nomad::plugins::drivers::proto::FingerprintResponse;
@@ -64,6 +65,9 @@ class FingerprintPace {
 
   // What to send, with the attributes that are gone cleared; nothing: nothing.
   std::optional<Response> Next(Response now);
+  // The same of a look at the images alone, with the rest as it was seen last: that is no further
+  // look at the rest.
+  std::optional<Response> NextImages(Response now);
 
  private:
   std::optional<Response> told_;

@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "driver/image/store_watch.h"
 #include "driver/service/fingerprint.h"
 #include "driver/task/stats.h"
 #include "driver/task/task_images.h"
@@ -85,32 +86,64 @@ class PushStream final : public grpc::ServerWriteReactor<Response> {
 
 using FingerprintInlet = std::shared_ptr<PushStream<nomad::FingerprintResponse>::Inlet>;
 
+// Records of a store come in numbers.
+constexpr std::chrono::milliseconds kImagesDelay{200};
+
 struct FingerprintWatch {
   Runtime* runtime;
   EventLoop* worker;
   std::chrono::milliseconds period;
   FingerprintInlet inlet;
+  HostFacts facts = {};  // as they were seen last
   // Once the tools program starts it goes on doing so: the plugin holds it in memory.
   absl::Status tools = absl::UnknownError("not looked at yet");
   FingerprintPace pace = {};
   bool told = false;
+  std::unique_ptr<StoreWatch> images = nullptr;
+  bool images_due = false;
 };
+
+std::string StoreDir(const PluginConfig& config) {
+  return ImagesDir(config.images, StatePaths(config.state_dir));
+}
+
+void Tell(FingerprintWatch& watch, std::optional<nomad::FingerprintResponse> news) {
+  if (!news.has_value()) return;
+  if (std::exchange(watch.told, true)) watch.runtime->metrics().Count(Metric::kFingerprintChanges);
+  watch.inlet->Push(*std::move(news));
+}
+
+void LookAtImages(const std::shared_ptr<FingerprintWatch>& watch) {
+  watch->images_due = false;
+  if (!watch->inlet->open()) return;
+  const PluginConfig config = watch->runtime->config();
+  watch->facts.images = KeptImages(config.images, StoreDir(config));
+  Tell(*watch, watch->pace.NextImages(Fingerprint(watch->facts, config)));
+}
+
+// Without it, as while there is no store, images are seen at the next look at the host.
+void WatchImages(const std::shared_ptr<FingerprintWatch>& watch, const std::string& dir) {
+  if (watch->images != nullptr && watch->images->alive()) return;
+  watch->images.reset();
+  const auto on_change = [weak = std::weak_ptr<FingerprintWatch>(watch)] {
+    const auto self = weak.lock();
+    if (self == nullptr || std::exchange(self->images_due, true)) return;
+    self->worker->After(kImagesDelay, [self] { LookAtImages(self); });
+  };
+  auto started = StoreWatch::Start(watch->worker, dir, on_change);
+  if (started.ok()) watch->images = *std::move(started);
+}
 
 // Runs on the worker and comes back every `period` while the stream is open.
 void LookAtHost(const std::shared_ptr<FingerprintWatch>& watch) {
   if (!watch->inlet->open()) return;
   if (!watch->tools.ok()) watch->tools = watch->runtime->CheckTools();
   const PluginConfig config = watch->runtime->config();
-  HostFacts facts = ReadHostFacts(config);
-  facts.images = KeptImages(config.images, ImagesDir(config.images, StatePaths(config.state_dir)));
-  facts.tools = watch->tools;
-  auto news = watch->pace.Next(Fingerprint(facts, config));
-  if (news.has_value()) {
-    if (std::exchange(watch->told, true)) {
-      watch->runtime->metrics().Count(Metric::kFingerprintChanges);
-    }
-    watch->inlet->Push(*std::move(news));
-  }
+  WatchImages(watch, StoreDir(config));
+  watch->facts = ReadHostFacts(config);
+  watch->facts.images = KeptImages(config.images, StoreDir(config));
+  watch->facts.tools = watch->tools;
+  Tell(*watch, watch->pace.Next(Fingerprint(watch->facts, config)));
   watch->worker->After(watch->period, [watch] { LookAtHost(watch); });
 }
 

@@ -12,8 +12,9 @@
 
 namespace jenkins_agent {
 
-// First answer at once, then what FingerprintPace lets pass of a look each `period`. The looks are
-// on the runtime's worker: they read many files, and the first one starts the tools program.
+// First answer at once, then what FingerprintPace lets pass of a look each `period`, and of one at
+// the images when the store has changed. The looks are on the runtime's worker: they read many
+// files, and the first one starts the tools program.
 inline constexpr std::chrono::milliseconds kFingerprintPeriod = std::chrono::seconds(30);
 grpc::ServerWriteReactor<hashicorp::nomad::plugins::drivers::proto::FingerprintResponse>*
 NewFingerprintStream(Runtime* runtime, std::chrono::milliseconds period = kFingerprintPeriod);

@@ -2,9 +2,9 @@
 // same login and registry settings at the same time. Another login is another pull, after the one
 // that runs: it finds the layers here and succeeds or fails alone, by what the registry says to it.
 //
-// Thread-safe. Owned through a shared_ptr, for callbacks of the loop, which ends the pulls that still
-// run when their owner goes; must outlive whoever waits. A waiter blocks its own thread, never the
-// loop's.
+// Thread-safe. Owned through a shared_ptr, for callbacks of the loop, which ends the pulls that
+// still run when their owner goes; must outlive whoever waits. A waiter blocks its own thread,
+// never the loop's.
 #pragma once
 
 #include <chrono>

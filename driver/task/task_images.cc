@@ -303,9 +303,9 @@ std::vector<StoredRef> KeptImages(const ImagesBlock& config, const std::string& 
   return kept;
 }
 
-// What pulls and removals left that died.
+// What pulls and removals left that died. Makes the store, too: it is watched before the first
+// image comes (image/store_watch.h).
 void TaskImages::Sweep() {
-  if (::access(options_.dir.c_str(), F_OK) != 0) return;
   const absl::StatusOr<std::unique_ptr<Store>> store = Store::Open(options_.dir);
   const absl::Status swept = store.ok() ? (*store)->Sweep() : store.status();
   if (swept.ok()) return;

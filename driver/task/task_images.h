@@ -28,7 +28,7 @@ class TaskImages : public std::enable_shared_from_this<TaskImages> {
  public:
   struct Options {
     ImagesBlock config;
-    std::string dir;                          // of the store, which is made when it is needed
+    std::string dir;                          // of the store
     EventLoop* loop = nullptr;                // for pulls
     EventLoop* cleaner = nullptr;             // for what takes seconds
     const JarWorkerProgram* tools = nullptr;  // of the workers, borrowed

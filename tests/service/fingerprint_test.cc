@@ -158,6 +158,38 @@ TEST(FingerprintPaceTest, ADiskThatIsFullNowAndThenIsNotTold) {
   EXPECT_EQ(sent, 1);
 }
 
+Response WithImage(Response response) {
+  (*response.mutable_attributes())[ImageAttribute("r.example/a:1")].set_string_val("1234");
+  return response;
+}
+
+TEST(FingerprintPaceTest, ImagesAreToldAtOnceAndOnce) {
+  for (const auto look : {&FingerprintPace::Next, &FingerprintPace::NextImages}) {
+    FingerprintPace pace;
+    ASSERT_TRUE(pace.Next(Healthy()).has_value());
+    const std::optional<Response> kept = (pace.*look)(WithImage(Healthy()));
+    ASSERT_TRUE(kept.has_value());
+    EXPECT_NE(Attribute(*kept, ImageAttribute("r.example/a:1")), "");
+    EXPECT_FALSE((pace.*look)(WithImage(Healthy())).has_value());
+    const std::optional<Response> removed = (pace.*look)(Healthy());
+    ASSERT_TRUE(removed.has_value());
+    EXPECT_EQ(Attribute(*removed, ImageAttribute("r.example/a:1")), "");
+    EXPECT_FALSE((pace.*look)(Healthy()).has_value());
+  }
+}
+
+TEST(FingerprintPaceTest, ALookAtTheImagesIsNoneAtTheDisk) {
+  FingerprintPace pace;
+  EXPECT_FALSE(pace.NextImages(Healthy()).has_value());  // the first is of all
+  ASSERT_TRUE(pace.Next(Healthy()).has_value());
+  EXPECT_FALSE(pace.Next(FullDisk()).has_value());
+  for (int look = 0; look < 100; ++look) {
+    EXPECT_FALSE(pace.NextImages(FullDisk()).has_value());
+    EXPECT_FALSE(pace.NextImages(WithImage(FullDisk())).has_value());  // both, or neither yet
+  }
+  EXPECT_TRUE(pace.Next(FullDisk()).has_value());
+}
+
 TEST(FingerprintPaceTest, AnAttributeThatIsGoneIsClearedOnce) {
   FingerprintPace pace;
   ASSERT_TRUE(pace.Next(Healthy()).has_value());

@@ -7,11 +7,13 @@
 
 #include <future>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "driver/base/file.h"
+#include "driver/image/store.h"
 #include "tests/support/requires.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
@@ -98,15 +100,26 @@ TEST(TaskEventStream, OfAClientThatDoesNotReadKeepsTheNewest256) {
 class FingerprintService final
     : public nomad::Driver::WithCallbackMethod_Fingerprint<nomad::Driver::Service> {
  public:
-  explicit FingerprintService(Runtime* runtime) : runtime_(runtime) {}
+  explicit FingerprintService(Runtime* runtime,
+                              std::chrono::milliseconds period = std::chrono::milliseconds(2))
+      : runtime_(runtime), period_(period) {}
   grpc::ServerWriteReactor<nomad::FingerprintResponse>* Fingerprint(
       grpc::CallbackServerContext*, const nomad::FingerprintRequest*) override {
-    return NewFingerprintStream(runtime_, std::chrono::milliseconds(2));
+    return NewFingerprintStream(runtime_, period_);
   }
 
  private:
   Runtime* const runtime_;
+  const std::chrono::milliseconds period_;
 };
+
+// Behind what the worker does meanwhile, on its thread.
+void LetTheWorkerLook(Runtime& runtime, std::chrono::milliseconds time) {
+  std::promise<void> looked;
+  ASSERT_OK_AND_ASSIGN(EventLoop* const worker, runtime.Worker());
+  worker->Post([&] { worker->After(time, [&looked] { looked.set_value(); }); });
+  looked.get_future().wait();
+}
 
 // Many looks later the second message is the change, and no repetition of the first.
 TEST(FingerprintStream, SendsNothingUntilTheHostChanges) {
@@ -129,14 +142,59 @@ TEST(FingerprintStream, SendsNothingUntilTheHostChanges) {
   ASSERT_TRUE(stream->Read(&response));
   EXPECT_EQ(response.attributes().at("driver.jenkins-agent.java.17").string_val(), "17.0.1");
 
-  std::promise<void> looked;  // behind some looks, on their thread
-  ASSERT_OK_AND_ASSIGN(EventLoop* const worker, runtime.Worker());
-  worker->Post(
-      [&] { worker->After(std::chrono::milliseconds(200), [&looked] { looked.set_value(); }); });
-  looked.get_future().wait();
+  LetTheWorkerLook(runtime, std::chrono::milliseconds(200));
   install("17.0.2");
   ASSERT_TRUE(stream->Read(&response));
   EXPECT_EQ(response.attributes().at("driver.jenkins-agent.java.17").string_val(), "17.0.2");
+  served.End();
+}
+
+void Keep(const Store& store, const std::string& name) {
+  ASSERT_OK_AND_ASSIGN(const Staging staging, store.Stage());
+  ASSERT_OK(store.Publish(staging, {.manifest = Digest::Of(name), .config = "{}", .layers = {}},
+                          {.name = name, .manifest = Digest::Of(name)}));
+}
+
+// The next look at the host is an hour away. As by the operator's commands: another object, which
+// the stream knows nothing of.
+TEST(FingerprintStream, AnImageIsToldWhenItIsThereAndOnlyThen) {
+  REQUIRES_ROOT();
+  const TempDir dir;
+  nlohmann::json options = {{"state_dir", dir.path()}};
+  options["images"]["pins"] = std::vector<std::string>{"r.example/*"};
+  const std::vector<uint8_t> config = nlohmann::json::to_msgpack(options);
+  Runtime runtime({});
+  ASSERT_OK(runtime.Configure(std::string(config.begin(), config.end()), std::nullopt));
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Store> store, Store::Open(dir.path() + "/images"));
+  FingerprintService service(&runtime, std::chrono::hours(1));
+  Served served(service);
+  ASSERT_NE(served.server, nullptr);
+  const auto stream = served.stub->Fingerprint(&served.context, {});
+  nomad::FingerprintResponse response;
+  ASSERT_TRUE(stream->Read(&response));
+  const std::string first = "unique.driver.jenkins-agent.image.r_example_a_1";
+  const std::string second = "unique.driver.jenkins-agent.image.r_example_b_1";
+  EXPECT_FALSE(response.attributes().contains(first));
+
+  Keep(*store, "r.example/a:1");
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(response.attributes().at(first).string_val(), Digest::Of("r.example/a:1").Short());
+  // Looked up again, by a job with image_pull_policy "always"; nobody's; and taken by a task.
+  for (int i = 0; i < 20; ++i) {
+    const Digest manifest = Digest::Of("r.example/a:1");
+    ASSERT_OK(store->SetRef({.name = "r.example/a:1", .manifest = manifest, .resolved_at = i}));
+    Keep(*store, "other.example/c:1");
+    ASSERT_OK(store->TakeLease({.task = "t", .manifest = manifest, .task_dir = dir.path()}));
+    ASSERT_OK(store->DropLease("t"));
+    LetTheWorkerLook(runtime, std::chrono::milliseconds(30));
+  }
+  LetTheWorkerLook(runtime, std::chrono::milliseconds(300));
+  Keep(*store, "r.example/b:1");
+  ASSERT_TRUE(stream->Read(&response));  // the next message is this one
+  EXPECT_NE(response.attributes().at(second).string_val(), "");
+  ASSERT_OK(store->Remove(Digest::Of("r.example/a:1")).status());
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(response.attributes().at(first).string_val(), "");
   served.End();
 }
 
