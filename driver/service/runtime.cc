@@ -7,10 +7,12 @@
 #include "driver/base/file.h"
 #include "driver/base/log.h"
 #include "driver/base/paths.h"
+#include "driver/base/recoverable.h"
 #include "driver/base/status.h"
 #include "driver/base/subprocess.h"
 #include "driver/config/value_checks.h"
 #include "driver/service/fingerprint.h"
+#include "driver/task/state_dir.h"
 
 namespace jenkins_agent {
 namespace {
@@ -52,7 +54,11 @@ absl::Status Runtime::Configure(const std::string& msgpack,
   config_ = std::move(config);
   if (!nomad_config.has_value()) return absl::OkStatus();
   compute_ = ComputeOf(*nomad_config);
-  return StartUp();
+  const absl::Status started = StartUp();
+  if (!IsRecoverable(started)) return started;
+  // An error would make Nomad drop the driver until it is restarted, and tell only its log why.
+  Log(LogLevel::kError, "no task can be started", {{"error", std::string(started.message())}});
+  return absl::OkStatus();
 }
 
 absl::Status Runtime::StartUp() {
@@ -65,16 +71,38 @@ absl::Status Runtime::StartUp() {
     ASSIGN_OR_RETURN(Fd program, MakeSealedMemfd("jenkins-agent-supervisor", programs_.supervisor));
     ASSIGN_OR_RETURN(spawner_, Spawner::Start(std::move(program)), "spawner");
   }
-  TaskStore::Options options;
-  options.config = config_;
-  options.shared = {loop_.get(), cleaner_.get(), &events_, &tools_, &metrics_};
-  options.spawner = spawner_.get();
-  ASSIGN_OR_RETURN(store_, TaskStore::Open(std::move(options)));
+  RETURN_IF_ERROR(OpenStore());
   metrics_.Set(Metric::kBuildInfo, kDriverVersion, 1);
   if (const absl::Status served = ServeMetrics(); !served.ok()) {
     Log(LogLevel::kError, "metrics are not served", {{"error", std::string(served.message())}});
   }
   return absl::OkStatus();
+}
+
+absl::Status Runtime::OpenStore() {
+  TaskStore::Options options;
+  options.config = config_;
+  options.shared = {loop_.get(), cleaner_.get(), &events_, &tools_, &metrics_};
+  options.spawner = spawner_.get();
+  absl::StatusOr<std::unique_ptr<TaskStore>> store = TaskStore::Open(std::move(options));
+  if (store.ok()) {
+    store_ = *std::move(store);
+    state_trouble_.clear();
+    return absl::OkStatus();
+  }
+  state_trouble_ = StateDirTrouble(config_.state_dir);
+  if (state_trouble_.empty()) {
+    state_trouble_ = absl::StrCat("cannot be used: ", store.status().message());
+  }
+  if (absl::IsAlreadyExists(store.status())) return store.status();  // a wrong configuration
+  return MakeRecoverable(absl::FailedPreconditionError(
+      absl::StrCat("state_dir ", config_.state_dir, " ", state_trouble_)));
+}
+
+std::string Runtime::StateTrouble() {
+  MutexLock lock(mutex_);
+  if (!state_trouble_.empty()) StartUp().IgnoreError();
+  return state_trouble_;
 }
 
 // Behind the store: of the plugins that Nomad launches only the one that owns the state directory

@@ -46,11 +46,12 @@ class Runtime {
   Runtime(const Runtime&) = delete;
   Runtime& operator=(const Runtime&) = delete;
 
-  // SetConfig. Without `nomad_config` only checks the configuration; with it also starts up.
+  // SetConfig. Without `nomad_config` only checks the configuration; with it also starts up. A
+  // state directory that cannot be used now is no error of the configuration: see StateTrouble().
   absl::Status Configure(const std::string& msgpack, const std::optional<NomadConfig>& nomad_config)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Starts up when that has not happened yet.
+  // Starts up when that has not happened yet. Recoverable: the state directory cannot be used.
   absl::StatusOr<TaskStore*> Store() ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<EventLoop*> Loop() ABSL_LOCKS_EXCLUDED(mutex_);
   // Another thread, for work that may block for seconds.
@@ -66,11 +67,17 @@ class Runtime {
   };
   Compute compute() const ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Why the state directory cannot be used, as HostFacts has it; "": nothing known against it.
+  // Tries it again when it could not: whoever mends it need not restart Nomad. May block for
+  // seconds.
+  std::string StateTrouble() ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Starts the tools program once; the error names what it misses ("libcurl.so.4: ...").
   absl::Status CheckTools() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   absl::Status StartUp() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status OpenStore() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status StartLoop(std::unique_ptr<EventLoop>& loop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status ServeMetrics() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status LoadTools() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -89,6 +96,7 @@ class Runtime {
   std::vector<std::thread> loop_threads_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<Spawner> spawner_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<TaskStore> store_ ABSL_GUARDED_BY(mutex_);
+  std::string state_trouble_ ABSL_GUARDED_BY(mutex_);  // of the last try to open the store
   std::unique_ptr<MetricsFeed> metrics_feed_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -139,8 +139,10 @@ void LookAtHost(const std::shared_ptr<FingerprintWatch>& watch) {
   if (!watch->inlet->open()) return;
   if (!watch->tools.ok()) watch->tools = watch->runtime->CheckTools();
   const PluginConfig config = watch->runtime->config();
+  const std::string state_trouble = watch->runtime->StateTrouble();
   WatchImages(watch, StoreDir(config));
   watch->facts = ReadHostFacts(config);
+  if (watch->facts.state_dir_error.empty()) watch->facts.state_dir_error = state_trouble;
   watch->facts.images = KeptImages(config.images, StoreDir(config));
   watch->facts.tools = watch->tools;
   Tell(*watch, watch->pace.Next(Fingerprint(watch->facts, config)));

@@ -33,6 +33,7 @@
 #include "driver/task/remains.h"
 #include "driver/task/request_check.h"
 #include "driver/task/sandbox_file.h"
+#include "driver/task/state_dir.h"
 #include "driver/task/user.h"
 
 namespace jenkins_agent {
@@ -45,12 +46,21 @@ constexpr std::chrono::seconds kStartLimit{60};
 // Longer than any one call to a supervisor.
 constexpr std::chrono::seconds kRecoverLimit{30};
 
+// On a file system that has become read-only an earlier plugin's has to do: its tasks still run,
+// and to take them up nothing need be written.
+absl::StatusOr<Fd> OpenOwnerLock(const std::string& path) {
+  absl::StatusOr<Fd> lock = OpenFile(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600);
+  if (lock.ok()) return lock;
+  absl::StatusOr<Fd> earlier = OpenFile(path, O_RDONLY | O_NOFOLLOW);
+  return earlier.ok() ? std::move(earlier) : std::move(lock);
+}
+
 absl::StatusOr<Fd> BecomeOwner(const std::string& path) {
-  ASSIGN_OR_RETURN(Fd lock, OpenFile(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600));
+  ASSIGN_OR_RETURN(Fd lock, OpenOwnerLock(path));
   if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) return ErrnoStatus(absl::StrCat("lock ", path));
     const absl::StatusOr<std::string> owner = ReadAll(lock.get(), 32);
-    return absl::FailedPreconditionError(
+    return absl::AlreadyExistsError(
         absl::StrCat(path, " is held by another plugin, pid ", owner.value_or("unknown"),
                      "; give each Nomad agent on this host a state_dir of its own"));
   }
@@ -272,6 +282,7 @@ absl::StatusOr<std::optional<TaskStore::ImageOfTask>> TaskStore::TakeImage(
 
 absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
                                                         int64_t received_ns) {
+  RETURN_IF_ERROR(CheckStateDir(paths_.root()));
   const std::string task_dir = paths_.Task(config.id());
   // Nomad repeats StartTask with the same id when the plugin died in the middle of the first.
   RETURN_IF_ERROR(Destroy(config.id(), /*force=*/true), "left over from an earlier start");

@@ -39,7 +39,7 @@ class TaskStore {
     Spawner* spawner = nullptr;
   };
 
-  // Makes the state directory and becomes its owner; refused while another plugin owns it.
+  // Makes the state directory and becomes its owner. AlreadyExists: another plugin owns it.
   static absl::StatusOr<std::unique_ptr<TaskStore>> Open(Options options);
 
   // Returns the driver_state for Nomad's handle once the sandbox stands and the program can be

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <functional>
 
 #include "absl/strings/str_cat.h"
 #include "driver/base/file.h"
@@ -306,6 +307,84 @@ TEST_F(BadInput, AFullStateDirectory) {
 
     ASSERT_TRUE(std::filesystem::remove(fill));
     EXPECT_EQ(RunToEnd(other), 0);
+    ASSERT_OK(host_.Quit());
+  }
+  ASSERT_OK(host_.Launch());
+}
+
+// Nomad drops a driver whose SetConfig fails until it is restarted itself, and only its log says
+// why.
+TEST_F(BadInput, AStateDirectoryThatCannotBeUsedAtTheStartIsToldAndMendedWithoutARestart) {
+  ASSERT_OK(host_.Quit());
+  const std::string state = host_.StateDir();
+  struct Case {
+    const char* trouble;
+    std::function<void()> harm;
+    std::function<void()> mend;
+  };
+  for (const Case& broken : std::vector<Case>{
+           {"is no directory",
+            [&] {
+              ASSERT_OK(RemoveTree(state));
+              ASSERT_OK(WriteFileAtomic(state, ""));
+            },
+            [&] { ASSERT_OK(RemoveTree(state)); }},
+           {"belongs to another user than root",
+            [&] { ASSERT_EQ(::chown(state.c_str(), 65534, 65534), 0); },
+            [&] { ASSERT_EQ(::chown(state.c_str(), 0, 0), 0); }},
+           {"is on a read-only file system",
+            [&] {
+              ASSERT_OK(RemoveTree(state));
+              ASSERT_OK(MakeDirs(state));
+              ASSERT_EQ(::mount("small", state.c_str(), "tmpfs", MS_RDONLY, "size=4m"), 0);
+            },
+            [&] { ASSERT_EQ(::mount(nullptr, state.c_str(), nullptr, MS_REMOUNT, ""), 0); }},
+           {"is on a full disk",
+            [&] { std::ofstream(state + "/fill") << std::string(8 << 20, 'x'); },
+            [&] { ASSERT_TRUE(std::filesystem::remove(state + "/fill")); }}}) {
+    SCOPED_TRACE(broken.trouble);
+    broken.harm();
+    ASSERT_OK(host_.Launch());
+    nomad::FingerprintResponse health;
+    grpc::ClientContext context;
+    const auto stream = host_.plugin().driver().Fingerprint(&context, {});
+    ASSERT_TRUE(stream->Read(&health));
+    context.TryCancel();
+    EXPECT_EQ(health.health(), nomad::FingerprintResponse::UNHEALTHY);
+    EXPECT_EQ(health.health_description(), absl::StrCat("state_dir ", state, " ", broken.trouble));
+    const grpc::Status refused = TryStart(True());
+    EXPECT_THAT(refused, FailedWith(HasSubstr("state_dir " + state)));
+    EXPECT_THAT(refused.error_details(), HasSubstr("RecoverableError"));
+    broken.mend();
+    EXPECT_EQ(RunToEnd(True()), 0);
+    ASSERT_OK(host_.Quit());
+  }
+  EXPECT_EQ(::umount2(state.c_str(), MNT_DETACH), 0);
+  ASSERT_OK(host_.Launch());
+}
+
+TEST_F(BadInput, ATaskIsRecoveredFromAStateDirectoryThatBecameReadOnly) {
+  ASSERT_OK(host_.Quit());
+  {
+    const SmallDisk disk(host_.StateDir());
+    ASSERT_OK(host_.Launch());
+    Start("until [ -e /local/go ]; do sleep 0.1; done");
+    const nomad::TaskHandle running = handle_;
+    ASSERT_OK(host_.Crash());
+    // Over itself: the supervisor has files open for writing, so the first mount stays.
+    const std::string state = host_.StateDir();
+    ASSERT_EQ(::mount(state.c_str(), state.c_str(), nullptr, MS_BIND, nullptr), 0);
+    ASSERT_EQ(::mount(nullptr, state.c_str(), nullptr, MS_BIND | MS_REMOUNT | MS_RDONLY, nullptr),
+              0);
+    ASSERT_OK(host_.Launch());
+    EXPECT_THAT(host_.Recover(running), Succeeded());
+    EXPECT_THAT(TryStart(host_.Config(kOther, "/bin/true", {})),
+                FailedWith(HasSubstr("is on a read-only file system")));
+    ASSERT_EQ(::umount2(state.c_str(), MNT_DETACH), 0);
+    ASSERT_OK(WriteFileAtomic(host_.Local("go"), "", 0644));
+    EXPECT_EQ(Wait().result().exit_code(), 0);
+    EXPECT_THAT(host_.Destroy(kId), Succeeded());
+    EXPECT_EQ(RunToEnd(host_.Config(kOther, "/bin/true", {})), 0);
     ASSERT_OK(host_.Quit());
   }
   ASSERT_OK(host_.Launch());

@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "driver/base/file.h"
+#include "driver/base/recoverable.h"
 #include "driver/image/store.h"
 #include "tests/support/requires.h"
 #include "tests/support/status_matchers.h"
@@ -66,10 +67,15 @@ TaskEvent NumberedEvent(int number) {
   return event;
 }
 
-// fixmap { "java_homes": [path] }
-std::string JavaHomesConfig(const std::string& path) {
-  return absl::StrCat("\x81\xaajava_homes\x91\xd9", std::string(1, static_cast<char>(path.size())),
-                      path);
+std::string Packed(const nlohmann::json& options) {
+  const std::vector<uint8_t> bytes = nlohmann::json::to_msgpack(options);
+  return std::string(bytes.begin(), bytes.end());
+}
+
+void InstallJdk(const std::string& home, const std::string& version) {
+  ASSERT_OK(MakeDirs(home + "/bin"));
+  ASSERT_OK(WriteFileAtomic(home + "/bin/java", "", 0755));
+  ASSERT_OK(WriteFileAtomic(home + "/release", absl::StrCat("JAVA_VERSION=\"", version, "\"\n")));
 }
 
 TEST(TaskEventStream, OfAClientThatDoesNotReadKeepsTheNewest256) {
@@ -126,14 +132,9 @@ TEST(FingerprintStream, SendsNothingUntilTheHostChanges) {
   REQUIRES_ROOT();  // nobody else gets attributes
   const TempDir dir;
   const std::string jdk = dir.path() + "/jdk";
-  const auto install = [&jdk](const std::string& version) {
-    ASSERT_OK(MakeDirs(jdk + "/bin"));
-    ASSERT_OK(WriteFileAtomic(jdk + "/bin/java", "", 0755));
-    ASSERT_OK(WriteFileAtomic(jdk + "/release", absl::StrCat("JAVA_VERSION=\"", version, "\"\n")));
-  };
-  install("17.0.1");
+  InstallJdk(jdk, "17.0.1");
   Runtime runtime({});
-  ASSERT_OK(runtime.Configure(JavaHomesConfig(jdk), std::nullopt));
+  ASSERT_OK(runtime.Configure(Packed({{"java_homes", {jdk}}}), std::nullopt));
   FingerprintService service(&runtime);
   Served served(service);
   ASSERT_NE(served.server, nullptr);
@@ -143,7 +144,7 @@ TEST(FingerprintStream, SendsNothingUntilTheHostChanges) {
   EXPECT_EQ(response.attributes().at("driver.jenkins-agent.java.17").string_val(), "17.0.1");
 
   LetTheWorkerLook(runtime, std::chrono::milliseconds(200));
-  install("17.0.2");
+  InstallJdk(jdk, "17.0.2");
   ASSERT_TRUE(stream->Read(&response));
   EXPECT_EQ(response.attributes().at("driver.jenkins-agent.java.17").string_val(), "17.0.2");
   served.End();
@@ -162,9 +163,8 @@ TEST(FingerprintStream, AnImageIsToldWhenItIsThereAndOnlyThen) {
   const TempDir dir;
   nlohmann::json options = {{"state_dir", dir.path()}};
   options["images"]["pins"] = std::vector<std::string>{"r.example/*"};
-  const std::vector<uint8_t> config = nlohmann::json::to_msgpack(options);
   Runtime runtime({});
-  ASSERT_OK(runtime.Configure(std::string(config.begin(), config.end()), std::nullopt));
+  ASSERT_OK(runtime.Configure(Packed(options), std::nullopt));
   ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Store> store, Store::Open(dir.path() + "/images"));
   FingerprintService service(&runtime, std::chrono::hours(1));
   Served served(service);
@@ -195,6 +195,36 @@ TEST(FingerprintStream, AnImageIsToldWhenItIsThereAndOnlyThen) {
   ASSERT_OK(store->Remove(Digest::Of("r.example/a:1")).status());
   ASSERT_TRUE(stream->Read(&response));
   EXPECT_EQ(response.attributes().at(first).string_val(), "");
+  served.End();
+}
+
+TEST(FingerprintStream, AStateDirectoryThatIsMendedHealsTheDriver) {
+  REQUIRES_ROOT();
+  const TempDir dir;
+  const std::string in_its_place = dir.path() + "/state";
+  ASSERT_OK(WriteFileAtomic(in_its_place, ""));
+  InstallJdk(dir.path() + "/jdk", "17.0.1");
+  ASSERT_OK_AND_ASSIGN(const std::string supervisor, ReadFile(SUPERVISOR_PROGRAM, 256 << 20));
+  Runtime runtime({.supervisor = supervisor, .tools = {}, .exporter = {}});
+  nlohmann::json options = {{"state_dir", in_its_place}};
+  options["java_homes"] = std::vector<std::string>{dir.path() + "/jdk"};
+  ASSERT_OK(runtime.Configure(Packed(options), Runtime::NomadConfig()));
+  EXPECT_TRUE(IsRecoverable(runtime.Store().status()));
+  FingerprintService service(&runtime);
+  Served served(service);
+  ASSERT_NE(served.server, nullptr);
+  const auto stream = served.stub->Fingerprint(&served.context, {});
+  nomad::FingerprintResponse response;
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(response.health(), nomad::FingerprintResponse::UNHEALTHY);
+  EXPECT_EQ(response.health_description(),
+            absl::StrCat("state_dir ", in_its_place, " is no directory"));
+  LetTheWorkerLook(runtime, std::chrono::milliseconds(100));
+  ASSERT_OK(RemoveTree(in_its_place));
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(response.health(), nomad::FingerprintResponse::HEALTHY)
+      << response.health_description();
+  EXPECT_OK(runtime.Store());
   served.End();
 }
 

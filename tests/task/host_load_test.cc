@@ -1,10 +1,16 @@
 #include "driver/task/host_load.h"
 
+#include <unistd.h>
+
 #include <filesystem>
 #include <fstream>
 
+#include "absl/strings/str_cat.h"
+#include "driver/base/file.h"
 #include "driver/base/recoverable.h"
 #include "driver/task/disk_space.h"
+#include "driver/task/state_dir.h"
+#include "tests/support/requires.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
 
@@ -104,6 +110,28 @@ TEST(DiskSpace, AFullDiskIsToldWithTheDirectorysName) {
                              HasSubstr("alloc_dir /proc: the disk is full: 0 bytes are free")));
   EXPECT_TRUE(IsRecoverable(full));
   EXPECT_OK(CheckDiskSpace("state_dir", TempDir().path()));
+}
+
+TEST(StateDir, WhatIsWrongWithItIsAFixedText) {
+  const TempDir dir;
+  const std::string path = dir.path() + "/a/b";
+  EXPECT_EQ(StateDirTrouble(path), "");  // it can be made
+  EXPECT_OK(CheckStateDir(path));
+  ASSERT_OK(WriteFileAtomic(dir.path() + "/a", ""));
+  EXPECT_EQ(StateDirTrouble(path), "is no directory");
+  EXPECT_EQ(StateDirTrouble(dir.path() + "/a"), "is no directory");
+  const absl::Status refused = CheckStateDir(path);
+  EXPECT_EQ(refused.message(), absl::StrCat("state_dir ", path, " is no directory"));
+  EXPECT_TRUE(IsRecoverable(refused));
+  EXPECT_EQ(StateDirTrouble("/proc"), "is on a full disk");
+}
+
+TEST(StateDir, IsRootsOwn) {
+  REQUIRES_ROOT();
+  const TempDir dir;
+  ASSERT_EQ(::chown(dir.path().c_str(), 65534, 65534), 0);
+  EXPECT_EQ(StateDirTrouble(dir.path()), "belongs to another user than root");
+  EXPECT_EQ(StateDirTrouble(dir.path() + "/below"), "");
 }
 
 }  // namespace

@@ -187,7 +187,7 @@ TEST_F(Store, ASignalReachesThePayload) {
 
 TEST_F(Store, AnotherPluginIsRefusedWithTheOwnersPid) {
   EXPECT_THAT(TaskStore::Open(MakeOptions()),
-              StatusIs(absl::StatusCode::kFailedPrecondition,
+              StatusIs(absl::StatusCode::kAlreadyExists,
                        HasSubstr(absl::StrCat("held by another plugin, pid ", ::getpid()))));
 }
 
