@@ -97,16 +97,35 @@ absl::Status VisitEntries(const Archive& reader,
   return absl::InvalidArgumentError("is not an agent: it has too many entries");
 }
 
-absl::StatusOr<Entries> ReadWantedEntries(int fd) {
+// "JAR File Specification": the signature files of META-INF itself, in any case of letters.
+bool IsSignature(absl::string_view name) {
+  if (!absl::StartsWithIgnoreCase(name, kMetaInf)) return false;
+  name.remove_prefix(sizeof(kMetaInf) - 1);
+  if (absl::StrContains(name, '/')) return false;
+  if (absl::StartsWithIgnoreCase(name, "SIG-")) return true;
+  for (const char* suffix : {".SF", ".RSA", ".DSA", ".EC"}) {
+    if (absl::EndsWithIgnoreCase(name, suffix)) return true;
+  }
+  return false;
+}
+
+struct Listing {
+  Entries wanted;
+  bool has_signature = false;
+};
+
+absl::StatusOr<Listing> ListEntries(int fd) {
   ASSIGN_OR_RETURN(const Archive reader, OpenJar(fd));
-  Entries entries;
+  Listing listing;
   RETURN_IF_ERROR(VisitEntries(reader, [&](archive_entry* entry) -> absl::Status {
     const char* name = ::archive_entry_pathname(entry);
-    if (name == nullptr || !IsWanted(name)) return absl::OkStatus();
-    ASSIGN_OR_RETURN(entries[name], ReadEntry(reader));
+    if (name == nullptr) return absl::OkStatus();
+    if (IsSignature(name)) listing.has_signature = true;
+    if (!IsWanted(name)) return absl::OkStatus();
+    ASSIGN_OR_RETURN(listing.wanted[name], ReadEntry(reader));
     return absl::OkStatus();
   }));
-  return entries;
+  return listing;
 }
 
 // "Key: value" of a manifest's main section, "key=value" of a properties file.
@@ -162,29 +181,6 @@ bool LauncherTakesUrl(const Entries& entries) {
          HasConstant(launcher->second, "-secret");
 }
 
-// "JAR File Specification": the signature files of META-INF itself, in any case of letters.
-bool IsSignature(absl::string_view name) {
-  if (!absl::StartsWithIgnoreCase(name, kMetaInf)) return false;
-  name.remove_prefix(sizeof(kMetaInf) - 1);
-  if (absl::StrContains(name, '/')) return false;
-  if (absl::StartsWithIgnoreCase(name, "SIG-")) return true;
-  for (const char* suffix : {".SF", ".RSA", ".DSA", ".EC"}) {
-    if (absl::EndsWithIgnoreCase(name, suffix)) return true;
-  }
-  return false;
-}
-
-absl::StatusOr<bool> IsSigned(int fd) {
-  ASSIGN_OR_RETURN(const Archive reader, OpenJar(fd));
-  bool found = false;
-  RETURN_IF_ERROR(VisitEntries(reader, [&found](archive_entry* entry) {
-    const char* name = ::archive_entry_pathname(entry);
-    found = found || (name != nullptr && IsSignature(name));
-    return absl::OkStatus();
-  }));
-  return found;
-}
-
 absl::Status NotWritten(archive* writer) {
   return absl::InternalError(
       absl::StrCat("agent.jar without its signature: ", ::archive_error_string(writer)));
@@ -208,9 +204,12 @@ absl::Status CopyContent(const Archive& reader, archive* writer, size_t& left) {
 
 }  // namespace
 
-absl::StatusOr<pb::JarInfo> InspectJar(int fd) {
-  ASSIGN_OR_RETURN(Entries entries, ReadWantedEntries(fd));
-  pb::JarInfo info;
+absl::StatusOr<JarReport> InspectJar(int fd) {
+  ASSIGN_OR_RETURN(Listing listing, ListEntries(fd));
+  Entries& entries = listing.wanted;
+  JarReport report;
+  report.is_signed = listing.has_signature;
+  pb::JarInfo& info = report.agent;
   if (Lookup(entries[kManifest], "Main-Class") == kLauncherMainClass && LauncherTakesUrl(entries)) {
     info.set_generation(pb::LAUNCHER_JENKINS);
     info.set_main_class(kLauncherMainClass);
@@ -227,12 +226,10 @@ absl::StatusOr<pb::JarInfo> InspectJar(int fd) {
   info.set_min_java(java);
   info.set_runs_as_agent(IsAgentMainClass(Lookup(entries[kManifest], "Main-Class")));
   info.set_version(FindVersion(entries));
-  return info;
+  return report;
 }
 
-absl::StatusOr<bool> CopyWithoutSignature(int jar_fd, int copy_fd) {
-  ASSIGN_OR_RETURN(const bool has_signature, IsSigned(jar_fd));
-  if (!has_signature) return false;
+absl::Status CopyWithoutSignature(int jar_fd, int copy_fd) {
   ASSIGN_OR_RETURN(const Archive reader, OpenJar(jar_fd));
   const std::unique_ptr<archive, FreeWriter> writer(::archive_write_new());
   ::archive_write_set_format_zip(writer.get());
@@ -249,8 +246,8 @@ absl::StatusOr<bool> CopyWithoutSignature(int jar_fd, int copy_fd) {
     if (::archive_write_header(writer.get(), entry) != ARCHIVE_OK) return NotWritten(writer.get());
     return CopyContent(reader, writer.get(), left);
   }));
-  if (::archive_write_close(writer.get()) != ARCHIVE_OK) return NotWritten(writer.get());
-  return true;
+  return ::archive_write_close(writer.get()) == ARCHIVE_OK ? absl::OkStatus()
+                                                           : NotWritten(writer.get());
 }
 
 absl::StatusOr<std::string> Sha256OfFile(int fd) {

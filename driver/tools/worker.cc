@@ -103,11 +103,11 @@ absl::StatusOr<Json> DoChildsWork(const AgentJarRequest& request, Workplace& pla
   }
   const std::string subject = request.file.empty() ? "the controller's agent.jar" : request.file;
   const Fd& jar = fetched.unchanged ? place.cached.at(fetched.url).file : place.jar;
-  ASSIGN_OR_RETURN(const pb::JarInfo info, InspectJar(jar.get()), subject);
-  bool was_signed = false;
-  if (request.file.empty()) {
-    ASSIGN_OR_RETURN(was_signed, CopyWithoutSignature(jar.get(), place.unsigned_jar.get()),
-                     subject);
+  ASSIGN_OR_RETURN(const JarReport looked, InspectJar(jar.get()), subject);
+  const pb::JarInfo& info = looked.agent;
+  const bool was_signed = request.file.empty() && looked.is_signed;
+  if (was_signed) {
+    RETURN_IF_ERROR(CopyWithoutSignature(jar.get(), place.unsigned_jar.get()), subject);
   }
   return Json{{"state", "ready"},
               {"jar",

@@ -8,10 +8,13 @@
 
 #include <map>
 #include <string>
+#include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "driver/base/fd.h"
 #include "driver/base/file.h"
+#include "driver/base/status.h"
 #include "tests/support/requires.h"
 #include "tests/support/status_matchers.h"
 #include "tests/tools/fake_jar.h"
@@ -22,15 +25,17 @@ namespace {
 using ::testing::HasSubstr;
 
 absl::StatusOr<pb::JarInfo> Inspect(const std::string& content) {
-  absl::StatusOr<Fd> file = MakeSealedMemfd("test-jar", content);
-  return file.ok() ? InspectJar(file->get()) : file.status();
+  ASSIGN_OR_RETURN(const Fd file, MakeSealedMemfd("test-jar", content));
+  ASSIGN_OR_RETURN(JarReport report, InspectJar(file.get()));
+  return std::move(report.agent);
 }
 
 TEST(JarTest, TheRealOldAgent) {
   const std::string path = absl::StrCat(TEST_CACHE_DIR, "/maven/hudson-remoting-3.0.3.jar");
   REQUIRES_PATH(path);
   ASSERT_OK_AND_ASSIGN(const Fd file, OpenFile(path, O_RDONLY));
-  ASSERT_OK_AND_ASSIGN(const pb::JarInfo info, InspectJar(file.get()));
+  ASSERT_OK_AND_ASSIGN(const JarReport report, InspectJar(file.get()));
+  const pb::JarInfo& info = report.agent;
   EXPECT_EQ(info.generation(), pb::LAUNCHER_HUDSON);
   EXPECT_EQ(info.main_class(), "hudson.remoting.jnlp.Main");
   EXPECT_EQ(info.version(), "3.0.3");
@@ -97,14 +102,14 @@ std::map<std::string, std::string> EntriesOf(int fd) {
 }
 
 struct Copy {
-  absl::StatusOr<bool> was_signed;
+  absl::Status made;
   Fd file{::memfd_create("copy", MFD_CLOEXEC)};
 };
 
 Copy CopyOf(const std::string& content) {
   Copy copy;
   const absl::StatusOr<Fd> jar = MakeSealedMemfd("test-jar", content);
-  copy.was_signed = jar.ok() ? CopyWithoutSignature(jar->get(), copy.file.get()) : jar.status();
+  copy.made = jar.ok() ? CopyWithoutSignature(jar->get(), copy.file.get()) : jar.status();
   return copy;
 }
 
@@ -118,18 +123,22 @@ TEST(JarTest, ASignatureIsTakenOff) {
     with_signature[name] = "signature";
   }
   const Copy copy = CopyOf(MakeJar(with_signature));
-  ASSERT_OK_AND_ASSIGN(const bool was_signed, copy.was_signed);
-  EXPECT_TRUE(was_signed);
+  ASSERT_OK(copy.made);
   EXPECT_EQ(EntriesOf(copy.file.get()), entries);
-  ASSERT_OK_AND_ASSIGN(const pb::JarInfo info, InspectJar(copy.file.get()));
-  EXPECT_EQ(info.generation(), pb::LAUNCHER_JENKINS);
+  ASSERT_OK_AND_ASSIGN(const JarReport report, InspectJar(copy.file.get()));
+  EXPECT_EQ(report.agent.generation(), pb::LAUNCHER_JENKINS);
+  EXPECT_FALSE(report.is_signed);
 }
 
-TEST(JarTest, WithoutASignatureNothingIsWritten) {
-  const Copy copy = CopyOf(CurrentAgentJar());
-  ASSERT_OK_AND_ASSIGN(const bool was_signed, copy.was_signed);
-  EXPECT_FALSE(was_signed);
-  EXPECT_EQ(::lseek(copy.file.get(), 0, SEEK_END), 0);
+TEST(JarTest, EachOfTheSignaturesFilesMakesASignedJar) {
+  for (const char* name : {"META-INF/ECLIPSE_.SF", "META-INF/ECLIPSE_.RSA", "META-INF/x.dsa",
+                           "meta-inf/y.EC", "META-INF/SIG-z", "META-INF/services/a.SF"}) {
+    std::map<std::string, std::string> entries = CurrentAgentEntries();
+    entries[name] = "text";
+    ASSERT_OK_AND_ASSIGN(const Fd jar, MakeSealedMemfd("test-jar", MakeJar(entries)));
+    ASSERT_OK_AND_ASSIGN(const JarReport report, InspectJar(jar.get()));
+    EXPECT_EQ(report.is_signed, !absl::StrContains(name, "services")) << name;
+  }
 }
 
 TEST(JarTest, ADamagedSignedJarIsRefused) {
@@ -138,7 +147,7 @@ TEST(JarTest, ADamagedSignedJarIsRefused) {
   const size_t end = jar.find("PK\x07\x08", jar.find("hudson/remoting/Launcher.class"));
   ASSERT_NE(end, std::string::npos);
   jar[end - 6] ^= 1;
-  EXPECT_THAT(CopyOf(jar).was_signed,
+  EXPECT_THAT(CopyOf(jar).made,
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("is not a jar file")));
 }
 
@@ -147,8 +156,9 @@ TEST(JarTest, TheRealOldAgentIsSignedAndLosesOnlyThat) {
   REQUIRES_PATH(path);
   ASSERT_OK_AND_ASSIGN(const Fd file, OpenFile(path, O_RDONLY));
   const Fd copy(::memfd_create("copy", MFD_CLOEXEC));
-  ASSERT_OK_AND_ASSIGN(const bool was_signed, CopyWithoutSignature(file.get(), copy.get()));
-  EXPECT_TRUE(was_signed);
+  ASSERT_OK_AND_ASSIGN(const JarReport report, InspectJar(file.get()));
+  EXPECT_TRUE(report.is_signed);
+  ASSERT_OK(CopyWithoutSignature(file.get(), copy.get()));
   std::map<std::string, std::string> expected = EntriesOf(file.get());
   EXPECT_EQ(expected.erase("META-INF/ECLIPSE_.SF") + expected.erase("META-INF/ECLIPSE_.RSA"), 2u);
   EXPECT_GT(expected.size(), 100u);
@@ -166,7 +176,7 @@ TEST(JarTest, NoBrokenByteDoesHarm) {
   for (size_t i = 0; i < signed_jar.size(); ++i) {
     std::string broken = signed_jar;
     broken[i] = static_cast<char>(broken[i] ^ 0xff);
-    CopyOf(broken).was_signed.status().IgnoreError();
+    CopyOf(broken).made.IgnoreError();
   }
 }
 
