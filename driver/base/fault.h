@@ -1,5 +1,6 @@
-// Places at which the tests kill a process: each numbered step of a start, an exit, a recovery and
-// a removal. FaultPoint() is empty unless FAULT_POINTS is defined (sanitized builds only).
+// Places at which the tests kill a process: each numbered step of a task's start, exit, recovery
+// and removal, and of an image's pull and removal. FaultPoint() is empty unless FAULT_POINTS is
+// defined (sanitized builds only).
 //
 // A point is armed by naming it in kFaultVariable of the plugin's environment. What the plugin
 // starts gets the variable too, so one name stands for one place in one kind of process.
@@ -56,14 +57,26 @@ inline constexpr const char* kFaultPoints[] = {
     "plugin.destroy.cgroups_removed",
 };
 
-// A name of the list; any other does not compile.
+// In the order in which an image passes them.
+inline constexpr const char* kImageFaultPoints[] = {
+    "image.pull.staged",          "image.pull.unpacked",
+    "image.pull.synced",          "image.publish.layer_moved",
+    "image.publish.layers_moved", "file.replace.written",
+    "image.publish.recorded",     "image.remove.names_gone",
+    "image.remove.record_gone",   "image.remove.layers_discarded",
+};
+
+// A name of the lists; any other does not compile.
 class FaultName {
  public:
   consteval FaultName(const char* name) : name_(name) {  // NOLINT: implicit, reads as a string
     for (const char* known : kFaultPoints) {
       if (std::string_view(known) == name) return;
     }
-    throw "not in kFaultPoints";
+    for (const char* known : kImageFaultPoints) {
+      if (std::string_view(known) == name) return;
+    }
+    throw "in neither list";
   }
   constexpr const char* name() const { return name_; }
 

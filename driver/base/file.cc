@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "driver/base/fault.h"
 #include "driver/base/status.h"
 
 namespace jenkins_agent {
@@ -66,6 +67,7 @@ absl::Status Replace(int dir_fd, const std::string& name, absl::string_view data
                    OpenAt(dir_fd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode));
   RETURN_IF_ERROR(WriteAll(fd.get(), data), temporary);
   if (durable && ::fsync(fd.get()) != 0) return ErrnoStatus(absl::StrCat("fsync ", temporary));
+  FaultPoint("file.replace.written");
   if (::renameat(dir_fd, temporary.c_str(), dir_fd, name.c_str()) != 0) {
     return ErrnoStatus(absl::StrCat("rename ", temporary));
   }

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "driver/base/fault.h"
 #include "driver/base/file.h"
 #include "driver/base/mutex.h"
 #include "driver/base/status.h"
@@ -345,6 +346,7 @@ absl::StatusOr<PullResult> PullOnce(const Store& store, ImageSource& source,
   }
   RETURN_IF_ERROR(FetchConfig(source, documents));
   ASSIGN_OR_RETURN(const Staging staging, store.Stage());
+  FaultPoint("image.pull.staged");
   std::vector<LayerTask> layers = PlanLayers(store, documents);
   for (const LayerTask& layer : layers) {
     if (layer.here) ++result.progress.cached_layers;
@@ -353,8 +355,10 @@ absl::StatusOr<PullResult> PullOnce(const Store& store, ImageSource& source,
   RETURN_IF_ERROR(CheckSpace(store, result.progress.bytes * kUnpackedRatio));
   if (request.on_progress) request.on_progress(result.progress);
   RETURN_IF_ERROR(Unpacker(source, staging, layers, result.progress, request.on_progress).Run());
+  FaultPoint("image.pull.unpacked");
   RETURN_IF_ERROR(CompleteLayers(store, staging, layers));
   RETURN_IF_ERROR(SyncAndDigest(staging, layers, request.sync));
+  FaultPoint("image.pull.synced");
   TakeKnownSizes(store, layers);
   StoredImage image = {.manifest = documents.digest,
                        .config = documents.config_text,

@@ -21,6 +21,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
+#include "driver/base/fault.h"
 #include "driver/base/file.h"
 #include "driver/base/status.h"
 #include "driver/image/json.h"
@@ -38,6 +39,7 @@ constexpr char kLeases[] = "leases";
 constexpr char kTmp[] = "tmp";
 constexpr char kTrash[] = "trash";
 constexpr char kSuffix[] = ".json";
+constexpr char kHalfSuffix[] = ".json.tmp";  // of WriteFileAtomicAt, until the rename
 // The digest of a layer's tree. Older records have another one, as "tree", which nobody can check.
 constexpr char kTree[] = "tree_digest";
 constexpr size_t kMaxRecordBytes = 2 * kMaxConfigBytes;  // the config, escaped
@@ -335,6 +337,7 @@ absl::Status Store::Publish(const Staging& staging, const StoredImage& image,
     const std::string to = absl::StrCat(kLayers, "/", layer.key);
     if (::renameat2(staging.fd(), layer.key.c_str(), dir_.get(), to.c_str(), RENAME_NOREPLACE) ==
         0) {
+      FaultPoint("image.publish.layer_moved");
       continue;
     }
     // Published by another pull, or here already when this one began.
@@ -344,8 +347,10 @@ absl::Status Store::Publish(const Staging& staging, const StoredImage& image,
     }
   }
   RETURN_IF_ERROR(SyncFolder(kLayers));
+  FaultPoint("image.publish.layers_moved");
   RETURN_IF_ERROR(
       WriteRecord(kImages, absl::StrCat(image.manifest.hex(), kSuffix), ImageText(image)));
+  FaultPoint("image.publish.recorded");
   return WriteRef(ref);
 }
 
@@ -437,6 +442,7 @@ absl::StatusOr<int64_t> Store::Remove(const Digest& manifest) const {
       }
     }
     RETURN_IF_ERROR(SyncFolder(kStoreRefs));
+    FaultPoint("image.remove.names_gone");
     const std::string record = absl::StrCat(kImages, "/", manifest.hex(), kSuffix);
     if (::unlinkat(dir_.get(), record.c_str(), 0) != 0) {
       if (errno == ENOENT) {
@@ -445,7 +451,9 @@ absl::StatusOr<int64_t> Store::Remove(const Digest& manifest) const {
       return ErrnoStatus("remove the image's record");
     }
     RETURN_IF_ERROR(SyncFolder(kImages));
+    FaultPoint("image.remove.record_gone");
     RETURN_IF_ERROR(DiscardUnreferenced());
+    FaultPoint("image.remove.layers_discarded");
     for (const auto& [key, size] : layers) bytes += HasLayer(key) ? 0 : size;
   }
   // Without the lock: a large layer takes a second.
@@ -502,6 +510,20 @@ absl::Status Store::DiscardDeadPulls() const {
   return absl::OkStatus();
 }
 
+// Whoever writes a record has the store's lock, as has the caller of this.
+absl::Status Store::RemoveHalfRecords() const {
+  for (const char* folder : {kImages, kStoreRefs, kLeases, kStorePins}) {
+    for (const std::string& name : Names(absl::StrCat(path_, "/", folder))) {
+      if (!absl::EndsWith(name, kHalfSuffix)) continue;
+      const std::string path = absl::StrCat(folder, "/", name);
+      if (::unlinkat(dir_.get(), path.c_str(), 0) != 0 && errno != ENOENT) {
+        return ErrnoStatus(absl::StrCat("remove ", path));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Store::EmptyTrash() const {
   for (const std::string& name : Names(path_ + "/" + kTrash)) {
     const std::string path = absl::StrCat(path_, "/", kTrash, "/", name);
@@ -528,6 +550,7 @@ absl::Status Store::Sweep() const {
         return ErrnoStatus(absl::StrCat("remove ", record, ", whose image is gone"));
       }
     }
+    RETURN_IF_ERROR(RemoveHalfRecords());
     RETURN_IF_ERROR(DiscardUnreferenced());
     RETURN_IF_ERROR(DiscardDeadPulls());
   }

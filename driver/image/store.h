@@ -147,6 +147,7 @@ class Store {
   absl::Status Discard(const std::string& folder, const std::string& name) const;
   absl::Status DiscardUnreferenced() const;
   absl::Status DiscardDeadPulls() const;
+  absl::Status RemoveHalfRecords() const;
   absl::Status EmptyTrash() const;
   absl::Status SyncFolder(const std::string& folder) const;
 

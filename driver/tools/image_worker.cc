@@ -161,6 +161,10 @@ absl::StatusOr<PullResult> RunChild(const ImageJob& job, const ImageName& name, 
   RETURN_IF_ERROR(CheckPath(job, name));
   ASSIGN_OR_RETURN(const std::optional<Credentials> credentials, FindJobCredentials(job, name));
   ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::Open(job.store));
+  // What dead pulls left goes first: its room may be what is missing, and a layer of theirs that no
+  // image has would be taken for a known one, without size and digest. What cannot be removed
+  // hinders nobody.
+  store->Sweep().IgnoreError();
   ASSIGN_OR_RETURN(Pipe reports, MakePipe());
   ASSIGN_OR_RETURN(const pid_t child, ForkIntoPidNamespace());
   if (child == 0) {
@@ -175,7 +179,7 @@ absl::StatusOr<PullResult> RunChild(const ImageJob& job, const ImageName& name, 
   absl::StatusOr<PullResult> result = FollowChild(reports.read.get(), cancel_fd, on_progress);
   ::kill(child, SIGKILL);  // it may hang where it was told to stop; all its threads go with it
   ::waitpid(child, nullptr, 0);
-  if (!result.ok()) RETURN_IF_ERROR(store->Sweep());
+  if (!result.ok()) store->Sweep().IgnoreError();  // why it failed is the news
   return result;
 }
 

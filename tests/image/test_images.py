@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import random
+import select
 import shutil
 import signal
 import subprocess
@@ -573,6 +574,76 @@ class Misbehaving(Images):
         self.registry.hook = None
         self.pull(self.name, "--plain-http")
         self.assertEqual(self.leftovers(self.store), [])
+
+    def killed_pull(self, point):
+        """As by a power cut: the part that dies at the point takes its parent along, which would clean up."""
+        confined = []
+
+        def stop_the_parent(_):
+            self.registry.hook = None
+            children = pathlib.Path(f"/proc/{pull.pid}/task/{pull.pid}/children").read_text().split()
+            confined.append(os.pidfd_open(int(children[0])))
+            os.kill(pull.pid, signal.SIGSTOP)
+            asked.set()
+            return False
+        asked = threading.Event()
+        self.registry.hook = stop_the_parent
+        pull = self.start_images(point, "pull", "--plain-http", self.name)
+        self.assertTrue(asked.wait(30))
+        self.assertTrue(select.select(confined, [], [], 60)[0])  # it has ended
+        os.close(confined[0])
+        pull.kill()
+        self.assertEqual(pull.wait(), -signal.SIGKILL)
+
+    def start_images(self, point, *arguments):
+        return subprocess.Popen([TOOLS, "images", "--store", self.store, *arguments], stdout=subprocess.DEVNULL,
+                                env={"PATH": "/usr/bin:/bin", "HOME": str(self.dir), "JENKINS_AGENT_FAULT": point,
+                                     "LSAN_OPTIONS": "detect_leaks=0"})
+
+    def assert_whole(self):
+        """What the store shows is there, and as it came."""
+        for image in json.loads(self.images("verify", "--json"))["images"]:
+            self.assertEqual(image["state"], "intact")
+        for image in self.list():
+            self.assertEqual(self.rootfs(image["manifest"]), self.tree)
+
+    def assert_nothing_else(self):
+        self.assertEqual(self.leftovers(self.store), [])
+        self.assertEqual(list(self.store.glob("*/*.tmp")), [])
+        wanted = {pathlib.Path(layer["path"]).name for image in self.list()
+                  for layer in json.loads(self.images("inspect", image["manifest"]))["layers"]}
+        self.assertEqual({path.name for path in (self.store / "layers").iterdir()}, wanted)
+
+    @unittest.skipUnless(os.environ.get("FAULT_POINTS"), "release programs have no fault points")
+    def test_10_killed_at_each_step_of_a_pull(self):
+        self.pull(self.name, "--plain-http")
+        self.tree = self.rootfs(self.name)
+        self.images("rm", self.name)
+        for point in ("image.pull.staged", "image.pull.unpacked", "image.pull.synced", "image.publish.layer_moved",
+                      "image.publish.layers_moved", "file.replace.written", "image.publish.recorded"):
+            with self.subTest(point):
+                self.killed_pull(point)
+                self.assert_whole()
+                self.pull(self.name, "--plain-http")
+                self.assertEqual(len(self.list()), 1)
+                self.assert_whole()
+                self.assert_nothing_else()
+                self.images("rm", self.name)
+
+    @unittest.skipUnless(os.environ.get("FAULT_POINTS"), "release programs have no fault points")
+    def test_10_killed_at_each_step_of_a_removal(self):
+        self.pull(self.name, "--plain-http")
+        self.tree = self.rootfs(self.name)
+        for command in ("rm", self.name), ("gc", "--max-age", "1s", "--delay", "0s", "--keep-recent", "0"):
+            for point in "image.remove.names_gone", "image.remove.record_gone", "image.remove.layers_discarded":
+                with self.subTest(command=command[0], point=point):
+                    for record in (self.store / "images").iterdir():
+                        os.utime(record, (1, 1))  # used long ago
+                    self.assertEqual(self.start_images(point, *command).wait(), -signal.SIGKILL)
+                    self.assert_whole()
+                    self.pull(self.name, "--plain-http")
+                    self.assert_whole()
+                    self.assert_nothing_else()
 
     def test_layouts(self):
         layout = self.dir / "layout"
