@@ -193,7 +193,8 @@ grpc::ServerWriteReactor<nomad::FingerprintResponse>* NewFingerprintStream(
   auto* stream = new PushStream<nomad::FingerprintResponse>();
   auto watch = std::make_shared<FingerprintWatch>(
       FingerprintWatch{runtime, *worker, period, stream->inlet()});
-  (*worker)->Post([watch] { LookAtHost(watch); });
+  // Given away: its watch of the images ends on the worker's thread.
+  (*worker)->Post([watch = std::move(watch)] { LookAtHost(watch); });
   return stream;
 }
 
