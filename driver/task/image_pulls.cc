@@ -31,7 +31,7 @@ void CountPull(const absl::StatusOr<PullResult>& outcome, ImagePulls::Clock::dur
 // The workers end on the loop's thread, or with the loop.
 ImagePulls::~ImagePulls() {
   MutexLock lock(mutex_);
-  loop_->Post([running = std::move(running_)] {});
+  loop_->Post([running = std::move(running_)]() mutable { running.clear(); });
 }
 
 void ImagePulls::StartSoon(const RunningPtr& pull) {
