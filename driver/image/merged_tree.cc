@@ -23,8 +23,9 @@
 namespace jenkins_agent {
 namespace {
 
-constexpr int kMaxLinks = 40;  // the kernel's (path_resolution(7))
-constexpr size_t kMaxParts = 4096;
+constexpr int kMaxLinks = 40;       // the kernel's (path_resolution(7))
+constexpr size_t kMaxParts = 4096;  // that are looked at, for one path
+constexpr size_t kMaxShown = 80;    // bytes of a path that is too long
 constexpr size_t kMaxNames = 1000;
 constexpr char kOpaque[] = "trusted.overlay.opaque";
 
@@ -93,28 +94,37 @@ absl::StatusOr<MergedTree::Node> MergedTree::Step(const std::vector<Fd>& dirs,
   return node;
 }
 
+// Of the directories on the way only the last is open: an image may have as many as it likes in
+// each of its layers. ".." begins again at the root.
 absl::StatusOr<MergedTree::Node> MergedTree::Walk(absl::string_view path) const {
   std::deque<std::string> left;
   PushFront(path, left);
   std::vector<std::string> done;
-  std::vector<std::vector<Fd>> parents(1);  // of `done`, the root first
-  ASSIGN_OR_RETURN(parents[0], DuplicateAll(layers_));
+  std::vector<Fd> opened;
+  const std::vector<Fd>* here = &layers_;  // or `opened`
+  const auto begin_again = [&] {
+    left.insert(left.begin(), done.begin(), done.end());
+    done.clear();
+    here = &layers_;
+  };
   int links = 0;
-  while (!left.empty()) {
+  for (size_t steps = 0; !left.empty(); ++steps) {
+    if (steps == kMaxParts) {
+      return absl::FailedPreconditionError(absl::StrCat(path.substr(0, kMaxShown), ": too long"));
+    }
     const std::string name = std::move(left.front());
     left.pop_front();
     if (name == ".") continue;
     if (name == "..") {
-      if (!done.empty()) {
-        done.pop_back();
-        parents.pop_back();
-      }
+      if (!done.empty()) done.pop_back();
+      begin_again();
       continue;
     }
-    ASSIGN_OR_RETURN(Node node, Step(parents.back(), name));
+    ASSIGN_OR_RETURN(Node node, Step(*here, name));
     if (!node.dirs.empty()) {
       done.push_back(name);
-      parents.push_back(std::move(node.dirs));
+      opened = std::move(node.dirs);
+      here = &opened;
       continue;
     }
     if (!node.file) return Missing(path);
@@ -122,13 +132,13 @@ absl::StatusOr<MergedTree::Node> MergedTree::Walk(absl::string_view path) const 
     if (::fstat(node.file.get(), &info) != 0) return ErrnoStatus(path);
     if (S_ISLNK(info.st_mode)) {
       const std::string text = LinkText(node.file.get());
-      if (++links > kMaxLinks || left.size() > kMaxParts) {
+      if (++links > kMaxLinks) {
         return absl::FailedPreconditionError(absl::StrCat(path, ": too many symbolic links"));
       }
       if (text.empty()) return Missing(path);
       if (text.front() == '/') {
         done.clear();
-        parents.erase(parents.begin() + 1, parents.end());
+        here = &layers_;
       }
       PushFront(text, left);
       continue;
@@ -139,7 +149,11 @@ absl::StatusOr<MergedTree::Node> MergedTree::Walk(absl::string_view path) const 
     return node;
   }
   Node node;
-  node.dirs = std::move(parents.back());
+  if (here == &layers_) {
+    ASSIGN_OR_RETURN(node.dirs, DuplicateAll(layers_));
+  } else {
+    node.dirs = std::move(opened);
+  }
   node.resolved = absl::StrCat("/", absl::StrJoin(done, "/"));
   return node;
 }

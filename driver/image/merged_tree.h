@@ -19,7 +19,7 @@ class MergedTree {
   static absl::StatusOr<MergedTree> Open(const std::vector<std::string>& layers);
 
   // `path` with all links resolved, "/usr/lib/jvm/java-17". NotFound: nothing is there.
-  // FailedPrecondition: a loop of links.
+  // FailedPrecondition: a loop of links, or thousands of directories.
   absl::StatusOr<std::string> Resolve(absl::string_view path) const;
   // A regular file's content, at most `limit` bytes. NotFound; FailedPrecondition: no such file.
   absl::StatusOr<std::string> ReadFile(absl::string_view path, size_t limit) const;

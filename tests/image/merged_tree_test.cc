@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
@@ -121,6 +122,32 @@ TEST_F(MergedTreeTest, LoopsAndWhatIsNoFile) {
   EXPECT_THAT(Read(tree, "/a"), HasSubstr("too many symbolic links"));
   EXPECT_THAT(Read(tree, "/fifo"), HasSubstr("is no file"));
   EXPECT_THAT(tree.ReadFile("/long", 100), Not(IsOk()));
+}
+
+// The plugin resolves what an image's config names, and has no descriptors to lose.
+TEST_F(MergedTreeTest, ADeepTreeInManyLayersTakesFewDescriptors) {
+  constexpr int kLayers = 8;
+  std::string deep;
+  for (int i = 0; i < 60; ++i) absl::StrAppend(&deep, "/d");
+  for (int layer = 0; layer < kLayers; ++layer) Write(layer, deep + "/file", "text");
+  const MergedTree tree = Tree(kLayers);
+  rlimit limit = {};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &limit), 0);
+  const rlimit few = {.rlim_cur = 128, .rlim_max = limit.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+  EXPECT_EQ(Read(tree, deep + "/file"), "text");
+  EXPECT_EQ(*tree.Resolve(deep + "/../../d/d/file"), deep + "/file");
+  EXPECT_EQ(*tree.Resolve(deep + "/../../.."), deep.substr(0, deep.size() - 6));
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+TEST_F(MergedTreeTest, APathWithoutEndIsRefused) {
+  Write(0, "/d/file", "text");
+  const MergedTree tree = Tree();
+  std::string path;
+  for (int i = 0; i < 3000; ++i) absl::StrAppend(&path, "/d/..");
+  EXPECT_THAT(tree.Resolve(path),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("too long")));
 }
 
 }  // namespace
