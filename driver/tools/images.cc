@@ -216,8 +216,6 @@ absl::Status RunPull(const Options& options) {
     return absl::PermissionDeniedError("needs root: layers hold files of other users");
   }
   ASSIGN_OR_RETURN(const ImageName name, NameOf(options.name));
-  ASSIGN_OR_RETURN(const std::unique_ptr<Store> store, Store::Open(options.store));
-  RETURN_IF_ERROR(store->Sweep());
   const ImageJob job = {
       .store = Absolute(options.store),
       .image = name.ToString(),
