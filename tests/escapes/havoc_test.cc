@@ -39,6 +39,15 @@ class Havoc : public SupervisorTest {
     EXPECT_OK(SendPacket(connection->get(), request.SerializeAsString()));
     return *std::move(connection);
   }
+  // An empty one when none came.
+  pb::ControlReply ReplyOf(const Fd& session) {
+    pb::ControlReply reply;
+    pollfd answer = {session.get(), POLLIN, 0};
+    EXPECT_EQ(::poll(&answer, 1, kTestDeadline.count() * 1000), 1) << "no answer";
+    const absl::StatusOr<Packet> packet = ReceivePacket(session.get());
+    EXPECT_TRUE(packet.ok() && reply.ParseFromString(packet->data)) << packet.status();
+    return reply;
+  }
   // Of the session's program; "" when the answer did not come.
   std::string OutputOf(const Fd& session) {
     pollfd answer = {session.get(), POLLIN, 0};
@@ -141,6 +150,26 @@ TEST_P(HavocBeforeExec, WhoHoldsTheLaunchesBesideHoldsNeitherPidOneNorTheStop) {
   sessions.clear();  // which kills them, stopped or not
   EXPECT_TRUE(Eventually([&] { return CgroupFile(status, "pids.current") == "1\n"; }));
   EXPECT_OK(watcher().Signal(SIGCONT));
+  ExpectItEndsAndLeavesNothing(status);
+}
+
+TEST_F(Havoc, AnExecThatIsHeldForEverIsToldSoAndTheTaskGoesOn) {
+  pb::LaunchSpec spec = Attack("hold");
+  spec.mutable_user()->set_uid(0);  // who may stop pid 1's copies from their first moment on
+  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status, Start(spec));
+  ASSERT_TRUE(Eventually([this] { return Stdout() == "holding\n"; }));
+  Fd session;
+  pb::ControlReply reply;
+  // Some get past their exec before they are stopped.
+  EXPECT_TRUE(Eventually([&] {
+    session = StartBeside({"sleep", "1000"});
+    reply = ReplyOf(session);
+    return !reply.error().empty();
+  }));
+  EXPECT_THAT(reply.error(), HasSubstr("exec did not happen within 10 s"));
+  // While the client is still there.
+  EXPECT_TRUE(Eventually([&] { return CgroupFile(status, "pids.current") == "1\n"; }));
+  EXPECT_EQ(watcher().Status().state(), pb::RUNNING);
   ExpectItEndsAndLeavesNothing(status);
 }
 
