@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -280,6 +281,27 @@ TEST_F(PropagationTest, OnlyAnAskedForOneSeesLaterMounts) {
   EXPECT_EQ(SeenOfALaterMount(pb::MountSpec::SHARED), "later");
 }
 
+// Row 45 of tests/README.md, from inside.
+TEST_F(PropagationTest, AMountOfTheTaskReachesTheHostOnlyByASharedOne) {
+  sandbox_.user().set_uid(0);
+  sandbox_.spec().add_capabilities(CAP_SYS_ADMIN);
+  sandbox_.spec().set_payload_filter(PayloadFilter({CAP_SYS_ADMIN}));
+  sandbox_.spec().set_init_filter(InitFilter({CAP_SYS_ADMIN}));
+  const auto host_sees = [this](pb::MountSpec::Propagation propagation) {
+    sandbox_.spec().clear_mounts();
+    pb::MountSpec& mount = AddMount(pb::MountSpec::BIND, "/volume");
+    mount.set_source(Volume());
+    mount.set_propagation(propagation);
+    EXPECT_EQ(Ask("mount -n -t tmpfs own /volume/sub && touch /volume/sub/own && ls /volume/sub"),
+              "own\n");
+    return fs::exists(Volume() + "/sub/own");
+  };
+  EXPECT_FALSE(host_sees(pb::MountSpec::PRIVATE));
+  EXPECT_FALSE(host_sees(pb::MountSpec::SLAVE));
+  EXPECT_TRUE(host_sees(pb::MountSpec::SHARED));  // the mount is one that can be seen
+  ::umount2((Volume() + "/sub").c_str(), MNT_DETACH);
+}
+
 TEST_F(PropagationTest, TheFlagsSayWhoGivesAndWhoTakes) {
   const std::pair<pb::MountSpec::Propagation, const char*> expected[] = {
       {pb::MountSpec::PRIVATE, ""},
@@ -481,6 +503,12 @@ TEST_F(HostileTargetTest, TargetsWithDotDotAreRefused) {
   EXPECT_THAT(result.output, HasSubstr("not a plain path"));
 }
 
+// How often the tests with a Swapper do what they do in a short run.
+int Rounds() {
+  const char* rounds = ::getenv("SWAP_ROUNDS");
+  return rounds == nullptr ? 1 : ::atoi(rounds);
+}
+
 // Swaps a directory with a link, again and again. A process: the sandbox is forked
 // from this one, which must stay single-threaded.
 class Swapper {
@@ -506,7 +534,7 @@ class Swapper {
 };
 
 TEST_F(HostileTargetTest, ATargetThatIsSwappedDuringTheStartLeadsNowhere) {
-  constexpr int kStartsEach = 10;  // 1000 and more: --gtest_repeat
+  const int starts_each = 10 * Rounds();
   int stood = 0;
   int refused = 0;
   for (const std::string& text : {Host("victim"), "../../../../../.." + Host("victim")}) {
@@ -520,7 +548,7 @@ TEST_F(HostileTargetTest, ATargetThatIsSwappedDuringTheStartLeadsNowhere) {
       mount.set_source(Host("source"));
       mount.set_uid(12345);
       const Swapper swapper(Host("local/trap"), Host("local/link"));
-      for (int i = 0; i < kStartsEach; ++i) {
+      for (int i = 0; i < starts_each; ++i) {
         const SandboxResult result = sandbox_.Run({"/bin/true"});
         ASSERT_TRUE(result.exit_code == 0 || result.exit_code == kSetupFailed) << result.output;
         ++(result.exit_code == 0 ? stood : refused);
@@ -540,7 +568,7 @@ TEST_F(HostileTargetTest, ASourceThatIsSwappedDuringTheStartShowsNothing) {
   fs::create_symlink(Host("victim"), Host("alloc/link"));
   const Swapper swapper(Host("alloc/logs"), Host("alloc/link"));
   int refused = 0;
-  for (int i = 0; i < 25; ++i) {
+  for (int i = 0; i < 25 * Rounds(); ++i) {
     const SandboxResult result = sandbox_.Run({"/bin/ls", "/alloc/logs"});
     ASSERT_EQ(result.output.find("secret"), std::string::npos);
     refused += result.exit_code == kSetupFailed;
