@@ -212,10 +212,28 @@ std::vector<uint64_t> ArgumentsFor(const CallRule& rule) {
   return arguments;
 }
 
-TEST(Filter, LibseccompDecidesTheSame) {
-  const CallRules rules = PayloadCallRules();
+// pid 1's filter is the payload's but for clone3 (into a cgroup, v2) and, with `userns`, entering
+// user namespaces.
+CallRules InitCallRules(const std::set<uint32_t>& capabilities, bool userns) {
+  CallRules rules = PayloadCallRules(capabilities);
+  rules[SYS_clone3] = {CallRule::Kind::kAllow, 0, {}};
+  if (userns) rules[SYS_setns] = {CallRule::Kind::kAllowIfOneOf, 1, {CLONE_NEWUSER}};
+  return rules;
+}
+
+struct Emitted {
+  const char* name;
+  CallRules rules;
+  std::string filter;
+};
+void PrintTo(const Emitted& emitted, std::ostream* out) { *out << emitted.name; }
+
+class EveryFilter : public ::testing::TestWithParam<Emitted> {};
+
+TEST_P(EveryFilter, LibseccompDecidesTheSame) {
+  const CallRules& rules = GetParam().rules;
   const Oracles oracles = MakeOracles(rules);
-  const std::vector<sock_filter> program = Decode(PayloadFilter());
+  const std::vector<sock_filter> program = Decode(GetParam().filter);
   int refused = 0;
   for (uint32_t number = 0; number <= kLastNumber; ++number) {
     const CallRule rule = RuleOf(rules, number);
@@ -228,6 +246,22 @@ TEST(Filter, LibseccompDecidesTheSame) {
   }
   EXPECT_GT(refused, 1000);  // the arguments meet both sides of the rules
 }
+
+const std::set<uint32_t> kSome = {CAP_NET_RAW, CAP_SYS_CHROOT, CAP_SYS_TIME};
+const std::set<uint32_t> kAdmin = {CAP_SYS_ADMIN};
+
+INSTANTIATE_TEST_SUITE_P(
+    Emitted, EveryFilter,
+    ::testing::Values(
+        Emitted{"Payload", PayloadCallRules(), PayloadFilter()},
+        Emitted{"PayloadSome", PayloadCallRules(kSome), PayloadFilter(kSome)},
+        Emitted{"PayloadAdmin", PayloadCallRules(kAdmin), PayloadFilter(kAdmin)},
+        Emitted{"Init", InitCallRules({}, false), InitFilter()},
+        Emitted{"InitUserns", InitCallRules({}, true), InitFilter({}, true)},
+        Emitted{"InitSomeUserns", InitCallRules(kSome, true), InitFilter(kSome, true)},
+        // setns is open already.
+        Emitted{"InitAdminUserns", InitCallRules(kAdmin, false), InitFilter(kAdmin, true)}),
+    [](const auto& which) { return which.param.name; });
 
 // No rule looks at two arguments, so the others must not matter.
 TEST(Filter, OnlyTheArgumentOfTheRuleCounts) {
