@@ -147,7 +147,7 @@ absl::Status BecomePayload(const pb::UserSpec& user, const pb::SandboxSpec& spec
   ::umask(kUmask);
   RETURN_IF_ERROR(SetLimits(spec));
   if (user_namespace >= 0) {
-    RETURN_IF_ERROR(EnterUserNamespace(user_namespace));
+    RETURN_IF_ERROR(EnterUserNamespace(user, user_namespace));
     // Who enters holds everything in there, the bounding set included.
     RETURN_IF_ERROR(DropBoundingSet());
     RETURN_IF_ERROR(SetCapabilities(std::array{CAP_SETUID, CAP_SETGID}, spec.capabilities()));

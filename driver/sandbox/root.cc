@@ -144,11 +144,17 @@ absl::Status MountTmpfs(int root_fd, const pb::MountSpec& spec, const RootOwner&
                   LinksOf(spec));
 }
 
+// Of the terminals that a host has for all its sandboxes together (kernel.pty.max less
+// kernel.pty.reserve: 3072).
+constexpr char kMaxTerminals[] = "256";
+
 // ptmxmode and gid 5 (tty on every distribution) as the kernel's own documentation asks for.
 absl::Status MountDevpts(int root_fd, const pb::MountSpec& spec) {
-  return AttachAt(root_fd, spec.target(),
-                  NewFileSystem("devpts", {{"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", "5"}},
-                                MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC));
+  return AttachAt(
+      root_fd, spec.target(),
+      NewFileSystem("devpts",
+                    {{"ptmxmode", "0666"}, {"mode", "0620"}, {"gid", "5"}, {"max", kMaxTerminals}},
+                    MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC));
 }
 
 // The file system as well as the mount: a copy of the mount could be made writable again.

@@ -1,8 +1,10 @@
 #include "driver/sandbox/user_namespace.h"
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,17 +19,38 @@
 namespace jenkins_agent {
 namespace {
 
+// The effective id alone, by which a namespace gets its owner and the owner its rights over it
+// (user_namespaces(7)).
+absl::Status BecomeOwner(const pb::UserSpec& user) {
+  if (user.namespace_owner() == 0) return absl::OkStatus();
+  if (::seteuid(user.namespace_owner()) != 0) return ErrnoStatus("become the namespace's owner");
+  return absl::OkStatus();
+}
+
+// A change of the effective id to another one than root's has dropped them (capabilities(7)). Some
+// hosts let nobody make a user namespace without (Debian's kernel.unprivileged_userns_clone).
+absl::Status UseAllCapabilities() {
+  __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {};
+  if (::syscall(SYS_capget, &header, data) != 0) return ErrnoStatus("read the capabilities");
+  for (__user_cap_data_struct& half : data) half.effective = half.permitted;
+  if (::syscall(SYS_capset, &header, data) != 0) return ErrnoStatus("set the capabilities");
+  return absl::OkStatus();
+}
+
 // The child's pid is another one in the host's /proc, so it opens what its parent needs.
-absl::Status OfferNamespace(int channel) {
+absl::Status OfferNamespace(const pb::UserSpec& user, int channel) {
   ASSIGN_OR_RETURN(const Fd self, OpenFile("/proc/self", O_PATH | O_DIRECTORY));
+  RETURN_IF_ERROR(BecomeOwner(user));
+  RETURN_IF_ERROR(UseAllCapabilities());
   if (::unshare(CLONE_NEWUSER) != 0) return ErrnoStatus("unshare");
   ASSIGN_OR_RETURN(const Fd made, OpenFile("/proc/self/ns/user", O_RDONLY));
   return SendPacket(channel, "made", {self.get(), made.get()});
 }
 
 // Stays until its parent is done, or gone: its /proc directory is in use.
-[[noreturn]] void BeFirstMember(int channel) {
-  if (const absl::Status offered = OfferNamespace(channel); !offered.ok()) {
+[[noreturn]] void BeFirstMember(const pb::UserSpec& user, int channel) {
+  if (const absl::Status offered = OfferNamespace(user, channel); !offered.ok()) {
     SendPacket(channel, offered.message()).IgnoreError();  // its end of file tells as well
     ::_exit(1);
   }
@@ -75,7 +98,7 @@ absl::StatusOr<Fd> MakeUserNamespace(const pb::UserSpec& user) {
   if (child < 0) return ErrnoStatus("userns: fork");
   if (child == 0) {
     channel.first.Reset();
-    BeFirstMember(channel.second.get());
+    BeFirstMember(user, channel.second.get());
   }
   channel.second.Reset();
   absl::StatusOr<Fd> made = TakeOffer(channel.first.get(), user);
@@ -85,8 +108,9 @@ absl::StatusOr<Fd> MakeUserNamespace(const pb::UserSpec& user) {
   return made;
 }
 
-absl::Status EnterUserNamespace(int user_namespace) {
+absl::Status EnterUserNamespace(const pb::UserSpec& user, int user_namespace) {
   if (user_namespace < 0) return absl::OkStatus();
+  RETURN_IF_ERROR(BecomeOwner(user));
   if (::setns(user_namespace, CLONE_NEWUSER) != 0) return ErrnoStatus("enter the user namespace");
   return absl::OkStatus();
 }

@@ -15,12 +15,14 @@ namespace jenkins_agent {
 // nobody's and stay as they are.
 uint32_t HostId(const pb::UserSpec& user, uint32_t id);
 
-// A namespace with user.id_map, which lives as long as the descriptor; empty when there is no map.
-// Called by pid 1 while it has the host's /proc and CAP_SETUID, CAP_SETGID.
+// A namespace with user.id_map that belongs to user.namespace_owner, which lives as long as the
+// descriptor; empty when there is no map. Called by pid 1 while it has the host's /proc and
+// CAP_SETUID, CAP_SETGID.
 absl::StatusOr<Fd> MakeUserNamespace(const pb::UserSpec& user);
 
-// In the launch child. Needs no capability: the namespace belongs to its maker's user
-// (user_namespaces(7)). Afterwards the caller has every capability in it; -1: stays where it is.
-absl::Status EnterUserNamespace(int user_namespace);
+// In the launch child, which becomes the namespace's owner and so may enter it
+// (user_namespaces(7)): needs CAP_SETUID. Afterwards the caller has every capability in it; -1:
+// stays where it is.
+absl::Status EnterUserNamespace(const pb::UserSpec& user, int user_namespace);
 
 }  // namespace jenkins_agent

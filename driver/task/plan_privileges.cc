@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "driver/base/digest.h"
 #include "driver/base/status.h"
 #include "driver/config/capabilities.h"
 #include "driver/config/ulimit.h"
@@ -23,6 +24,10 @@ namespace {
 // apart are their pid, mount and IPC namespaces.
 constexpr uint32_t kFirstHostId = 0x6FFE0000;
 constexpr uint32_t kUsualIds = 0x10000;
+// Of them those that own the namespaces: a task that uses up a quota of its owner's leaves the
+// host's root and nearly all other tasks theirs.
+constexpr uint32_t kFirstOwner = kFirstHostId + 0x18000;
+constexpr uint32_t kOwners = 0x8000;
 // Of users and groups beyond the usual ids, such as those that Nomad hands out; the kernel allows
 // 340 lines in a map.
 constexpr uint32_t kMaxOtherIds = 64;
@@ -117,6 +122,10 @@ void AddRange(uint32_t inside, uint32_t outside, uint32_t count, pb::UserSpec& u
   range.set_count(count);
 }
 
+uint32_t OwnerFor(const std::string& task_id) {
+  return kFirstOwner + std::stoul(Sha256Hex(task_id).substr(0, 8), nullptr, 16) % kOwners;
+}
+
 void AddLimit(int resource, uint64_t soft, uint64_t hard, pb::SandboxSpec& sandbox) {
   pb::RlimitSpec& limit = *sandbox.add_rlimits();
   limit.set_resource(resource);
@@ -168,6 +177,7 @@ absl::Status PlanUserNamespace(const PlanInput& input, pb::UserSpec& user) {
                                                    " groups with ids above ", kUsualIds - 1,
                                                    " (allowed: ", kMaxOtherIds, ")"));
   }
+  user.set_namespace_owner(OwnerFor(input.task.id()));
   AddRange(0, kFirstHostId, kUsualIds, user);
   uint32_t outside = kFirstHostId + kUsualIds;
   for (const uint32_t id : others) AddRange(id, outside++, 1, user);

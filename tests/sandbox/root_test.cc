@@ -5,10 +5,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/capability.h>
+#include <linux/nsfs.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -23,8 +26,10 @@
 #include "absl/strings/str_split.h"
 #include "driver/base/fd.h"
 #include "driver/sandbox/seccomp.h"
+#include "driver/sandbox/user_namespace.h"
 #include "tests/sandbox/sandbox_run.h"
 #include "tests/support/requires.h"
+#include "tests/support/status_matchers.h"
 
 namespace jenkins_agent {
 namespace {
@@ -127,6 +132,10 @@ TEST_F(RootTest, EtcIsAnAllowList) {
               "ci:x:64321:64322::/local:/bin/sh\nci:x:64322:\n");
   EXPECT_EQ(Ask("hostname; cat /etc/hostname; getent ahosts agent-1 | head -n 1"),
             "agent-1\nagent-1\n127.0.1.1       STREAM agent-1\n");
+}
+
+TEST_F(RootTest, OneTaskCannotTakeAllTerminalsOfTheHost) {
+  EXPECT_THAT(Ask("grep ' /dev/pts ' /proc/self/mountinfo"), HasSubstr("max=256"));
 }
 
 TEST_F(RootTest, DevicesWork) {
@@ -331,12 +340,14 @@ TEST_F(RootTest, DirectoriesAndLinksOfThePlan) {
 class UserNamespaceTest : public RootTest {
  protected:
   static constexpr uint32_t kFirstHostId = 0x6FFE0000;
+  static constexpr uint32_t kOwner = 0x6FFF8001;
 
   void SetUp() override {
     RootTest::SetUp();
     pb::IdRange& range = *sandbox_.user().add_id_map();
     range.set_outside(kFirstHostId);
     range.set_count(65536);
+    sandbox_.user().set_namespace_owner(kOwner);
     sandbox_.spec().set_init_filter(InitFilter({}, /*user_namespace=*/true));
   }
   uid_t OwnerOnDisk(const std::string& name) {
@@ -386,6 +397,36 @@ TEST_F(UserNamespaceTest, ItsRootIsNobodysRoot) {
   // pid 1's own: all capabilities of the namespace do not reach it.
   EXPECT_EQ(Ask("stat -c '%a %u %g' /run/jenkins-agent"), "2750 65534 0\n");
   Refused("touch /run/jenkins-agent/args");
+}
+
+// The kernel charges the owner of a namespace, too (kernel/ucount.c, inc_ucount).
+TEST_F(UserNamespaceTest, WhoUsesUpTheOwnersQuotasLeavesTheHostsRootItsOwn) {
+  ASSERT_OK_AND_ASSIGN(const Fd user_namespace, MakeUserNamespace(sandbox_.user()));
+  uid_t owner = 0;
+  ASSERT_EQ(::ioctl(user_namespace.get(), NS_GET_OWNER_UID, &owner), 0);
+  EXPECT_EQ(owner, kOwner);
+  ASSERT_OK_AND_ASSIGN(const Pipe full, MakePipe());
+  ASSERT_OK_AND_ASSIGN(Pipe end, MakePipe());
+  const pid_t hog = ::fork();
+  if (hog == 0) {
+    end.write.Reset();
+    if (!EnterUserNamespace(sandbox_.user(), user_namespace.get()).ok()) ::_exit(1);
+    int instances = 0;
+    while (::inotify_init1(IN_CLOEXEC) >= 0) ++instances;
+    if (errno != EMFILE || ::write(full.write.get(), &instances, sizeof(instances)) < 0) ::_exit(1);
+    char byte;
+    (void)!::read(end.read.get(), &byte, 1);
+    ::_exit(0);
+  }
+  int instances = 0;
+  ASSERT_EQ(::read(full.read.get(), &instances, sizeof(instances)), sizeof(instances));
+  EXPECT_GT(instances, 0);
+  const Fd own(::inotify_init1(IN_CLOEXEC));
+  EXPECT_TRUE(own.valid()) << "beside " << instances << " instances of the task's";
+  end.write.Reset();
+  int wait_status = -1;
+  ::waitpid(hog, &wait_status, 0);
+  EXPECT_EQ(wait_status, 0);
 }
 
 TEST_F(UserNamespaceTest, AFileSystemThatCannotIsNamed) {

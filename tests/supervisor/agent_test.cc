@@ -203,6 +203,7 @@ TEST_F(Agent, ARestartMovesNobodyIntoACgroup) {
   EXPECT_EQ(watcher().Status().launches(), 3u);
   EXPECT_FALSE(moves.Into(status.cgroup_dirs(0)));
   EXPECT_THAT(Content("task/supervisor.log"), testing::Not(HasSubstr("no entrant")));
+  moves.ExpectThatAMoveIsSeen(status.cgroup_dirs(0));
 }
 
 TEST_F(Agent, IsLaunchedAgainWhileThePluginIsAway) {

@@ -15,6 +15,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "driver/base/file.h"
 #include "tests/supervisor/cgroup_moves.h"
 #include "tests/supervisor/harness.h"
@@ -73,6 +74,19 @@ TEST_F(Program, StatusShowsHostPidsWhileItRuns) {
   EXPECT_GT(status.cgroup_dirs_size(), 0);
   EXPECT_OK(watcher().Stop(SIGKILL, kTestDeadline));
   EXPECT_TRUE(watcher().WaitExit());
+}
+
+TEST_F(Program, HasNamespacesOfItsOwn) {
+  const std::vector<std::string> names = {"cgroup", "ipc", "mnt", "pid", "uts"};
+  ASSERT_OK(
+      Start(Shell("for name in cgroup ipc mnt pid uts; do readlink /proc/self/ns/$name; done")));
+  ASSERT_TRUE(watcher().WaitExit());
+  const std::vector<std::string> own = absl::StrSplit(Stdout(), '\n', absl::SkipEmpty());
+  ASSERT_EQ(own.size(), names.size()) << Stderr();
+  for (size_t i = 0; i < names.size(); ++i) {
+    EXPECT_THAT(own[i], StartsWith(names[i] + ":["));
+    EXPECT_NE(own[i], std::filesystem::read_symlink("/proc/self/ns/" + names[i]).string());
+  }
 }
 
 TEST_F(Program, SeesItsSandbox) {

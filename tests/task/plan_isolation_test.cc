@@ -343,6 +343,9 @@ TEST_F(PlanIsolation, AUserNamespaceMapsEveryIdOfTheTask) {
   uid_ = 80001;
   ASSERT_OK_AND_ASSIGN(spec, RunAll());
   ASSERT_EQ(spec.user().id_map_size(), 2);
+  // The last ids of the range; of each task another one, as far as there are enough.
+  EXPECT_GE(spec.user().namespace_owner(), 0x6FFF8000u);
+  EXPECT_LE(spec.user().namespace_owner(), 0x6FFFFFFFu);
   EXPECT_EQ(spec.user().id_map(0).inside(), 0u);
   EXPECT_EQ(spec.user().id_map(0).outside(), 0x6FFE0000u);
   EXPECT_EQ(spec.user().id_map(0).count(), 65536u);
