@@ -1,6 +1,7 @@
 #include "driver/task/host_load.h"
 
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <optional>
 #include <vector>
@@ -12,6 +13,8 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "cgroups/files.h"
+#include "cgroups/hierarchy.h"
 #include "driver/base/file.h"
 #include "driver/base/recoverable.h"
 #include "driver/base/status.h"
@@ -56,6 +59,38 @@ absl::StatusOr<uint64_t> ReadAvailableBytes(const std::string& path) {
   return Garbled(path);
 }
 
+// A supervisor's error comes over the wire as code and text only; Unavailable alone is also a peer
+// that is gone.
+bool IsForkRefused(const absl::Status& status) {
+  return absl::IsUnavailable(status) && absl::EndsWith(status.message(), ::strerrordesc_np(EAGAIN));
+}
+
+struct PidsUse {
+  std::string cgroup;  // as messages show it: "pids/system.slice/nomad.service"
+  uint64_t current = 0;
+  uint64_t max = 0;
+};
+
+// pids.max counts for all below it (cgroup-v2.rst, "PID"), so the one with the least room decides.
+// The root has no limit.
+std::optional<PidsUse> FullestPidsCgroup() {
+  const absl::StatusOr<cgroups::Hierarchy> hierarchy = cgroups::Hierarchy::Detect();
+  if (!hierarchy.ok()) return std::nullopt;
+  const std::string root = hierarchy->ControllerPath("pids");
+  std::string dir = hierarchy->OuterPath("pids");
+  std::optional<PidsUse> fullest;
+  for (; dir.size() > root.size(); dir.resize(dir.rfind('/'))) {
+    PidsUse use = {.cgroup = hierarchy->Short(dir)};
+    const absl::StatusOr<std::string> current = cgroups::ReadFileIn(dir, "pids.current");
+    const absl::StatusOr<std::string> max = cgroups::ReadFileIn(dir, "pids.max");
+    if (!current.ok() || !absl::SimpleAtoi(*current, &use.current)) continue;
+    if (!max.ok() || !absl::SimpleAtoi(*max, &use.max)) continue;  // "max": no limit
+    const auto room = [](const PidsUse& of) { return of.max - std::min(of.current, of.max); };
+    if (!fullest.has_value() || room(use) < room(*fullest)) fullest = use;
+  }
+  return fullest;
+}
+
 absl::Status Exhausted(std::string message) {
   return MakeRecoverable(absl::ResourceExhaustedError(std::move(message)));
 }
@@ -85,6 +120,20 @@ absl::Status CheckHostLoad(const HostLoad& load, int64_t memory_bytes) {
                                   " MiB are available; a start needs ", needed / kMiB, " MiB"));
   }
   return absl::OkStatus();
+}
+
+absl::Status TellProcessLimit(const absl::Status& failed) {
+  if (!IsForkRefused(failed)) return failed;
+  const std::optional<PidsUse> use = FullestPidsCgroup();
+  if (use.has_value()) {
+    return Exhausted(absl::StrCat(failed.message(), ": ", use->current, " of ", use->max,
+                                  " processes and threads in the plugin's cgroup ", use->cgroup,
+                                  " (pids.max; TasksMax of a systemd unit)"));
+  }
+  const absl::StatusOr<HostLoad> load = ReadHostLoad();
+  if (!load.ok()) return Exhausted(std::string(failed.message()));
+  return Exhausted(absl::StrCat(failed.message(), ": host threads ", load->threads, " of ",
+                                load->max_threads, " in use (kernel.threads-max, kernel.pid_max)"));
 }
 
 absl::Status CheckIoWeight(const std::string& sys_root) {

@@ -31,6 +31,11 @@ absl::StatusOr<HostLoad> ReadHostLoad(const std::string& proc_root = "/proc");
 // `memory_bytes`: the task's limit, 0 = none. Pure.
 absl::Status CheckHostLoad(const HostLoad& load, int64_t memory_bytes);
 
+// What a start says when the kernel refused it a process (EAGAIN of fork and clone, fork(2)):
+// `failed` with the fullest pids cgroup that the calling process is in, or the host's threads where
+// none has a limit; ResourceExhausted and recoverable. Any other error comes back as it is.
+absl::Status TellProcessLimit(const absl::Status& failed);
+
 // That a disk of this node heeds a weight: one with the I/O scheduler bfq, or v2's io.cost.
 // FailedPrecondition, not recoverable.
 absl::Status CheckIoWeight(const std::string& sys_root = "/sys");

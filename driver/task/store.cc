@@ -84,13 +84,13 @@ int64_t UsableCores() {
 }
 
 // What the host can still give, before anything is made.
-absl::Status CheckRoom(const pb::CgroupSpec& cgroup, const std::string& state_dir,
-                       const std::string& alloc_dir) {
-  ASSIGN_OR_RETURN(const HostLoad load, ReadHostLoad());
+absl::Status CheckRoom(const pb::CgroupSpec& cgroup, const std::string& alloc_dir,
+                       const TaskStore::Options& options) {
+  ASSIGN_OR_RETURN(const HostLoad load, ReadHostLoad(options.proc_root));
   RETURN_IF_ERROR(CheckHostLoad(load, cgroup.memory_bytes()));
-  RETURN_IF_ERROR(CheckDiskSpace("state_dir", state_dir));
+  RETURN_IF_ERROR(CheckDiskSpace("state_dir", options.config.state_dir));
   RETURN_IF_ERROR(CheckDiskSpace("alloc_dir", alloc_dir));
-  return cgroup.io_weight() > 0 ? CheckIoWeight() : absl::OkStatus();
+  return cgroup.io_weight() > 0 ? CheckIoWeight(options.sys_root) : absl::OkStatus();
 }
 
 // `image`: null: the host's programs.
@@ -322,7 +322,7 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
   ASSIGN_OR_RETURN(pb::LaunchSpec spec, PlanTask(input));
   spec.set_boot_id(boot_id_);
 
-  RETURN_IF_ERROR(CheckRoom(spec.cgroup(), paths_.root(), config.alloc_dir()));
+  RETURN_IF_ERROR(CheckRoom(spec.cgroup(), config.alloc_dir(), options_));
   const std::string resolv_conf = ResolvConf(config, input.host.resolv_conf);
   const bool gets_jar = spec.has_agent() && !spec.agent().own_command();
   RETURN_IF_ERROR(MakeTaskDir(task_dir, gets_jar, resolv_conf));
@@ -333,9 +333,12 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
     RETURN_IF_ERROR(WriteVmOptions(task_dir, ""));
   }
   FaultPoint("plugin.start.directory_made");
-  ASSIGN_OR_RETURN(Fd connection, options_.spawner->Spawn(spec, received_ns));
+  absl::StatusOr<Fd> connection = options_.spawner->Spawn(spec, received_ns);
+  if (!connection.ok()) return TellProcessLimit(connection.status());
   FaultPoint("plugin.start.spawned");
-  ASSIGN_OR_RETURN(const pb::TaskStatus status, AwaitStart(connection.get(), kStartLimit));
+  const absl::StatusOr<pb::TaskStatus> started = AwaitStart(connection->get(), kStartLimit);
+  if (!started.ok()) return TellProcessLimit(started.status());
+  const pb::TaskStatus& status = *started;
   FaultPoint("plugin.start.answered");
   pb::TaskRecord record = MakeRecord(config, spec, status, boot_id_, !resolv_conf.empty());
   if (image != nullptr) record.set_image(image->manifest.ToString());
@@ -347,7 +350,7 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
   agent.java_homes.assign(spec.agent().java_homes().begin(), spec.agent().java_homes().end());
   auto task = std::make_shared<Task>(record, options_.shared, std::move(agent),
                                      taken.has_value() ? taken->story : "");
-  RETURN_IF_ERROR(task->Attach(std::move(connection)));
+  RETURN_IF_ERROR(task->Attach(*std::move(connection)));
   FaultPoint("plugin.start.attached");
   std::move(remove).Cancel();
   Log(LogLevel::kInfo, "task started",

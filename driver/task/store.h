@@ -37,6 +37,8 @@ class TaskStore {
     PluginConfig config;
     Task::Shared shared;
     Spawner* spawner = nullptr;
+    std::string proc_root = "/proc";  // where a start looks how loaded this host is
+    std::string sys_root = "/sys";
   };
 
   // Makes the state directory and becomes its owner. AlreadyExists: another plugin owns it.

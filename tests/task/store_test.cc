@@ -11,16 +11,21 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "cgroups/files.h"
+#include "cgroups/hierarchy.h"
 #include "driver/base/file.h"
+#include "driver/base/recoverable.h"
 #include "driver/task/record.h"
 #include "tests/support/command_config.h"
 #include "tests/support/requires.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/wait_for.h"
 
 namespace jenkins_agent {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using NomadTask = hashicorp::nomad::plugins::drivers::proto::TaskConfig;
 using std::chrono::milliseconds;
@@ -62,9 +67,21 @@ class Store : public ::testing::Test {
     options.spawner = spawner_.get();
     return options;
   }
-  absl::Status OpenStore() {
+  // A file of a made-up /proc and /sys in one.
+  void WriteHostFile(const std::string& path, const std::string& content) {
+    const std::filesystem::path full = absl::StrCat(dir_.path(), "/host/", path);
+    std::filesystem::create_directories(full.parent_path());
+    ASSERT_OK(WriteFileAtomic(full, content, 0644));
+  }
+  absl::Status OpenStoreOnThatHost() {
+    TaskStore::Options options = MakeOptions();
+    options.proc_root = options.sys_root = dir_.path() + "/host";
+    return OpenStore(std::move(options));
+  }
+  absl::Status OpenStore() { return OpenStore(MakeOptions()); }
+  absl::Status OpenStore(TaskStore::Options options) {
     store_.reset();
-    absl::StatusOr<std::unique_ptr<TaskStore>> store = TaskStore::Open(MakeOptions());
+    absl::StatusOr<std::unique_ptr<TaskStore>> store = TaskStore::Open(std::move(options));
     if (!store.ok()) return store.status();
     store_ = *std::move(store);
     return absl::OkStatus();
@@ -162,6 +179,82 @@ TEST_F(Store, AFailedStartLeavesNothing) {
   EXPECT_TRUE(std::filesystem::is_empty(dir_.path() + "/state/tasks"));
   ASSERT_OK(store_->Start(Config("/bin/sleep", {"60"}), 0));
 }
+
+TEST_F(Store, AHostWithoutThreadsOrAHeededWeightIsToldBeforeAnythingIsMade) {
+  WriteHostFile("sys/kernel/threads-max", "32000\n");
+  WriteHostFile("sys/kernel/pid_max", "32768\n");
+  WriteHostFile("meminfo", "MemAvailable: 1048576 kB\n");
+  WriteHostFile("loadavg", "9.00 9.00 9.00 1/31990 4711\n");
+  WriteHostFile("block/vda/queue/scheduler", "[none] bfq\n");
+  ASSERT_OK(OpenStoreOnThatHost());
+  const absl::Status full = store_->Start(Config("/bin/sleep", {"60"}), 0).status();
+  EXPECT_THAT(full, StatusIs(absl::StatusCode::kResourceExhausted,
+                             HasSubstr("host threads 31990 of 32000 in use")));
+  EXPECT_TRUE(IsRecoverable(full));
+  EXPECT_TRUE(std::filesystem::is_empty(dir_.path() + "/state/tasks"));
+
+  WriteHostFile("loadavg", "9.00 9.00 9.00 1/151 4711\n");
+  NomadTask weighted = Config("/bin/sleep", {"60"});
+  std::string options = weighted.msgpack_driver_config();
+  options[0]++;  // a map of three
+  weighted.set_msgpack_driver_config(options + "\xa9io_weight\x32");
+  EXPECT_THAT(store_->Start(weighted, 0),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("none of vda has")));
+  EXPECT_TRUE(std::filesystem::is_empty(dir_.path() + "/state/tasks"));
+  EXPECT_OK(store_->Start(Config("/bin/sleep", {"60"}), 0));
+}
+
+// The plugin and its spawner in a pids cgroup with room for so many more processes.
+class StoreWithoutProcesses : public Store, public ::testing::WithParamInterface<int> {
+ protected:
+  void SetUp() override {
+    REQUIRES_ROOT();
+    ASSERT_OK_AND_ASSIGN(const cgroups::Hierarchy hierarchy, cgroups::Hierarchy::Detect());
+    if (hierarchy.version() != cgroups::Version::kV1 || !hierarchy.Has("pids")) {
+      GTEST_SKIP() << "needs the pids controller of cgroup v1";
+    }
+    outer_ = hierarchy.OuterPath("pids");
+    Store::SetUp();
+    if (HasFatalFailure()) return;
+    own_ = absl::StrCat(outer_, "/store-test-", ::getpid());
+    ASSERT_EQ(::mkdir(own_.c_str(), 0755), 0);
+    for (const pid_t pid : {::getpid(), spawner_->pid()}) {
+      ASSERT_OK(cgroups::WriteFileIn(own_, "cgroup.procs", absl::StrCat(pid)));
+    }
+    ASSERT_OK_AND_ASSIGN(const std::string current, cgroups::ReadFileIn(own_, "pids.current"));
+    limit_ = absl::StrCat(std::stoi(current) + GetParam());
+    ASSERT_OK(cgroups::WriteFileIn(own_, "pids.max", limit_));
+  }
+  void TearDown() override {
+    if (!own_.empty()) {
+      EXPECT_OK(cgroups::WriteFileIn(own_, "pids.max", "max"));
+    }
+    Store::TearDown();
+    spawner_.reset();
+    if (own_.empty()) return;
+    EXPECT_OK(cgroups::WriteFileIn(outer_, "cgroup.procs", absl::StrCat(::getpid())));
+    EXPECT_TRUE(WaitFor([this] { return ::rmdir(own_.c_str()) == 0; }));  // the last ones end
+  }
+
+  std::string outer_;
+  std::string own_;
+  std::string limit_;
+};
+
+TEST_P(StoreWithoutProcesses, AStartIsRecoverableAndToldWithTheCgroupsLimit) {
+  const absl::Status refused = store_->Start(Config("/bin/sleep", {"60"}), 0).status();
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
+                                AllOf(HasSubstr("Resource temporarily unavailable: "),
+                                      HasSubstr(absl::StrCat(" of ", limit_, " processes")),
+                                      HasSubstr(absl::StrCat("store-test-", ::getpid())))));
+  EXPECT_TRUE(IsRecoverable(refused));
+  EXPECT_TRUE(std::filesystem::is_empty(dir_.path() + "/state/tasks"));
+  ASSERT_OK(cgroups::WriteFileIn(own_, "pids.max", "max"));
+  EXPECT_OK(store_->Start(Config("/bin/sleep", {"60"}), 0));
+}
+
+// The supervisor's fork, its pid 1, and the first launch.
+INSTANTIATE_TEST_SUITE_P(Room, StoreWithoutProcesses, ::testing::Values(0, 1, 2));
 
 TEST_F(Store, ARunningTaskIsNotStartedTwiceNorDestroyedWithoutForce) {
   ASSERT_OK(store_->Start(Config("/bin/sleep", {"60"}), 0));
