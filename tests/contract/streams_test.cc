@@ -19,6 +19,7 @@ namespace {
 
 using ::testing::Contains;
 using ::testing::HasSubstr;
+using ::testing::IsSupersetOf;
 using ::testing::Not;
 
 class Streams : public TaskTest {
@@ -112,6 +113,28 @@ TEST_F(Streams, StatsNameWhatWasMeasuredAndNothingElse) {
   EXPECT_GT(memory.usage(), 0u);
   EXPECT_GE(Milliseconds(second.stats().timestamp()) - Milliseconds(first.stats().timestamp()),
             490);
+  stream->context.TryCancel();
+}
+
+TEST_F(Streams, StatsTellWhatTheHardLimitHeldBack) {
+  nomad::TaskConfig config = host_.Config(kId, "while :; do :; done");
+  std::string options = config.msgpack_driver_config();
+  options[0]++;  // a map of three
+  config.set_msgpack_driver_config(options +
+                                   "\xae"
+                                   "cpu_hard_limit\xc3");
+  config.mutable_resources()->mutable_linux_resources()->set_percentticks(0.05);
+  Start(config);
+  const auto stream = Stats(kId, std::chrono::milliseconds(100));
+  nomad::TaskStatsResponse sample;
+  const auto throttled = [&] {
+    if (!stream->reader->Read(&sample)) return false;
+    const auto& cpu = sample.stats().agg_resource_usage().cpu();
+    return cpu.throttled_periods() > 0 && cpu.throttled_time() > 0;
+  };
+  ASSERT_TRUE(WaitFor(throttled));
+  EXPECT_THAT(sample.stats().agg_resource_usage().cpu().measured_fields(),
+              IsSupersetOf({nomad::CPUUsage::THROTTLED_PERIODS, nomad::CPUUsage::THROTTLED_TIME}));
   stream->context.TryCancel();
 }
 

@@ -39,6 +39,18 @@ TEST(Stats, TheFirstSampleClaimsNoPercentages) {
   EXPECT_THAT(usage.memory().measured_fields(), testing::ElementsAre(nomad::MemoryUsage::USAGE));
 }
 
+TEST(Stats, WhatTheHardLimitHeldBackIsToldFromTheFirstSampleOn) {
+  cgroups::Usage now;
+  now.cpu_throttled_periods = 3;
+  now.cpu_throttled_ns = 123;
+  const nomad::TaskResourceUsage usage = ToResourceUsage(std::nullopt, now, kSecond, 0);
+  EXPECT_EQ(usage.cpu().throttled_periods(), 3u);
+  EXPECT_EQ(usage.cpu().throttled_time(), 123u);
+  EXPECT_THAT(usage.cpu().measured_fields(),
+              testing::UnorderedElementsAre(nomad::CPUUsage::THROTTLED_PERIODS,
+                                            nomad::CPUUsage::THROTTLED_TIME));
+}
+
 TEST(Stats, ACounterThatWentBackIsNotMeasured) {
   cgroups::Usage before, now;
   before.cpu_total_ns = 10;
