@@ -14,6 +14,7 @@
 #include "driver/config/task_config.h"
 #include "driver/jvm/java.h"
 #include "driver/sandbox/host_entries.h"
+#include "driver/task/filters.h"
 #include "driver/task/host_limits.h"
 #include "driver/task/task_image.h"
 #include "proto/nomad_driver.pb.h"
@@ -24,6 +25,7 @@ namespace jenkins_agent {
 struct PlanInput {
   const TaskConfig& options;  // the job's `config` block
   const hashicorp::nomad::plugins::drivers::proto::TaskConfig& task;
+  TaskFilters& filters;
   pb::UserSpec user = {};
   std::string task_dir = "";
   std::vector<JavaInstall> javas = {};  // of the node, newest first
@@ -32,8 +34,6 @@ struct PlanInput {
   LogLimits logs = {};                  // of own log files
   IsolationPolicy policy = {};
   HostLimits host = {};
-  std::string payload_filter = "";  // seccomp programs of tasks without capabilities
-  std::string init_filter = "";
   uint64_t stack_limit = uint64_t{8} << 20;  // RLIMIT_STACK that the program inherits
   int64_t host_cores = 1;                    // that the plugin may use
   // Content of a file that the job names by its path inside the sandbox.

@@ -151,10 +151,10 @@ absl::Status PlanPrivileges(const PlanInput& input, pb::SandboxSpec& sandbox) {
   ASSIGN_OR_RETURN(const CapabilitySet capabilities, AskedCapabilities(input));
   SetCapabilities(capabilities, sandbox);
   HideAndProtect(sandbox);
-  const bool userns = input.options.isolation.userns;
-  const bool usual = capabilities.empty();
-  sandbox.set_payload_filter(usual ? input.payload_filter : PayloadFilter(capabilities));
-  sandbox.set_init_filter(usual && !userns ? input.init_filter : InitFilter(capabilities, userns));
+  const std::shared_ptr<const Filters> filters =
+      input.filters.Get(capabilities, input.options.isolation.userns);
+  sandbox.set_payload_filter(filters->payload);
+  sandbox.set_init_filter(filters->init);
   return absl::OkStatus();
 }
 

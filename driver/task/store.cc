@@ -23,7 +23,6 @@
 #include "driver/jvm/class_data.h"
 #include "driver/sandbox/host_rootfs.h"
 #include "driver/sandbox/image_base.h"
-#include "driver/sandbox/seccomp.h"
 #include "driver/task/disk_space.h"
 #include "driver/task/host_limits.h"
 #include "driver/task/host_load.h"
@@ -163,11 +162,12 @@ absl::Status WriteHandle(const pb::TaskRecord& record) {
 
 }  // namespace
 
-TaskStore::TaskStore(Options options, Fd lock)
+TaskStore::TaskStore(Options options, Fd lock, std::unique_ptr<TaskFilters> filters)
     : options_(std::move(options)),
       paths_(options_.config.state_dir),
       owner_lock_(std::move(lock)),
-      host_entries_(HostPlacesOf("/")) {}
+      host_entries_(HostPlacesOf("/")),
+      filters_(std::move(filters)) {}
 
 absl::StatusOr<std::unique_ptr<TaskStore>> TaskStore::Open(Options options) {
   const StatePaths paths(options.config.state_dir);
@@ -176,15 +176,15 @@ absl::StatusOr<std::unique_ptr<TaskStore>> TaskStore::Open(Options options) {
   RETURN_IF_ERROR(MakeDirs(paths.Tasks(), 0700), "state_dir");
   RETURN_IF_ERROR(MakeDirs(paths.AgentJarCache(), 0755), "state_dir");
   ASSIGN_OR_RETURN(const std::string boot_id, BootId());
-  const std::string payload_filter = PayloadFilter();
-  const std::string init_filter = InitFilter();
+  auto filters = std::make_unique<TaskFilters>();
+  const std::shared_ptr<const Filters> usual = filters->Get({}, /*userns=*/false);
   options.shared.archives = ClassArchives::Open({.loop = options.shared.loop,
                                                  .cleaner = options.shared.cleaner,
                                                  .spawner = options.spawner,
                                                  .paths = paths,
                                                  .boot_id = boot_id,
-                                                 .payload_filter = payload_filter,
-                                                 .init_filter = init_filter});
+                                                 .payload_filter = usual->payload,
+                                                 .init_filter = usual->init});
   absl::StatusOr<std::unique_ptr<OomOrder>> oom_order = OomOrder::Create(options.shared.loop);
   if (oom_order.ok()) {
     options.shared.oom_order = *std::move(oom_order);
@@ -192,10 +192,9 @@ absl::StatusOr<std::unique_ptr<TaskStore>> TaskStore::Open(Options options) {
     Log(LogLevel::kWarn, "builds are not preferred by the OOM killer",
         {{"error", std::string(oom_order.status().message())}});
   }
-  std::unique_ptr<TaskStore> store(new TaskStore(std::move(options), std::move(lock)));
+  std::unique_ptr<TaskStore> store(
+      new TaskStore(std::move(options), std::move(lock), std::move(filters)));
   store->boot_id_ = boot_id;
-  store->payload_filter_ = payload_filter;
-  store->init_filter_ = init_filter;
   ClearLeftovers(store->paths_, store->boot_id_);
   const ImagesBlock& images = store->options_.config.images;
   store->images_ =
@@ -300,7 +299,7 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
   ASSIGN_OR_RETURN(const std::optional<ImageOfTask> taken, TakeImage(config, task_config));
   received_ns += MonotonicNs() - asked_ns;  // told on its own
   const TaskImage* image = taken.has_value() ? &taken->image : nullptr;
-  PlanInput input{.options = task_config, .task = config};
+  PlanInput input{.options = task_config, .task = config, .filters = *filters_};
   ASSIGN_OR_RETURN(input.user, UserOfTask(config.user(), image, options_.config.allow_root));
   input.task_dir = task_dir;
   if (NeedsNodeJava(task_config, image)) {
@@ -309,8 +308,6 @@ absl::StatusOr<std::shared_ptr<Task>> TaskStore::Launch(const NomadTask& config,
   input.image = image;
   input.own_log_files = options_.config.log_collection == kLogCollectionDriver;
   input.logs = options_.config.logs;
-  input.payload_filter = payload_filter_;
-  input.init_filter = init_filter_;
   input.policy = options_.config.isolation;
   input.host = ReadHostLimits();
   input.host_entries = host_entries_.Get(RealtimeNs());

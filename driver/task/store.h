@@ -23,6 +23,7 @@
 #include "driver/sandbox/host_entries.h"
 #include "driver/supervisor/client.h"
 #include "driver/task/events.h"
+#include "driver/task/filters.h"
 #include "driver/task/jar_worker.h"
 #include "driver/task/task.h"
 #include "driver/task/task_image.h"
@@ -63,7 +64,7 @@ class TaskStore {
   std::vector<std::shared_ptr<Task>> Tasks() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  explicit TaskStore(Options options, Fd lock);
+  TaskStore(Options options, Fd lock, std::unique_ptr<TaskFilters> filters);
 
   absl::StatusOr<std::string> TryToStart(
       const hashicorp::nomad::plugins::drivers::proto::TaskConfig& config, int64_t received_ns);
@@ -90,8 +91,7 @@ class TaskStore {
   const Fd owner_lock_;
   HostEntryCache host_entries_;
   std::string boot_id_;
-  std::string payload_filter_;
-  std::string init_filter_;
+  const std::unique_ptr<TaskFilters> filters_;
   std::shared_ptr<TaskImages> images_;
 
   mutable Mutex mutex_;

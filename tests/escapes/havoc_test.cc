@@ -64,9 +64,14 @@ class Havoc : public SupervisorTest {
     EXPECT_EQ(exit->message(), "");
     ExpectNothingLeft(status);
   }
+  // In the cgroup, or a child of pid 1's on its way there (proc(5), /proc/PID/task/TID/children).
   bool SomebodyIsStopped(const pb::TaskStatus& status) {
+    const std::string init = absl::StrCat("/proc/", status.init_pid());
+    const auto children =
+        ReadFile(absl::StrCat(init, "/task/", status.init_pid(), "/children")).value_or("");
     for (absl::string_view pid :
-         absl::StrSplit(CgroupFile(status, "cgroup.procs"), '\n', absl::SkipEmpty())) {
+         absl::StrSplit(absl::StrCat(children, CgroupFile(status, "cgroup.procs")),
+                        absl::ByAnyChar(" \n"), absl::SkipEmpty())) {
       const auto stat = ReadFile(absl::StrCat("/proc/", pid, "/stat"));
       if (stat.ok() && absl::StrContains(*stat, ") T ")) return true;
     }

@@ -32,7 +32,7 @@ class PlanImage : public ::testing::Test {
   }
 
   absl::StatusOr<pb::LaunchSpec> Run() {
-    PlanInput input{.options = options_, .task = task_};
+    PlanInput input{.options = options_, .task = task_, .filters = filters_};
     input.image = &image_;
     input.user.set_uid(1000);
     input.user.set_gid(1000);
@@ -55,6 +55,7 @@ class PlanImage : public ::testing::Test {
   }
 
   TaskConfig options_;
+  TaskFilters filters_;
   NomadTask task_;
   TaskImage image_;
   std::vector<JavaInstall> javas_;

@@ -41,7 +41,7 @@ class PlanIsolation : public ::testing::Test {
   }
 
   absl::StatusOr<pb::LaunchSpec> RunAll() {
-    PlanInput input{.options = options_, .task = task_};
+    PlanInput input{.options = options_, .task = task_, .filters = filters_};
     input.user.set_uid(uid_);
     input.user.set_gid(1001);
     input.user.set_name("ci");
@@ -49,8 +49,6 @@ class PlanIsolation : public ::testing::Test {
     input.task_dir = "/state/tasks/0";
     input.policy = policy_;
     input.host = host_;
-    input.payload_filter = "usual payload filter";
-    input.init_filter = "usual init filter";
     return PlanTask(input);
   }
   absl::StatusOr<pb::SandboxSpec> Run() {
@@ -66,6 +64,7 @@ class PlanIsolation : public ::testing::Test {
   }
 
   TaskConfig options_;
+  TaskFilters filters_;
   NomadTask task_;
   IsolationPolicy policy_;
   HostLimits host_;
@@ -297,8 +296,8 @@ TEST_F(PlanIsolation, WhatDnsLeavesOutComesFromTheHost) {
 TEST_F(PlanIsolation, NoCapabilitiesUnlessAskedForAndAllowed) {
   ASSERT_OK_AND_ASSIGN(pb::SandboxSpec sandbox, Run());
   EXPECT_THAT(sandbox.capabilities(), IsEmpty());
-  EXPECT_EQ(sandbox.payload_filter(), "usual payload filter");
-  EXPECT_EQ(sandbox.init_filter(), "usual init filter");
+  EXPECT_EQ(sandbox.payload_filter(), PayloadFilter());
+  EXPECT_EQ(sandbox.init_filter(), InitFilter());
 
   isolation().cap_add = {"net_raw", "net_admin"};
   policy_.allow_caps = {"NET_RAW"};
@@ -353,7 +352,7 @@ TEST_F(PlanIsolation, AUserNamespaceMapsEveryIdOfTheTask) {
   EXPECT_EQ(spec.user().id_map(1).outside(), 0x6FFF0000u);
   EXPECT_EQ(spec.user().id_map(1).count(), 1u);
   EXPECT_EQ(spec.user().uid(), 80001u);
-  EXPECT_EQ(spec.sandbox().payload_filter(), "usual payload filter");
+  EXPECT_EQ(spec.sandbox().payload_filter(), PayloadFilter());
   EXPECT_EQ(spec.sandbox().init_filter(), InitFilter({}, true));
 }
 

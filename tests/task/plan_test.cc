@@ -37,7 +37,7 @@ class Plan : public ::testing::Test {
   }
 
   absl::StatusOr<pb::LaunchSpec> Run() {
-    PlanInput input{.options = options_, .task = task_};
+    PlanInput input{.options = options_, .task = task_, .filters = filters_};
     input.own_log_files = own_log_files_;
     input.logs.max_files = 3;
     input.logs.max_file_size = 7;
@@ -56,6 +56,7 @@ class Plan : public ::testing::Test {
   }
 
   TaskConfig options_;
+  TaskFilters filters_;
   bool own_log_files_ = false;
   int64_t host_cores_ = 2;
   NomadTask task_;
