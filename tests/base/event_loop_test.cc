@@ -18,11 +18,12 @@ std::unique_ptr<EventLoop> MakeLoop() { return *EventLoop::Create(); }
 TEST(EventLoop, TimersFireInOrderAndCanBeCancelled) {
   const auto loop = MakeLoop();
   std::vector<int> fired;
-  loop->After(milliseconds(2), [&] { fired.push_back(2); });
-  loop->After(milliseconds(1), [&] { fired.push_back(1); });
-  const auto cancelled = loop->After(milliseconds(1), [&] { fired.push_back(9); });
+  const auto now = EventLoop::Clock::now();  // of all, however long this takes
+  loop->At(now + milliseconds(2), [&] { fired.push_back(2); });
+  loop->At(now + milliseconds(1), [&] { fired.push_back(1); });
+  const auto cancelled = loop->At(now + milliseconds(1), [&] { fired.push_back(9); });
   loop->Cancel(cancelled);
-  loop->After(milliseconds(3), [&] { loop->Quit(); });
+  loop->At(now + milliseconds(3), [&] { loop->Quit(); });
   loop->Run();
   EXPECT_THAT(fired, ElementsAre(1, 2));
 }
