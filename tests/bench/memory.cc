@@ -1,9 +1,18 @@
 // What a resting task costs in helper processes: supervisor and pid 1 together.
+#include <unistd.h>
+
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "cgroups/hierarchy.h"
+#include "driver/base/file.h"
 #include "driver/base/status.h"
 #include "tests/bench/fleet.h"
+#include "tests/bench/oci.h"
+#include "tests/bench/process.h"
 #include "tests/bench/scenarios.h"
 #include "tests/support/temp_dir.h"
 
@@ -15,9 +24,78 @@ constexpr char kConmon[] = "recorded: conmon 2.1.6";
 constexpr double kConmonPssKb = 606;
 constexpr double kConmonPrivateDirtyKb = 330;
 
+constexpr double kStartLimitMs = 10'000;
 constexpr int kEnoughToShare = 20;  // below, the program's pages are shared by too few
 constexpr double kPssTargetKb = 204.8;
 constexpr double kPrivateDirtyTargetKb = 102.4;
+
+struct Peer {
+  OciBundle bundle;
+  pid_t pid;
+};
+
+absl::Status EndPeers(const std::string& runtime, const std::vector<Peer>& peers) {
+  absl::Status ended;
+  for (const Peer& peer : peers) {
+    ended.Update(peer.bundle.EndAttached(runtime, peer.pid));
+  }
+  return ended;
+}
+
+// Until the container's program runs the runtime is still at work.
+absl::Status AwaitProgram(const OciBundle& bundle) {
+  ASSIGN_OR_RETURN(const cgroups::Hierarchy hierarchy, cgroups::Hierarchy::Detect());
+  const std::string members = bundle.running(hierarchy).cgroup_dirs.front() + "/cgroup.procs";
+  for (double begin = NowMs(); NowMs() - begin < kStartLimitMs;) {
+    for (absl::string_view pid :
+         absl::StrSplit(ReadFile(members).value_or(""), '\n', absl::SkipEmpty())) {
+      if (ReadFile(absl::StrCat("/proc/", pid, "/comm")).value_or("") == "sleep\n") {
+        return absl::OkStatus();
+      }
+    }
+    ::usleep(1000);
+  }
+  return absl::DeadlineExceededError("the container's program does not run");
+}
+
+// What `<runtime> run` leaves beside each container, the runtime itself, on average.
+absl::StatusOr<ProcessMemory> MemoryOfPeers(const std::string& runtime, const std::string& dir,
+                                            int count) {
+  std::vector<Peer> peers;
+  ProcessMemory sum;
+  absl::Status status;
+  for (int i = 0; i < count && status.ok(); ++i) {
+    const std::string own = absl::StrCat(dir, "/", runtime, i);
+    RETURN_IF_ERROR(MakeDirs(own));
+    ASSIGN_OR_RETURN(const OciBundle bundle,
+                     OciBundle::MakeProgram(own, {.file = "/usr/bin/sleep", .args = {"1000"}}));
+    ASSIGN_OR_RETURN(const pid_t pid, bundle.StartAttached(runtime));
+    peers.push_back({bundle, pid});
+    status = AwaitProgram(bundle);
+  }
+  for (const Peer& peer : peers) {
+    const absl::StatusOr<ProcessMemory> own = MemoryOf(peer.pid);
+    status.Update(own.status());
+    if (own.ok()) sum += *own;
+  }
+  status.Update(EndPeers(runtime, peers));
+  if (!status.ok()) return Annotate(status, runtime);
+  return ProcessMemory{sum.rss_kb / count, sum.pss_kb / count, sum.private_dirty_kb / count};
+}
+
+absl::Status AddPeers(const ProcessMemory& ours, const std::string& dir, Report& report) {
+  RETURN_IF_ERROR(HideUnifiedTree());
+  const std::string conditions = absl::StrCat("per task, ", kEnoughToShare, " tasks");
+  for (const std::string runtime : {"crun", "runc"}) {
+    if (!OciBundle::Installed(runtime)) continue;
+    ASSIGN_OR_RETURN(const ProcessMemory theirs, MemoryOfPeers(runtime, dir, kEnoughToShare));
+    const std::string name = absl::StrCat(runtime, " run");
+    report.Add({"helper_pss_kb", conditions, ours.pss_kb, name, theirs.pss_kb});
+    report.Add({"helper_private_dirty_kb", conditions, ours.private_dirty_kb, name,
+                theirs.private_dirty_kb});
+  }
+  return absl::OkStatus();
+}
 
 }  // namespace
 
@@ -41,6 +119,9 @@ absl::Status BenchMemory(Report& report) {
     }
     report.Add(pss_figure);
     report.Add(dirty_figure);
+    if (tasks == kEnoughToShare) {
+      RETURN_IF_ERROR(AddPeers({0, pss, dirty}, dir.path(), report));
+    }
     ASSIGN_OR_RETURN(const ProcessMemory plugin, MemoryOf(fleet->plugin()));
     ASSIGN_OR_RETURN(const int threads, ThreadsOf(fleet->plugin()));
     report.Add({"plugin_rss_mb", absl::StrCat(tasks, " tasks"), plugin.rss_kb / 1024});

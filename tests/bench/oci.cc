@@ -271,6 +271,20 @@ absl::Status OciBundle::StartDetached(const std::string& runtime) const {
   return RunToEnd(Command(runtime, {"run", "--detach", "--bundle", dir_, IdOf(runtime)}));
 }
 
+absl::StatusOr<pid_t> OciBundle::StartAttached(const std::string& runtime) const {
+  ASSIGN_OR_RETURN(const Fd null, OpenFile("/dev/null", O_WRONLY));
+  return Spawn(Command(runtime, {"run", "--bundle", dir_, IdOf(runtime)}), null.get());
+}
+
+// The runtime deletes what its container leaves.
+absl::Status OciBundle::EndAttached(const std::string& runtime, pid_t pid) const {
+  const absl::Status killed = RunToEnd(Command(runtime, {"kill", IdOf(runtime), "KILL"}));
+  if (!killed.ok()) ::kill(pid, SIGKILL);
+  ::waitpid(pid, nullptr, 0);
+  RemoveCgroupParents();
+  return killed;
+}
+
 absl::StatusOr<std::string> OciBundle::Run(const std::string& runtime) const {
   ASSIGN_OR_RETURN(Pipe out, MakePipe());
   ASSIGN_OR_RETURN(

@@ -1,6 +1,8 @@
 // What crun and runc are given: a bundle that asks for the sandbox that the driver makes.
 #pragma once
 
+#include <sys/types.h>
+
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
@@ -36,6 +38,10 @@ class OciBundle {
 
   // Starts it without an output; Kill ends it with all that it started.
   absl::Status StartDetached(const std::string& runtime) const;
+  // The same, and the runtime stays beside it, as whoever waits for its end needs it: a child of
+  // the caller's, until EndAttached reaps it.
+  absl::StatusOr<pid_t> StartAttached(const std::string& runtime) const;
+  absl::Status EndAttached(const std::string& runtime, pid_t pid) const;
   absl::Status Kill(const std::string& runtime) const;
   // What it writes until it ends by itself.
   absl::StatusOr<std::string> Run(const std::string& runtime) const;
