@@ -4,6 +4,7 @@
 Three permanent agents of examples/pool.nomad.hcl; two fit on a machine. `explain` is asked at each step.
 """
 import json
+import re
 import subprocess
 import unittest
 
@@ -99,7 +100,7 @@ class ClusterTest(unittest.TestCase):
         allocation = clients[0].allocation("jenkins-image")
         self.assertEqual(clients[0].get(f"/v1/allocation/{allocation}")["NodeID"], having.node)
         controller.wait_online("imaged")
-        self.assertIn(f"image {image}: from cache", having.story(allocation))
+        having.wait_event(allocation, re.escape(f"image {image}: from cache"), 30)
 
     def assertAllRun(self, on):
         """All agents run on these clients and are online; nothing waits."""

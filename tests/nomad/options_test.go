@@ -63,8 +63,9 @@ func TestADeviceIsUsedAsAssigned(t *testing.T) {
 	} else {
 		file.Close()
 	}
+	state := stateDirectory(t) // first: it is removed after the plugin has ended
 	h := launch(t)
-	must(t, h.configure(map[string]any{"state_dir": stateDirectory(t), "allow_root": true,
+	must(t, h.configure(map[string]any{"state_dir": state, "allow_root": true,
 		"allow_caps": []any{"dac_override"}}))
 	for permissions, want := range map[string]string{"r": "read\nrefused\n", "rw": "read\nwritable\n"} {
 		config := shell("head -c 1 /dev/gpu/0 && echo read; (exec 3<>/dev/gpu/0) 2>/dev/null && echo writable || echo refused")

@@ -101,8 +101,8 @@ func TestValidationTouchesNothing(t *testing.T) {
 }
 
 func TestSetConfigTwiceIsHarmless(t *testing.T) {
+	config := map[string]any{"state_dir": stateDirectory(t)} // first: it is removed after the plugin has ended
 	h := launch(t)
-	config := map[string]any{"state_dir": stateDirectory(t)}
 	must(t, h.configure(config))
 	must(t, h.configure(config))
 }
