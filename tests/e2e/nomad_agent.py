@@ -204,8 +204,11 @@ plugin "nomad-driver-jenkins-agent" {{
             self.server.end()
 
     def _remove_jobs(self):
-        for job in self.get("/v1/jobs?namespace=*"):
-            self.stop_job(job["ID"], namespace=job["Namespace"])
+        jobs = [(job["ID"], job["Namespace"]) for job in self.get("/v1/jobs?namespace=*")]
+        for job, namespace in jobs:
+            self.stop_job(job, purge=False, namespace=namespace)
+        for job, namespace in jobs:
+            self.stop_job(job, namespace=namespace)
         self.request("PUT", "/v1/system/gc")
         wait_for("Nomad to remove its allocations", lambda: not self.get("/v1/allocations?namespace=*"), 60)
         wait_for("the client to remove their directories", lambda: not self.allocation_directories(), 60)
@@ -257,8 +260,18 @@ plugin "nomad-driver-jenkins-agent" {{
         return self.run_job(file, **variables)
 
     def stop_job(self, job, purge=True, namespace="default"):
-        self.request("DELETE", f"/v1/job/{urllib.parse.quote(job, safe='')}?namespace={namespace}"
-                               f"&purge={'true' if purge else 'false'}")
+        """Stops a job; one that is purged has ended by then.
+
+        Of a job that is purged while it runs, Nomad's client removes the directories as its tasks end. A logmon that
+        it forks just then still has the task's secrets/api.sock: their unmount fails as busy, and they stay for ever.
+        """
+        url = f"/v1/job/{urllib.parse.quote(job, safe='')}"
+        self.request("DELETE", f"{url}?namespace={namespace}&purge=false")
+        if purge:
+            wait_for(f"the allocations of {job} to end", lambda: all(
+                allocation["ClientStatus"] in ("complete", "failed", "lost")
+                for allocation in self.get(f"{url}/allocations?namespace={namespace}")), 60)
+            self.request("DELETE", f"{url}?namespace={namespace}&purge=true")
 
     def allocation(self, job, seconds=30):
         """The newest allocation of a job."""

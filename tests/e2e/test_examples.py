@@ -33,18 +33,10 @@ def setUpModule():
     controller.wait_ready()
 
 
-def stop_at_end(test, job):
-    def stop():
-        nomad.stop_job(job)
-        wait_for(f"{job}'s allocations to end", lambda: all(
-            a["ClientStatus"] in ("complete", "failed", "lost") for a in nomad.get(f"/v1/job/{job}/allocations")), 60)
-    test.addCleanup(stop)
-
-
 def run_example(test, file, job, secrets, **variables):
     nomad.put_variable(f"nomad/jobs/{job}", secrets)
     nomad.run_job(EXAMPLES / file, url=controller.url, **variables)
-    stop_at_end(test, job)
+    test.addCleanup(nomad.stop_job, job)
 
 
 def wait_online(node, allocation, task="agent"):
@@ -116,7 +108,7 @@ class RunTest(unittest.TestCase):
         nomad.put_variable("nomad/jobs/jenkins-websocket", {"secret": "0" * 64, "ca": ca})
         url = AnsweringServer(self, 503, tls=certificate).url
         nomad.run_job(EXAMPLES / "websocket-tls.nomad.hcl", url=url, name="linux-2")
-        stop_at_end(self, "jenkins-websocket")
+        self.addCleanup(nomad.stop_job, "jenkins-websocket")
         event = nomad.wait_event(nomad.allocation("jenkins-websocket"), "waiting for the controller", 30)
         self.assertRegex(event["DisplayMessage"], f"{url}: [45]\\d\\d ")  # an answer, so the certificate was right
 
@@ -126,7 +118,7 @@ class RunTest(unittest.TestCase):
         nomad.put_variable("nomad/jobs/jenkins-egress", {"secret": controller.secret})
         url = f"http://{CONTROLLER}:{controller.port}/"
         nomad.run_job(EXAMPLES / "egress.nomad.hcl", url=url, name="linux-2")
-        stop_at_end(self, "jenkins-egress")
+        self.addCleanup(nomad.stop_job, "jenkins-egress")
         wait_online("linux-2", nomad.allocation("jenkins-egress"))
         reach = f'reach() {{ bash -c "exec 3<>/dev/tcp/$1/{controller.port}" 2>&1 && echo "$1 answers"; }}\n'
         build = controller.build("egress", "linux-2", "set +e\n" + reach + f"""reach {CONTROLLER}
