@@ -6,7 +6,6 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
@@ -15,6 +14,7 @@
 
 #include "driver/base/nobody.h"
 #include "driver/base/status.h"
+#include "driver/sandbox/capability_sets.h"
 #include "driver/sandbox/user_namespace.h"
 
 namespace jenkins_agent {
@@ -28,18 +28,6 @@ absl::Status Prctl(absl::string_view what, int option, unsigned long argument) {
 }
 
 using Capabilities = google::protobuf::RepeatedField<uint32_t>;
-
-struct CapabilitySets {
-  __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
-  __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {};
-};
-
-absl::Status Apply(CapabilitySets& sets) {
-  if (::syscall(SYS_capset, &sets.header, sets.data) != 0) {
-    return ErrnoStatus("set the capabilities");
-  }
-  return absl::OkStatus();
-}
 
 // Permitted becomes `used` and `payload`, effective `used`, inheritable `payload`; the kernel then
 // leaves of the ambient set what is in both of the latter.
@@ -57,16 +45,13 @@ absl::Status SetCapabilities(const Used& used, const Capabilities& payload) {
     sets.data[CAP_TO_INDEX(capability)].permitted |= CAP_TO_MASK(capability);
     sets.data[CAP_TO_INDEX(capability)].inheritable |= CAP_TO_MASK(capability);
   }
-  return Apply(sets);
+  return WriteCapabilities(sets);
 }
 
 absl::Status MakePermittedInheritable() {
-  CapabilitySets sets;
-  if (::syscall(SYS_capget, &sets.header, sets.data) != 0) {
-    return ErrnoStatus("read the capabilities");
-  }
+  ASSIGN_OR_RETURN(CapabilitySets sets, ReadCapabilities());
   for (__user_cap_data_struct& data : sets.data) data.inheritable |= data.permitted;
-  return Apply(sets);
+  return WriteCapabilities(sets);
 }
 
 // Ambient capabilities become effective by the exec, also with no_new_privs (capabilities(7)).

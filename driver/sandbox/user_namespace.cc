@@ -1,10 +1,8 @@
 #include "driver/sandbox/user_namespace.h"
 
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <sched.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,6 +13,7 @@
 #include "driver/base/file.h"
 #include "driver/base/packet.h"
 #include "driver/base/status.h"
+#include "driver/sandbox/capability_sets.h"
 
 namespace jenkins_agent {
 namespace {
@@ -30,12 +29,9 @@ absl::Status BecomeOwner(const pb::UserSpec& user) {
 // A change of the effective id to another one than root's has dropped them (capabilities(7)). Some
 // hosts let nobody make a user namespace without (Debian's kernel.unprivileged_userns_clone).
 absl::Status UseAllCapabilities() {
-  __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
-  __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {};
-  if (::syscall(SYS_capget, &header, data) != 0) return ErrnoStatus("read the capabilities");
-  for (__user_cap_data_struct& half : data) half.effective = half.permitted;
-  if (::syscall(SYS_capset, &header, data) != 0) return ErrnoStatus("set the capabilities");
-  return absl::OkStatus();
+  ASSIGN_OR_RETURN(CapabilitySets sets, ReadCapabilities());
+  for (__user_cap_data_struct& data : sets.data) data.effective = data.permitted;
+  return WriteCapabilities(sets);
 }
 
 // The child's pid is another one in the host's /proc, so it opens what its parent needs.
