@@ -13,7 +13,6 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "cgroups/files.h"
 #include "cgroups/hierarchy.h"
 #include "driver/base/file.h"
 #include "driver/base/recoverable.h"
@@ -80,19 +79,18 @@ std::optional<PidsUse> FullestPidsCgroup() {
   std::string dir = hierarchy->OuterPath("pids");
   std::optional<PidsUse> fullest;
   for (; dir.size() > root.size(); dir.resize(dir.rfind('/'))) {
-    PidsUse use = {.cgroup = hierarchy->Short(dir)};
-    const absl::StatusOr<std::string> current = cgroups::ReadFileIn(dir, "pids.current");
-    const absl::StatusOr<std::string> max = cgroups::ReadFileIn(dir, "pids.max");
-    if (!current.ok() || !absl::SimpleAtoi(*current, &use.current)) continue;
-    if (!max.ok() || !absl::SimpleAtoi(*max, &use.max)) continue;  // "max": no limit
+    const absl::StatusOr<uint64_t> current = ReadNumber(dir + "/pids.current");
+    const absl::StatusOr<uint64_t> max = ReadNumber(dir + "/pids.max");
+    if (!current.ok() || !max.ok()) continue;  // "max": no limit
+    const PidsUse use = {.cgroup = hierarchy->Short(dir), .current = *current, .max = *max};
     const auto room = [](const PidsUse& of) { return of.max - std::min(of.current, of.max); };
     if (!fullest.has_value() || room(use) < room(*fullest)) fullest = use;
   }
   return fullest;
 }
 
-absl::Status Exhausted(std::string message) {
-  return MakeRecoverable(absl::ResourceExhaustedError(std::move(message)));
+absl::Status Exhausted(absl::string_view message) {
+  return MakeRecoverable(absl::ResourceExhaustedError(message));
 }
 
 }  // namespace
@@ -131,7 +129,7 @@ absl::Status TellProcessLimit(const absl::Status& failed) {
                                   " (pids.max; TasksMax of a systemd unit)"));
   }
   const absl::StatusOr<HostLoad> load = ReadHostLoad();
-  if (!load.ok()) return Exhausted(std::string(failed.message()));
+  if (!load.ok()) return Exhausted(failed.message());
   return Exhausted(absl::StrCat(failed.message(), ": host threads ", load->threads, " of ",
                                 load->max_threads, " in use (kernel.threads-max, kernel.pid_max)"));
 }
