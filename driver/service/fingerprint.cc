@@ -96,6 +96,12 @@ nomad::FingerprintResponse WithoutImages(nomad::FingerprintResponse response) {
   return response;
 }
 
+// Compared as messages and not as bytes: the order of a map's entries is not defined.
+bool SameButForImages(const nomad::FingerprintResponse& one,
+                      const nomad::FingerprintResponse& other) {
+  return MessageDifferencer::Equals(WithoutImages(one), WithoutImages(other));
+}
+
 }  // namespace
 
 std::string ImageAttribute(absl::string_view name) {
@@ -159,31 +165,29 @@ void ClearGoneAttributes(const nomad::FingerprintResponse& earlier,
   }
 }
 
-// Compared as messages and not as bytes: the order of a map's entries is not defined.
 std::optional<FingerprintPace::Response> FingerprintPace::NextImages(Response now) {
   if (!told_.has_value()) return std::nullopt;
   ClearGoneAttributes(*told_, now);
-  if (MessageDifferencer::Equals(*told_, now)) return std::nullopt;
-  if (!MessageDifferencer::Equals(WithoutImages(*told_), WithoutImages(now))) return std::nullopt;
+  if (MessageDifferencer::Equals(*told_, now) || !SameButForImages(*told_, now)) {
+    return std::nullopt;
+  }
   told_ = now;
   return now;
 }
 
 std::optional<FingerprintPace::Response> FingerprintPace::Next(Response now) {
   if (told_.has_value()) {
-    if (std::optional<Response> images = NextImages(now)) {
-      candidate_.reset();
-      return images;
-    }
     ClearGoneAttributes(*told_, now);
     if (MessageDifferencer::Equals(*told_, now)) {
       candidate_.reset();
       return std::nullopt;
     }
-    const bool again = candidate_.has_value() && MessageDifferencer::Equals(*candidate_, now);
-    seen_ = again ? seen_ + 1 : 1;
-    candidate_ = now;
-    if (seen_ < (Heals(*told_, now) ? kLooksToHeal : kLooksToChange)) return std::nullopt;
+    if (!SameButForImages(*told_, now)) {
+      const bool again = candidate_.has_value() && MessageDifferencer::Equals(*candidate_, now);
+      seen_ = again ? seen_ + 1 : 1;
+      candidate_ = now;
+      if (seen_ < (Heals(*told_, now) ? kLooksToHeal : kLooksToChange)) return std::nullopt;
+    }
     candidate_.reset();
   }
   told_ = now;
