@@ -41,7 +41,7 @@ struct OrderHeader {
 };
 constexpr size_t kLeastFds = 3;
 
-constexpr uid_t kNobodysUid = 0xFFFFFFFE;       // the last one; 0xFFFFFFFF is no id
+constexpr uid_t kUnusedUid = 0xFFFFFFFE;        // the last one; 0xFFFFFFFF is no id
 constexpr std::chrono::seconds kBirthLimit{1};  // it takes less than a millisecond
 
 // ---- the entrant ----
@@ -93,10 +93,10 @@ absl::Status Usher(const cgroups::Cgroup& cgroup, bool inside, int init_pidfd, i
 
 // ---- the midwife ----
 
-// With the real and saved id of nobody's, because the job's processes may stop those who have
-// theirs (kill(2)), and root's those of root; what root may do hangs on the effective one.
+// With a real and a saved id that no process has: the job's processes may stop those who have
+// theirs (kill(2)), and root's those of root. What root may do hangs on the effective one.
 absl::Status PrepareBirth(int init_pidfd) {
-  if (::setresuid(kNobodysUid, 0, kNobodysUid) != 0) return ErrnoStatus("setresuid");
+  if (::setresuid(kUnusedUid, 0, kUnusedUid) != 0) return ErrnoStatus("setresuid");
   // Of the caller it changes only where children are born (setns(2)).
   if (::setns(init_pidfd, CLONE_NEWPID) == 0) return absl::OkStatus();
   return ErrnoStatus("join the sandbox's pid namespace");

@@ -11,9 +11,9 @@
 //
 // The usher ends when it has forked, so pid 1 inherits the entrant, as any orphan of its namespace
 // (pid_namespaces(7)). For some system calls the usher is root with all capabilities among the
-// job's processes. It is not dumpable, and its real user id is nobody's: only CAP_SYS_PTRACE would
-// let one of them look into it, only CAP_KILL stop it. So a task whose payload has capabilities
-// takes no entrants.
+// job's processes. It is not dumpable, and no process has its real user id: only CAP_SYS_PTRACE
+// would let one of them look into it, only CAP_KILL stop it. So a task whose payload has
+// capabilities takes no entrants.
 #pragma once
 
 #include "absl/status/status.h"
