@@ -1,6 +1,5 @@
 // What a resting task costs in helper processes: supervisor and pid 1 together.
-#include <unistd.h>
-
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -15,6 +14,7 @@
 #include "tests/bench/process.h"
 #include "tests/bench/scenarios.h"
 #include "tests/support/temp_dir.h"
+#include "tests/support/wait_for.h"
 
 namespace jenkins_agent::bench {
 namespace {
@@ -24,7 +24,6 @@ constexpr char kConmon[] = "recorded: conmon 2.1.6";
 constexpr double kConmonPssKb = 606;
 constexpr double kConmonPrivateDirtyKb = 330;
 
-constexpr double kStartLimitMs = 10'000;
 constexpr int kEnoughToShare = 20;  // below, the program's pages are shared by too few
 constexpr double kPssTargetKb = 204.8;
 constexpr double kPrivateDirtyTargetKb = 102.4;
@@ -46,16 +45,15 @@ absl::Status EndPeers(const std::string& runtime, const std::vector<Peer>& peers
 absl::Status AwaitProgram(const OciBundle& bundle) {
   ASSIGN_OR_RETURN(const cgroups::Hierarchy hierarchy, cgroups::Hierarchy::Detect());
   const std::string members = bundle.running(hierarchy).cgroup_dirs.front() + "/cgroup.procs";
-  for (double begin = NowMs(); NowMs() - begin < kStartLimitMs;) {
-    for (absl::string_view pid :
-         absl::StrSplit(ReadFile(members).value_or(""), '\n', absl::SkipEmpty())) {
-      if (ReadFile(absl::StrCat("/proc/", pid, "/comm")).value_or("") == "sleep\n") {
-        return absl::OkStatus();
-      }
-    }
-    ::usleep(1000);
-  }
-  return absl::DeadlineExceededError("the container's program does not run");
+  const bool runs = WaitFor([&] {
+    const std::string text = ReadFile(members).value_or("");
+    const std::vector<absl::string_view> pids = absl::StrSplit(text, '\n', absl::SkipEmpty());
+    return std::any_of(pids.begin(), pids.end(), [](absl::string_view pid) {
+      return ReadFile(absl::StrCat("/proc/", pid, "/comm")).value_or("") == "sleep\n";
+    });
+  });
+  if (!runs) return absl::DeadlineExceededError("the container's program does not run");
+  return absl::OkStatus();
 }
 
 // What `<runtime> run` leaves beside each container, the runtime itself, on average.

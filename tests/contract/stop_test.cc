@@ -5,9 +5,7 @@
 #include <filesystem>
 #include <vector>
 
-#include "absl/strings/match.h"
-#include "absl/strings/str_cat.h"
-#include "driver/base/file.h"
+#include "driver/base/process.h"
 #include "tests/contract/task_test.h"
 #include "tests/support/wait_for.h"
 
@@ -25,14 +23,11 @@ class Stopping : public TaskTest {
     Start(script);
     ASSERT_TRUE(WaitFor([&] { return std::filesystem::exists(host_.Local("ready")); }));
   }
-  // Until one of its processes is stopped (state T of /proc/PID/stat, proc(5)).
+  // Until one of its processes is stopped.
   void AwaitStopped() {
     ASSERT_TRUE(WaitFor([&] {
       const std::vector<int> pids = host_.Payloads();
-      return std::any_of(pids.begin(), pids.end(), [](int pid) {
-        const auto stat = ReadFile(absl::StrCat("/proc/", pid, "/stat"));
-        return stat.ok() && absl::StrContains(*stat, ") T ");
-      });
+      return std::any_of(pids.begin(), pids.end(), ProcessStopped);
     }));
   }
   // Stops the task; all is gone when StopTask returns. The exit code.

@@ -1,6 +1,7 @@
 """What the tests' modules share: servers that end with the module, and jobs of one program."""
 import http.server
 import ssl
+import subprocess
 import threading
 import unittest
 
@@ -61,6 +62,10 @@ def module_nomad(scratch, **options):
     unittest.addModuleCleanup(remove_nomad_cgroups)
     unittest.addModuleCleanup(nomad.stop)
     return nomad.start()
+
+
+def mount(*arguments):
+    subprocess.run(["mount", *arguments], check=True)
 
 
 def shell(script):

@@ -7,7 +7,7 @@ import unittest
 
 import cluster
 from cluster import DRIVER, wait_for
-from fixtures import module_nomad, module_scratch, program_job
+from fixtures import module_nomad, module_scratch, mount, program_job
 from nomad_agent import NomadAgent
 
 # What Nomad takes the node for; the tests' jobs sleep and need none of it.
@@ -301,10 +301,6 @@ class ExplainTest(unittest.TestCase):
     def test_what_is_not_there_is_an_error(self):
         self.assertEqual(explain("no-such-job", ok=(1,))[0], 1)
         self.assertEqual(explain(ok=(1,))[0], 1)
-
-
-def mount(*arguments):
-    subprocess.run(["mount", *arguments], check=True)
 
 
 class UnhealthyDriverTest(unittest.TestCase):

@@ -5,12 +5,8 @@ import unittest
 
 import cluster
 from cluster import NomadAgent, wait_for
-from fixtures import module_scratch, program_job
+from fixtures import module_scratch, mount, program_job
 from traces import remove_nomad_cgroups
-
-
-def mount(*arguments):
-    subprocess.run(["mount", *arguments], check=True)
 
 
 class ReadOnlyStateTest(unittest.TestCase):

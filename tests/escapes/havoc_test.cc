@@ -8,11 +8,12 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "driver/base/file.h"
 #include "driver/base/packet.h"
+#include "driver/base/process.h"
 #include "tests/supervisor/harness.h"
 #include "tests/support/status_matchers.h"
 
@@ -72,8 +73,8 @@ class Havoc : public SupervisorTest {
     for (absl::string_view pid :
          absl::StrSplit(absl::StrCat(children, CgroupFile(status, "cgroup.procs")),
                         absl::ByAnyChar(" \n"), absl::SkipEmpty())) {
-      const auto stat = ReadFile(absl::StrCat("/proc/", pid, "/stat"));
-      if (stat.ok() && absl::StrContains(*stat, ") T ")) return true;
+      pid_t number;
+      if (absl::SimpleAtoi(pid, &number) && ProcessStopped(number)) return true;
     }
     return false;
   }

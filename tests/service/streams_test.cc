@@ -119,6 +119,28 @@ class FingerprintService final
   const std::chrono::milliseconds period_;
 };
 
+// What one client is told.
+class Fingerprints {
+ public:
+  template <typename... Options>
+  explicit Fingerprints(Options... options)
+      : service_(options...),
+        served_(service_),
+        stream_(served_.stub->Fingerprint(&served_.context, {})) {}
+  ~Fingerprints() { served_.End(); }
+  // Waits for it.
+  nomad::FingerprintResponse Next() {
+    nomad::FingerprintResponse response;
+    EXPECT_TRUE(stream_->Read(&response));
+    return response;
+  }
+
+ private:
+  FingerprintService service_;
+  Served served_;
+  const std::unique_ptr<grpc::ClientReader<nomad::FingerprintResponse>> stream_;
+};
+
 // Behind what the worker does meanwhile, on its thread.
 void LetTheWorkerLook(Runtime& runtime, std::chrono::milliseconds time) {
   std::promise<void> looked;
@@ -135,19 +157,14 @@ TEST(FingerprintStream, SendsNothingUntilTheHostChanges) {
   InstallJdk(jdk, "17.0.1");
   Runtime runtime({});
   ASSERT_OK(runtime.Configure(Packed({{"java_homes", {jdk}}}), std::nullopt));
-  FingerprintService service(&runtime);
-  Served served(service);
-  ASSERT_NE(served.server, nullptr);
-  const auto stream = served.stub->Fingerprint(&served.context, {});
-  nomad::FingerprintResponse response;
-  ASSERT_TRUE(stream->Read(&response));
+  Fingerprints fingerprints(&runtime);
+  nomad::FingerprintResponse response = fingerprints.Next();
   EXPECT_EQ(response.attributes().at("driver.jenkins-agent.java.17").string_val(), "17.0.1");
 
   LetTheWorkerLook(runtime, std::chrono::milliseconds(200));
   InstallJdk(jdk, "17.0.2");
-  ASSERT_TRUE(stream->Read(&response));
+  response = fingerprints.Next();
   EXPECT_EQ(response.attributes().at("driver.jenkins-agent.java.17").string_val(), "17.0.2");
-  served.End();
 }
 
 void Keep(const Store& store, const std::string& name) {
@@ -166,18 +183,14 @@ TEST(FingerprintStream, AnImageIsToldWhenItIsThereAndOnlyThen) {
   Runtime runtime({});
   ASSERT_OK(runtime.Configure(Packed(options), std::nullopt));
   ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Store> store, Store::Open(dir.path() + "/images"));
-  FingerprintService service(&runtime, std::chrono::hours(1));
-  Served served(service);
-  ASSERT_NE(served.server, nullptr);
-  const auto stream = served.stub->Fingerprint(&served.context, {});
-  nomad::FingerprintResponse response;
-  ASSERT_TRUE(stream->Read(&response));
+  Fingerprints fingerprints(&runtime, std::chrono::hours(1));
+  nomad::FingerprintResponse response = fingerprints.Next();
   const std::string first = "unique.driver.jenkins-agent.image.r_example_a_1";
   const std::string second = "unique.driver.jenkins-agent.image.r_example_b_1";
   EXPECT_FALSE(response.attributes().contains(first));
 
   Keep(*store, "r.example/a:1");
-  ASSERT_TRUE(stream->Read(&response));
+  response = fingerprints.Next();
   EXPECT_EQ(response.attributes().at(first).string_val(), Digest::Of("r.example/a:1").Short());
   // Looked up again, by a job with image_pull_policy "always"; nobody's; and taken by a task.
   for (int i = 0; i < 20; ++i) {
@@ -190,12 +203,11 @@ TEST(FingerprintStream, AnImageIsToldWhenItIsThereAndOnlyThen) {
   }
   LetTheWorkerLook(runtime, std::chrono::milliseconds(300));
   Keep(*store, "r.example/b:1");
-  ASSERT_TRUE(stream->Read(&response));  // the next message is this one
+  response = fingerprints.Next();  // the next message is this one
   EXPECT_NE(response.attributes().at(second).string_val(), "");
   ASSERT_OK(store->Remove(Digest::Of("r.example/a:1")).status());
-  ASSERT_TRUE(stream->Read(&response));
+  response = fingerprints.Next();
   EXPECT_EQ(response.attributes().at(first).string_val(), "");
-  served.End();
 }
 
 TEST(FingerprintStream, AStateDirectoryThatIsMendedHealsTheDriver) {
@@ -210,22 +222,17 @@ TEST(FingerprintStream, AStateDirectoryThatIsMendedHealsTheDriver) {
   options["java_homes"] = std::vector<std::string>{dir.path() + "/jdk"};
   ASSERT_OK(runtime.Configure(Packed(options), Runtime::NomadConfig()));
   EXPECT_TRUE(IsRecoverable(runtime.Store().status()));
-  FingerprintService service(&runtime);
-  Served served(service);
-  ASSERT_NE(served.server, nullptr);
-  const auto stream = served.stub->Fingerprint(&served.context, {});
-  nomad::FingerprintResponse response;
-  ASSERT_TRUE(stream->Read(&response));
+  Fingerprints fingerprints(&runtime);
+  nomad::FingerprintResponse response = fingerprints.Next();
   EXPECT_EQ(response.health(), nomad::FingerprintResponse::UNHEALTHY);
   EXPECT_EQ(response.health_description(),
             absl::StrCat("state_dir ", in_its_place, " is no directory"));
   LetTheWorkerLook(runtime, std::chrono::milliseconds(100));
   ASSERT_OK(RemoveTree(in_its_place));
-  ASSERT_TRUE(stream->Read(&response));
+  response = fingerprints.Next();
   EXPECT_EQ(response.health(), nomad::FingerprintResponse::HEALTHY)
       << response.health_description();
   EXPECT_OK(runtime.Store());
-  served.End();
 }
 
 }  // namespace

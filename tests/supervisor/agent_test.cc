@@ -22,6 +22,13 @@ namespace {
 
 using testing::HasSubstr;
 
+// What an agent says and does while its controller is down.
+constexpr char kControllerIsDown[] =
+    "echo 'INFO: Locating server among [http://controller.example/]' >&2;"
+    "echo 'SEVERE: Failed to connect to http://controller.example/tcpSlaveAgentListener/: "
+    "Connection refused' >&2; exit 255";
+constexpr char kConnectsAndStays[] = "echo 'INFO: Connected' >&2; exec sleep 1000";
+
 class Agent : public SupervisorTest {
  protected:
   // `script` is what `java @file` does; it runs in /local.
@@ -114,8 +121,7 @@ TEST_F(Agent, WaitsForTheJarThenConnects) {
 
 // Whoever has the task's user can end the process that waits in the cgroups for the program.
 TEST_F(Agent, AKilledProcessThatWaitedForTheJarIsReplaced) {
-  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status,
-                       Start(AgentSpec("echo 'INFO: Connected' >&2; exec sleep 1000")));
+  ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status, Start(AgentSpec(kConnectsAndStays)));
   const std::string processes = status.cgroup_dirs(0) + "/cgroup.procs";
   EXPECT_NE(ReadFile(processes).value_or(""), "");
   auto session = Reconnect();
@@ -169,11 +175,9 @@ TEST_F(Agent, AJarThatNoJavaCanRunEndsTheTask) {
 }
 
 TEST_F(Agent, IsLaunchedAgainWhileTheControllerIsDown) {
-  ASSERT_OK(Start(AgentSpec(
-      "if [ ! -e tried ]; then touch tried; echo 'INFO: Locating server among "
-      "[http://controller.example/]' >&2; echo 'SEVERE: Failed to connect to "
-      "http://controller.example/tcpSlaveAgentListener/: Connection refused' >&2; exit 255; fi;"
-      "cat /run/jenkins-agent/args; echo 'INFO: Connected' >&2; exec sleep 1000")));
+  ASSERT_OK(
+      Start(AgentSpec(absl::StrCat("if [ ! -e tried ]; then touch tried;", kControllerIsDown,
+                                   "; fi; cat /run/jenkins-agent/args;", kConnectsAndStays))));
   ASSERT_OK(watcher().JarReady(OldJar()));
   EXPECT_TRUE(watcher().WaitEvent("connected"));
   const pb::TaskStatus status = watcher().Status();
@@ -193,11 +197,8 @@ TEST_F(Agent, ARestartMovesNobodyIntoACgroup) {
   const CgroupMoves moves;
   ASSERT_OK_AND_ASSIGN(
       const pb::TaskStatus status,
-      Start(AgentSpec(
-          "echo x >>launches; if [ $(wc -l <launches) -lt 3 ]; then echo 'INFO: Locating server "
-          "among [http://controller.example/]' >&2; echo 'SEVERE: Failed to connect to "
-          "http://controller.example/tcpSlaveAgentListener/: Connection refused' >&2; exit 255; fi;"
-          "echo 'INFO: Connected' >&2; exec sleep 1000")));
+      Start(AgentSpec(absl::StrCat("echo x >>launches; if [ $(wc -l <launches) -lt 3 ]; then ",
+                                   kControllerIsDown, "; fi;", kConnectsAndStays))));
   ASSERT_OK(watcher().JarReady(OldJar()));
   EXPECT_TRUE(watcher().WaitEvent("connected"));
   EXPECT_EQ(watcher().Status().launches(), 3u);
@@ -208,9 +209,8 @@ TEST_F(Agent, ARestartMovesNobodyIntoACgroup) {
 
 TEST_F(Agent, IsLaunchedAgainWhileThePluginIsAway) {
   ASSERT_OK(Start(AgentSpec(
-      "if [ ! -e went ]; then until [ -e go ]; do sleep 0.02; done; touch went; echo 'SEVERE: "
-      "Failed to connect to http://controller.example/tcpSlaveAgentListener/: Connection refused' "
-      ">&2; exit 255; fi; echo 'INFO: Connected' >&2; exec sleep 1000")));
+      absl::StrCat("if [ ! -e went ]; then until [ -e go ]; do sleep 0.02; done; touch went;",
+                   kControllerIsDown, "; fi;", kConnectsAndStays))));
   ASSERT_OK(watcher().JarReady(OldJar()));
   ASSERT_TRUE(Eventually([this] { return watcher().Status().payload_pid() != 0; }));
   DropConnection();
@@ -228,9 +228,7 @@ TEST_F(Agent, IsLaunchedAgainWhileThePluginIsAway) {
 }
 
 TEST_F(Agent, AStopWhileItBacksOffEndsIt) {
-  ASSERT_OK(Start(AgentSpec(
-      "echo 'SEVERE: Failed to connect to http://controller.example/tcpSlaveAgentListener/: "
-      "Connection refused' >&2; exit 255")));
+  ASSERT_OK(Start(AgentSpec(kControllerIsDown)));
   ASSERT_OK(watcher().JarReady(OldJar()));
   ASSERT_TRUE(Eventually([this] { return watcher().Status().state() == pb::BACKING_OFF; }));
   EXPECT_OK(watcher().Stop(SIGTERM, kTestDeadline));
@@ -388,7 +386,7 @@ TEST_F(Agent, AVerdictContinuesDumpsAndRestartsTheJvm) {
 }
 
 TEST_F(Agent, AnIdleJvmThatIsTooOldIsReplacedAndNothingIsCounted) {
-  pb::LaunchSpec spec = AgentSpec("echo 'INFO: Connected' >&2; exec sleep 1000");
+  pb::LaunchSpec spec = AgentSpec(kConnectsAndStays);
   spec.mutable_agent()->mutable_health()->mutable_restart()->set_attempts(0);
   ASSERT_OK(Start(spec));
   ASSERT_OK(watcher().JarReady(OldJar()));
@@ -443,7 +441,7 @@ TEST_F(Agent, AJvmThatDiesAgainAndAgainEndsTheTaskWithTheWholeStory) {
 }
 
 TEST_F(Agent, TellsWhatItIsAndWhatHappenedLastInEveryPhase) {
-  ASSERT_OK(Start(AgentSpec("echo 'INFO: Connected' >&2; exec sleep 1000")));
+  ASSERT_OK(Start(AgentSpec(kConnectsAndStays)));
   EXPECT_FALSE(watcher().Status().has_last_event());
   ASSERT_OK(watcher().JarReady(OldJar()));
   ASSERT_TRUE(watcher().WaitEvent("connected"));
@@ -532,7 +530,7 @@ TEST_F(Agent, WhoOnlyLooksDoesNotTakeATaskUp) {
 
 // An operator's session is no build.
 TEST_F(Agent, ARestartLeavesExecSessionsAlone) {
-  ASSERT_OK(Start(AgentSpec("echo 'INFO: Connected' >&2; exec sleep 1000")));
+  ASSERT_OK(Start(AgentSpec(kConnectsAndStays)));
   ASSERT_OK(watcher().JarReady(OldJar()));
   ASSERT_TRUE(watcher().WaitEvent("connected"));
   auto session = Reconnect();

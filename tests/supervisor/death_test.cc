@@ -10,9 +10,7 @@
 
 #include <string>
 
-#include "absl/strings/match.h"
-#include "absl/strings/str_cat.h"
-#include "driver/base/file.h"
+#include "driver/base/process.h"
 #include "tests/supervisor/harness.h"
 #include "tests/support/status_matchers.h"
 
@@ -20,10 +18,6 @@ namespace jenkins_agent {
 namespace {
 
 constexpr int kSyscallBytes = 2;  // of the instruction that a waiting process stands behind
-
-bool IsStopped(pid_t pid) {
-  return absl::StrContains(ReadFile(absl::StrCat("/proc/", pid, "/stat")).value_or(""), ") T ");
-}
 
 // Makes `pid`, which waits in a system call, ask for no signal at its parent's end, and wait on: as
 // a change of its ids would (prctl(2), PR_SET_PDEATHSIG), but nobody else can.
@@ -56,19 +50,14 @@ class Death : public SupervisorTest {
     EXPECT_TRUE(Eventually([&] { return !ProcessAlive(status.payload_pid()); }));
     if (HasFailure()) ::kill(status.init_pid(), SIGKILL);
     DropConnection();
-    // The cgroups stay behind for the next start, which removes what is ours.
-    ASSERT_OK(Start(Shell("exit 3")));
-    ASSERT_TRUE(watcher().WaitExit());
-    for (const std::string& dir : status.cgroup_dirs()) {
-      EXPECT_TRUE(::rmdir(dir.c_str()) == 0 || errno == ENOENT) << dir;
-    }
+    ExpectAnUndisturbedStart(status);
   }
 };
 
 TEST_F(Death, APidOneThatCannotReadItsSocketEndsByTheSignal) {
   ASSERT_OK_AND_ASSIGN(const pb::TaskStatus status, Start(Spec({"sleep", "1000"})));
   ASSERT_EQ(::kill(status.init_pid(), SIGSTOP), 0);
-  ASSERT_TRUE(Eventually([&] { return IsStopped(status.init_pid()); }));
+  ASSERT_TRUE(Eventually([&] { return ProcessStopped(status.init_pid()); }));
   KillTheSupervisorAndExpectAllGone(status);
 }
 

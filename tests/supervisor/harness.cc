@@ -293,6 +293,14 @@ std::unique_ptr<Watcher> SupervisorTest::Reconnect() {
   return std::make_unique<Watcher>(loop_.get(), *std::move(connection));
 }
 
+void SupervisorTest::ExpectAnUndisturbedStart(const pb::TaskStatus& lost) {
+  ASSERT_OK(Start(Shell("exit 3")));
+  ASSERT_TRUE(watcher().WaitExit());
+  for (const std::string& dir : lost.cgroup_dirs()) {
+    EXPECT_TRUE(::rmdir(dir.c_str()) == 0 || errno == ENOENT) << dir;
+  }
+}
+
 std::optional<pb::ExitRecord> SupervisorTest::RecordOnDisk() {
   const auto record = ReadExitRecord(TaskDir());
   EXPECT_OK(record);

@@ -83,6 +83,10 @@ class SupervisorTest : public testing::Test {
   std::unique_ptr<Watcher> Reconnect();
   Spawner& spawner() { return *spawner_; }
   void DropConnection() { watcher_.reset(); }
+  // The empty cgroups of a task that lost its supervisor stay behind. They do not disturb the next
+  // start, for which they are like those that Nomad made; so nobody but Nomad, here the test,
+  // removes them.
+  void ExpectAnUndisturbedStart(const pb::TaskStatus& lost);
 
   std::optional<pb::ExitRecord> RecordOnDisk();
   std::string Stdout() const { return Content("stdout"); }

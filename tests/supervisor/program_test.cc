@@ -375,13 +375,7 @@ TEST_F(Program, TheSandboxDiesWithItsSupervisor) {
   EXPECT_TRUE(Eventually([&] { return !ProcessAlive(status.init_pid()); }));
   EXPECT_FALSE(RecordOnDisk());
   DropConnection();
-  // The empty cgroups stay behind. They do not disturb the next start, for which they are like
-  // those that Nomad made; so nobody but Nomad, here the test, removes them.
-  ASSERT_OK(Start(Shell("exit 3")));
-  ASSERT_TRUE(watcher().WaitExit());
-  for (const std::string& dir : status.cgroup_dirs()) {
-    EXPECT_TRUE(::rmdir(dir.c_str()) == 0 || errno == ENOENT) << dir;
-  }
+  ExpectAnUndisturbedStart(status);
 }
 
 TEST_F(Program, TheDeathOfPidOneIsRecorded) {
