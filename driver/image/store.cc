@@ -223,6 +223,11 @@ Digest ChainId(const std::vector<Digest>& diff_ids) {
 
 std::string ChainKey(const Digest& chain) { return absl::StrCat("c-", chain.hex()); }
 
+bool HasLease(const std::string& dir, const std::string& task) {
+  const std::string path = absl::StrCat(dir, "/", kLeases, "/", RecordName(task));
+  return ::access(path.c_str(), F_OK) == 0;
+}
+
 absl::StatusOr<std::unique_ptr<Store>> Store::Open(const std::string& dir) {
   const std::string context = absl::StrCat("image store ", dir);
   RETURN_IF_ERROR(MakeDirs(dir, 0700), context);

@@ -91,6 +91,9 @@ std::string LayerKey(const Digest& diff_id);
 Digest ChainId(const std::vector<Digest>& diff_ids);
 std::string ChainKey(const Digest& chain);
 
+// Whether a task has a lease in the store in `dir`, which is not opened for it.
+bool HasLease(const std::string& dir, const std::string& task);
+
 class Store {
  public:
   // Makes what is missing. FailedPrecondition: a store of another version.

@@ -245,7 +245,7 @@ absl::StatusOr<TaskImages::Taken> TaskImages::Take(const Wish& wish) {
 }
 
 void TaskImages::GiveBack(const std::string& task_id) {
-  if (::access(options_.dir.c_str(), F_OK) != 0) return;
+  if (!HasLease(options_.dir, task_id)) return;  // each start and each end comes by
   const absl::StatusOr<std::unique_ptr<Store>> store = Store::Open(options_.dir);
   const absl::Status dropped = store.ok() ? (*store)->DropLease(task_id) : store.status();
   CollectSoon();

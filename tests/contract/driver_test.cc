@@ -1,6 +1,8 @@
 // The contract with Nomad's client, call by call (nomad-driver-protocol.md 5 and 9), against the
 // plugin's own file.
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
 
 #include <filesystem>
 #include <thread>
@@ -124,6 +126,18 @@ TEST_F(Driver, StopSignalsThenKills) {
   EXPECT_EQ(end.result().exit_code(), 137);
   EXPECT_EQ(end.result().signal(), SIGKILL);
   EXPECT_THAT(host_.Stop(kId, "SIGTERM", 1'000), Succeeded());
+}
+
+// A pull or a removal may hold it, and opening it costs more than half of what the plugin does for
+// a start.
+TEST_F(Driver, ATaskWithoutAnImageHasNothingToDoWithTheImageStore) {
+  const std::string file = host_.StateDir() + "/images/lock";
+  ASSERT_TRUE(WaitFor([&] { return std::filesystem::exists(file); }));
+  ASSERT_OK_AND_ASSIGN(const Fd lock, OpenFile(file, O_RDWR));
+  ASSERT_EQ(::flock(lock.get(), LOCK_EX), 0);
+  Start("exit 3");
+  EXPECT_EQ(Wait().result().exit_code(), 3);
+  EXPECT_THAT(host_.Destroy(kId), Succeeded());
 }
 
 TEST_F(Driver, JoinsTheNetworkNamespaceThatNomadMade) {

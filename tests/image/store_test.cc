@@ -125,7 +125,9 @@ TEST_F(StoreTest, ASharedLayerStaysUntilItsLastImageGoes) {
 
 TEST_F(StoreTest, AnImageWithALeaseIsNotRemovedAndItsUseIsRemembered) {
   ASSERT_OK(Pull(*store_, "a", {"base"}));
+  EXPECT_FALSE(HasLease(store_->dir(), "alloc/task/../1"));
   ASSERT_OK(store_->TakeLease({.task = "alloc/task/../1", .manifest = Id("a")}));
+  EXPECT_TRUE(HasLease(store_->dir(), "alloc/task/../1"));
   EXPECT_THAT(store_->Remove(Id("a")),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("alloc/task/../1")));
   const std::string record = store_->dir() + "/images/" + Id("a").hex() + ".json";
@@ -134,6 +136,7 @@ TEST_F(StoreTest, AnImageWithALeaseIsNotRemovedAndItsUseIsRemembered) {
   EXPECT_EQ(store_->Images()[0].last_used, 1000);
   ASSERT_OK(store_->DropLease("alloc/task/../1"));
   EXPECT_GT(store_->Images()[0].last_used, 1000);
+  EXPECT_FALSE(HasLease(store_->dir(), "alloc/task/../1"));
   ASSERT_OK(store_->DropLease("alloc/task/../1"));
   EXPECT_OK(store_->Remove(Id("a")));
   EXPECT_THAT(store_->TakeLease({.task = "t", .manifest = Id("a")}),
