@@ -80,7 +80,13 @@ absl::Status SetLimits(const pb::SandboxSpec& spec) {
   return SetLimit(RLIMIT_CORE, 0, 0);
 }
 
+absl::Status BecomeUndumpable() { return Prctl("become undumpable", PR_SET_DUMPABLE, 0); }
+
 // Groups need CAP_SETGID, which the change of the uid takes away: ids in this order.
+//
+// With fs.suid_dumpable = 1 the kernel makes dumpable who changes an effective id (proc_sys_fs(5)).
+// The job's processes could then attach to this one, which has no payload filter yet. Until that is
+// undone its saved id is not theirs, which ptrace(2) compares, too.
 absl::Status SetIds(const pb::UserSpec& user) {
   // setresuid(2) takes -1 for "as it is": root.
   if (user.uid() == static_cast<uid_t>(-1) || user.gid() == static_cast<gid_t>(-1)) {
@@ -91,8 +97,13 @@ absl::Status SetIds(const pb::UserSpec& user) {
   if (::setresgid(user.gid(), user.gid(), user.gid()) != 0) {
     return ErrnoStatus(absl::StrCat("become group ", user.gid()));
   }
-  if (::setresuid(user.uid(), user.uid(), user.uid()) != 0) {
+  constexpr uid_t kAsItIs = -1;
+  if (::setresuid(user.uid(), user.uid(), kAsItIs) != 0) {
     return ErrnoStatus(absl::StrCat("become user ", user.uid()));
+  }
+  RETURN_IF_ERROR(BecomeUndumpable());
+  if (::setresuid(kAsItIs, kAsItIs, user.uid()) != 0) {
+    return ErrnoStatus(absl::StrCat("become user ", user.uid(), " for good"));
   }
   return absl::OkStatus();
 }
@@ -103,7 +114,7 @@ absl::Status KeepWhatLaunchesNeed(const Capabilities& payload) {
   RETURN_IF_ERROR(DropBoundingSet());  // needs CAP_SETPCAP, hence before the next step
   RETURN_IF_ERROR(SetCapabilities(std::array{CAP_SETUID, CAP_SETGID, CAP_KILL}, payload));
   RETURN_IF_ERROR(Prctl("set no_new_privs", PR_SET_NO_NEW_PRIVS, 1));
-  return Prctl("become undumpable", PR_SET_DUMPABLE, 0);
+  return BecomeUndumpable();
 }
 
 }  // namespace
@@ -156,7 +167,7 @@ absl::Status BecomeWorker(const std::vector<uint32_t>& capabilities, const std::
   RETURN_IF_ERROR(DropBoundingSet());
   RETURN_IF_ERROR(SetCapabilities(capabilities, {}));
   RETURN_IF_ERROR(Prctl("set no_new_privs", PR_SET_NO_NEW_PRIVS, 1));
-  RETURN_IF_ERROR(Prctl("become undumpable", PR_SET_DUMPABLE, 0));
+  RETURN_IF_ERROR(BecomeUndumpable());
   return LoadFilter(filter);
 }
 

@@ -26,8 +26,8 @@ absl::Status BecomeInit(const pb::SandboxSpec& spec);
 absl::Status BecomeEntrant();
 
 // The forked launch child, just before exec: limits (no core dumps), groups, ids, no capabilities
-// but spec.capabilities (ambient, so that they survive exec), spec.payload_filter last. An empty
-// filter is an error: forgetting one must not open the sandbox.
+// but spec.capabilities (ambient, so that they survive exec), not dumpable, spec.payload_filter
+// last. An empty filter is an error: forgetting one must not open the sandbox.
 //
 // Neither ever calls setfsuid: a change of the file system ids silently clears PDEATHSIG.
 absl::Status BecomePayload(const pb::UserSpec& user, const pb::SandboxSpec& spec,

@@ -6,10 +6,13 @@
 #include <linux/capability.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <filesystem>
 
@@ -111,6 +114,25 @@ TEST_F(PrivilegesTest, APrivilegedOneHasNoFilter) {
   sandbox_.spec().set_payload_filter(OpenFilter());
   sandbox_.spec().set_init_filter(OpenFilter());
   EXPECT_EQ(Call(SYS_clone3, 0, 0), "errno=22\n");  // the kernel's own word
+}
+
+// Until its exec it has no more to lose than its filter; tests/vm has fs.suid_dumpable = 1.
+TEST_F(PrivilegesTest, NobodyCanLookIntoAProcessOnItsWayToThePayload) {
+  for (const uint32_t id : {64321u, 0u}) {
+    pb::UserSpec user;
+    user.set_uid(id);
+    user.set_gid(id);
+    pb::SandboxSpec spec;
+    spec.set_payload_filter(PayloadFilter({}));
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      ::_exit(BecomePayload(user, spec).ok() ? ::prctl(PR_GET_DUMPABLE) : 100);
+    }
+    int status;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << id << ": " << status;
+  }
 }
 
 TEST_F(PrivilegesTest, PidOneCannotBeTouched) {
