@@ -76,6 +76,18 @@ fine
         self.assertEqual(skipped, [("a", "A.Two", "needs root"), ("b", "TestX", "host_test.go:1: needs root"),
                                    ("c", "test_two", "needs java")])
 
+    def test_a_skip_has_to_be_allowed(self):
+        counting = load("count_tests")
+        allowed = counting.patterns("# why\na: A.*  # these\n\nc: test_two\n")
+        self.assertEqual(allowed, ["a: A.*", "c: test_two"])
+        skipped = [("a", "A.Two", "x"), ("c", "test_two", "x"), ("c", "test_three", "x"), ("b", "A.Two", "x")]
+        self.assertEqual(counting.not_allowed(skipped, allowed), ["c: test_three", "b: A.Two"])
+
+    def test_what_may_be_skipped_is_in_order(self):
+        tests = SCRIPTS.parent / "tests"
+        allowed = load("count_tests").patterns((tests / "skips").read_text())
+        self.assertTrue(all(": " in pattern for pattern in allowed), allowed)
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)
