@@ -1,5 +1,6 @@
 #include "driver/service/driver_service.h"
 
+#include <fcntl.h>
 #include <signal.h>
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "driver/agent/phases.h"
 #include "driver/base/clock.h"
+#include "driver/base/file.h"
 #include "driver/base/status.h"
 #include "driver/config/hclspec.h"
 #include "driver/config/task_config.h"
@@ -146,6 +148,19 @@ class FailedUnary final : public grpc::ServerUnaryReactor {
   void OnDone() override { delete this; }
 };
 
+absl::StatusOr<std::string> Start(Runtime& runtime, const nomad::TaskConfig& task,
+                                  int64_t received_ns) {
+  ASSIGN_OR_RETURN(TaskStore* const store, runtime.Store());
+  return store->Start(task, received_ns);
+}
+
+// Nomad waits 2 s for the end of each FIFO that nobody has opened (nomad-agent.md 4.3).
+void ReleaseLogReaders(const nomad::TaskConfig& task) {
+  for (const std::string& path : {task.stdout_path(), task.stderr_path()}) {
+    OpenFile(path, O_WRONLY | O_NONBLOCK | O_NOFOLLOW).IgnoreError();
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<Task>> DriverService::FindTask(const std::string& task_id) {
@@ -200,10 +215,11 @@ grpc::Status DriverService::RecoverTask(grpc::ServerContext*,
 grpc::Status DriverService::StartTask(grpc::ServerContext*, const nomad::StartTaskRequest* request,
                                       nomad::StartTaskResponse* response) {
   const int64_t received_ns = MonotonicNs();
-  const absl::StatusOr<TaskStore*> store = runtime_->Store();
-  if (!store.ok()) return ToGrpc(store.status());
-  absl::StatusOr<std::string> driver_state = (*store)->Start(request->task(), received_ns);
-  if (!driver_state.ok()) return ToGrpc(driver_state.status());
+  absl::StatusOr<std::string> driver_state = Start(*runtime_, request->task(), received_ns);
+  if (!driver_state.ok()) {
+    ReleaseLogReaders(request->task());
+    return ToGrpc(driver_state.status());
+  }
   nomad::TaskHandle& handle = *response->mutable_handle();
   handle.set_version(1);
   handle.set_state(nomad::RUNNING);

@@ -125,13 +125,6 @@ pb::TaskRecord MakeRecord(const NomadTask& config, const pb::LaunchSpec& spec,
   return record;
 }
 
-// Nomad waits 2 s for the end of each FIFO that nobody has opened (nomad-agent.md 4.3).
-void ReleaseLogReaders(const NomadTask& config) {
-  for (const std::string& path : {config.stdout_path(), config.stderr_path()}) {
-    OpenFile(path, O_WRONLY | O_NONBLOCK | O_NOFOLLOW).IgnoreError();
-  }
-}
-
 absl::Status MakeTaskDir(const std::string& task_dir, bool has_agent,
                          const std::string& resolv_conf) {
   RETURN_IF_ERROR(MakeDirs(task_dir, 0700));
@@ -246,14 +239,10 @@ absl::StatusOr<std::string> TaskStore::TryToStart(const NomadTask& config, int64
   RETURN_IF_ERROR(Reserve(config.id()));
   const absl::Cleanup release = [&] { Release(config.id()); };
   FaultPoint("plugin.start.reserved");
-  const absl::StatusOr<std::shared_ptr<Task>> task = Launch(config, received_ns);
-  if (!task.ok()) {
-    ReleaseLogReaders(config);
-    return task.status();
-  }
+  ASSIGN_OR_RETURN(const std::shared_ptr<Task> task, Launch(config, received_ns));
   MutexLock lock(mutex_);
-  tasks_[config.id()] = *task;
-  return (*task)->record().SerializeAsString();
+  tasks_[config.id()] = task;
+  return task->record().SerializeAsString();
 }
 
 absl::StatusOr<std::optional<TaskStore::ImageOfTask>> TaskStore::TakeImage(

@@ -1,5 +1,7 @@
 // What a job, or an agent that went wrong, may hand to StartTask. Each refusal is one sentence that
 // names its object, and leaves neither files nor cgroups (TaskTest looks at the end).
+#include <fcntl.h>
+#include <poll.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 
@@ -33,6 +35,27 @@ class BadInput : public TaskTest {
     return exit_code;
   }
   nomad::TaskConfig True() const { return host_.Config(kId, "/bin/true", {}); }
+};
+
+// Reads a FIFO, as Nomad's log helper does of a task's output.
+class LogReader {
+ public:
+  explicit LogReader(const std::string& path) : path_(path) {
+    EXPECT_EQ(::mkfifo(path.c_str(), 0600), 0);
+    absl::StatusOr<Fd> fifo = OpenFile(path, O_RDONLY | O_NONBLOCK);
+    EXPECT_OK(fifo);
+    if (fifo.ok()) fifo_ = *std::move(fifo);
+  }
+  // Whether somebody who opened it to write has closed it: only then it can end.
+  bool released() const {
+    pollfd fifo = {.fd = fifo_.get(), .events = POLLIN, .revents = 0};
+    return ::poll(&fifo, 1, 0) == 1 && (fifo.revents & POLLHUP) != 0;
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  const std::string path_;
+  Fd fifo_;
 };
 
 // A file system of 4 MiB over a directory.
@@ -198,6 +221,23 @@ TEST_F(BadInput, AFifoThatNobodyReadsHoldsUpNeitherStartNorEnd) {
   EXPECT_EQ(RunToEnd(config), 0);
 }
 
+TEST_F(BadInput, AStartThatFailsReleasesTheReadersOfItsLogs) {
+  nomad::TaskConfig unknown_user = True();
+  unknown_user.set_user("no-such-user");
+  nomad::TaskConfig no_id = True();
+  no_id.set_id("");
+  for (nomad::TaskConfig* config : {&unknown_user, &no_id}) {
+    const LogReader out(host_.dir() + "/out-" + config->user());
+    const LogReader err(host_.dir() + "/err-" + config->user());
+    config->set_stdout_path(out.path());
+    config->set_stderr_path(err.path());
+    ASSERT_FALSE(out.released());
+    EXPECT_FALSE(TryStart(*config).ok());
+    EXPECT_TRUE(out.released());
+    EXPECT_TRUE(err.released());
+  }
+}
+
 TEST_F(BadInput, Resources) {
   nomad::TaskConfig config = True();
   auto& resources = *config.mutable_resources();
@@ -352,9 +392,13 @@ TEST_F(BadInput, AStateDirectoryThatCannotBeUsedAtTheStartIsToldAndMendedWithout
     context.TryCancel();
     EXPECT_EQ(health.health(), nomad::FingerprintResponse::UNHEALTHY);
     EXPECT_EQ(health.health_description(), absl::StrCat("state_dir ", state, " ", broken.trouble));
-    const grpc::Status refused = TryStart(True());
+    const LogReader log(absl::StrCat(host_.dir(), "/", broken.trouble));
+    nomad::TaskConfig config = True();
+    config.set_stdout_path(log.path());
+    const grpc::Status refused = TryStart(config);
     EXPECT_THAT(refused, FailedWith(HasSubstr("state_dir " + state)));
     EXPECT_THAT(refused.error_details(), HasSubstr("RecoverableError"));
+    EXPECT_TRUE(log.released());
     broken.mend();
     EXPECT_EQ(RunToEnd(True()), 0);
     ASSERT_OK(host_.Quit());
