@@ -1,8 +1,9 @@
 // Whom the kernel killed for want of memory, and the sentence that says so. Pure.
 //
 // The kernel counts its kills per cgroup but names the victim in its log only, which a driver may
-// not read everywhere. So the victim is found out from outside: the process of the task that was
-// on its way out when the kill was counted. What cannot be known is not guessed.
+// not read everywhere, and in which some are left out. So the victim is found out from outside: the
+// process of the task that was on its way out when the kill was counted; the log comes second. What
+// cannot be known is not guessed.
 #pragma once
 
 #include <sys/types.h>

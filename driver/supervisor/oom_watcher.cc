@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "driver/base/file.h"
 #include "driver/base/pidfd.h"
+#include "driver/supervisor/oom_log.h"
 
 namespace jenkins_agent {
 namespace {
@@ -165,12 +166,26 @@ bool OomWatcher::PayloadLives() const {
   return payload.has_value() && !payload->process.dying;
 }
 
+std::vector<OomProcess> OomWatcher::NamedByTheKernel(uint64_t kills) const {
+  if (cgroup_->dirs().empty()) return {};
+  const std::string& dir = cgroup_->dirs().front();  // they all have the same name
+  std::vector<OomProcess> victims = ReadOomLog(dir.substr(dir.rfind('/') + 1));
+  std::erase_if(victims, [this](const OomProcess& any) { return any.pid == payload_; });
+  const size_t older = victims.size() - std::min<size_t>(victims.size(), kills);
+  victims.erase(victims.begin(), victims.begin() + older);
+  return victims;
+}
+
 void OomWatcher::Tell() {
   if (interval_ != 0 || untold_ == 0) return;
   interval_ = loop_->After(kTellInterval, [this] {
     interval_ = 0;
     Tell();
   });
+  if (untold_known_.empty()) {
+    untold_known_ = NamedByTheKernel(untold_);
+    for (const OomProcess& victim : untold_known_) Keep(victim, &known_since_launch_);
+  }
   on_kills_(std::exchange(untold_, 0), std::exchange(untold_known_, {}));
 }
 
@@ -181,6 +196,7 @@ OomWatcher::PayloadEnd OomWatcher::PayloadEnded(bool by_sigkill) {
   const uint64_t unsettled = counter - std::min(counter, settled_);
   end.others = since_launch_ + unsettled - (end.killed ? 1 : 0);
   end.known = std::exchange(known_since_launch_, {});
+  if (end.others > 0 && end.known.empty()) end.known = NamedByTheKernel(end.others);
   settled_ = counter;
   since_launch_ = 0;
   payload_ = 0;

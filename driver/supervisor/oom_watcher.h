@@ -2,8 +2,8 @@
 //
 // At the event, which on v1 comes just before the kill, it looks at the task's processes and holds
 // pidfds of the likeliest victims; whoever of them ends while the kernel's counter rises is the
-// one. The payload's own death is its exit's to tell: it is left out here. Belongs to the event
-// loop's thread.
+// one. On a busy node all may be over by then: the kernel's log tells (oom_log.h). The payload's
+// own death is its exit's to tell: it is left out here. Belongs to the event loop's thread.
 #pragma once
 
 #include <chrono>
@@ -25,8 +25,8 @@ class OomWatcher {
   // Of a crowd the largest are looked at; the kernel picks the largest.
   static constexpr size_t kMaxScanned = 512;
   static constexpr size_t kMaxSuspects = 8;
-  // A victim that the scan missed is told of without a name; its own death, should it be the
-  // payload, takes no longer to arrive.
+  // A victim that the scan missed is told of as the log has it, if at all; its own death, should it
+  // be the payload, takes no longer to arrive.
   static constexpr std::chrono::milliseconds kNamePatience{500};
   // A build that dies again and again is one event in this time: Nomad keeps ten of a task.
   static constexpr std::chrono::minutes kTellInterval{10};
@@ -67,6 +67,8 @@ class OomWatcher {
   void OnSuspectEnded(pid_t pid);
   void Settle(bool patience_is_over);
   bool PayloadLives() const;
+  // The last ones, beside the payload.
+  std::vector<OomProcess> NamedByTheKernel(uint64_t kills) const;
   void Tell();
   void DropSuspects();
   uint64_t Counter() const;

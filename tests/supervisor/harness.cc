@@ -157,13 +157,18 @@ bool Watcher::WaitLost() {
   return WaitFor([](const News& news) { return news.lost; });
 }
 
-bool Watcher::WaitEvent(const std::string& part) {
-  return WaitFor([&part](const News& news) {
+bool Watcher::WaitEvent(const std::string& part) { return !EventWith(part).empty(); }
+
+std::string Watcher::EventWith(const std::string& part) {
+  std::string found;
+  WaitFor([&](const News& news) {
     for (const std::string& event : news.events) {
-      if (absl::StrContains(event, part)) return true;
+      if (absl::StrContains(event, part)) found = event;
+      if (!found.empty()) return true;
     }
     return false;
   });
+  return found;
 }
 
 // ---- SupervisorTest ----

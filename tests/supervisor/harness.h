@@ -48,6 +48,7 @@ class Watcher {
   std::optional<pb::ExitRecord> WaitExit();
   bool WaitLost();
   bool WaitEvent(const std::string& part);
+  std::string EventWith(const std::string& part);  // the first one; "": it did not come
   void Close() { control_.reset(); }
 
  private:
