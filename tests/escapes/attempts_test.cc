@@ -28,10 +28,13 @@
 #include "driver/sandbox/seccomp.h"
 #include "tests/escapes/cases.h"
 #include "tests/supervisor/harness.h"
+#include "tests/support/own_mounts.h"
 #include "tests/support/status_matchers.h"
 
 namespace jenkins_agent {
 namespace {
+
+const auto* const kOwnMounts = testing::AddGlobalTestEnvironment(new OwnMounts);
 
 namespace fs = std::filesystem;
 

@@ -16,10 +16,13 @@
 #include "driver/sandbox/overlay.h"
 #include "driver/sandbox/seccomp.h"
 #include "tests/sandbox/sandbox_run.h"
+#include "tests/support/own_mounts.h"
 #include "tests/support/requires.h"
 
 namespace jenkins_agent {
 namespace {
+
+const auto* const kOwnMounts = testing::AddGlobalTestEnvironment(new OwnMounts);
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;

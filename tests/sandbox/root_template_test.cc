@@ -22,12 +22,15 @@
 #include "absl/strings/str_split.h"
 #include "driver/base/file.h"
 #include "tests/sandbox/sandbox_run.h"
+#include "tests/support/own_mounts.h"
 #include "tests/support/requires.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
 
 namespace jenkins_agent {
 namespace {
+
+const auto* const kOwnMounts = testing::AddGlobalTestEnvironment(new OwnMounts);
 
 namespace fs = std::filesystem;
 

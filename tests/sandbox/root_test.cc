@@ -28,11 +28,14 @@
 #include "driver/sandbox/seccomp.h"
 #include "driver/sandbox/user_namespace.h"
 #include "tests/sandbox/sandbox_run.h"
+#include "tests/support/own_mounts.h"
 #include "tests/support/requires.h"
 #include "tests/support/status_matchers.h"
 
 namespace jenkins_agent {
 namespace {
+
+const auto* const kOwnMounts = testing::AddGlobalTestEnvironment(new OwnMounts);
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
