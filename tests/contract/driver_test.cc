@@ -128,8 +128,7 @@ TEST_F(Driver, StopSignalsThenKills) {
   EXPECT_THAT(host_.Stop(kId, "SIGTERM", 1'000), Succeeded());
 }
 
-// A pull or a removal may hold it, and opening it costs more than half of what the plugin does for
-// a start.
+// A pull or a removal may hold it.
 TEST_F(Driver, ATaskWithoutAnImageHasNothingToDoWithTheImageStore) {
   const std::string file = host_.StateDir() + "/images/lock";
   ASSERT_TRUE(WaitFor([&] { return std::filesystem::exists(file); }));
