@@ -13,6 +13,7 @@ from machine import DRIVER, DRIVER_FILE, HttpError, Server, exchange, free_port,
 from traces import children, executable
 
 EXAMPLE_TASK = "agent"  # the task's name in every job of these tests
+ENDED = ("complete", "failed", "lost")  # an allocation's ClientStatus
 
 
 COMMON = """
@@ -269,7 +270,7 @@ plugin "nomad-driver-jenkins-agent" {{
         self.request("DELETE", f"{url}?namespace={namespace}&purge=false")
         if purge:
             wait_for(f"the allocations of {job} to end", lambda: all(
-                allocation["ClientStatus"] in ("complete", "failed", "lost")
+                allocation["ClientStatus"] in ENDED
                 for allocation in self.get(f"{url}/allocations?namespace={namespace}")), 60)
             self.request("DELETE", f"{url}?namespace={namespace}&purge=true")
 

@@ -8,7 +8,7 @@ import unittest
 import cluster
 from cluster import DRIVER, wait_for
 from fixtures import module_nomad, module_scratch, mount, program_job
-from nomad_agent import NomadAgent
+from nomad_agent import ENDED, NomadAgent
 
 # What Nomad takes the node for; the tests' jobs sleep and need none of it.
 NODE = """
@@ -90,7 +90,7 @@ class ExplainTest(unittest.TestCase):
     @staticmethod
     def holding(name):
         return [a for a in nomad.get("/v1/allocations") if a["JobID"] == name
-                and a["ClientStatus"] not in ("complete", "failed", "lost")]
+                and a["ClientStatus"] not in ENDED]
 
     def run_placed(self, wanted):
         self.run_job(wanted)
